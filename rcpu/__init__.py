@@ -1,0 +1,56 @@
+"""Structured pruning of LLaMA models with rotation compensation (RCPU, arXiv 2510.07782).
+
+    text → statistics → scoring → masking → compensation → compact model → evaluate, generate, export
+
+Each of these is one file; prune.py runs them layer by layer. Nothing here knows of a user interface.
+"""
+
+from rcpu.compensation import COMPENSATORS
+from rcpu.config import ORDERS, SITES, PruneConfig, format_layers, parse_layers
+from rcpu.errors import Cancelled, RcpuError
+from rcpu.evaluate import Cost, Perplexity, cost, perplexity
+from rcpu.export import check_target, run_record, save
+from rcpu.generate import Generated, generate, stream
+from rcpu.masking import UNITS
+from rcpu.models import DTYPES, Model, load_model
+from rcpu.prune import Progress, PruneResult, plan, prune
+from rcpu.scoring import SCORERS
+from rcpu.solve import SiteResult
+from rcpu.text import Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text
+
+__all__ = [
+    "COMPENSATORS",
+    "DTYPES",
+    "ORDERS",
+    "SCORERS",
+    "SITES",
+    "UNITS",
+    "Cancelled",
+    "Cost",
+    "Generated",
+    "Model",
+    "Perplexity",
+    "Progress",
+    "PruneConfig",
+    "PruneResult",
+    "RcpuError",
+    "SiteResult",
+    "Text",
+    "Windows",
+    "calibration_windows",
+    "check_target",
+    "cost",
+    "evaluation_windows",
+    "format_layers",
+    "from_upload",
+    "generate",
+    "load_model",
+    "load_text",
+    "parse_layers",
+    "perplexity",
+    "plan",
+    "prune",
+    "run_record",
+    "save",
+    "stream",
+]

@@ -1,0 +1,141 @@
+"""New weights for the kept columns of a projection. One function and one line in COMPENSATORS for each method.
+
+With W (d_out × d_in), Gram matrix G = Σ x xᵀ and kept columns K: Y = W X, Z = W_K X_K, and M = Y Zᵀ = W G[:,K] W_Kᵀ,
+so neither X nor Y nor Z is needed. Weights, statistics and results live on one device in one floating dtype.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rcpu import procrustes
+from rcpu.errors import RcpuError
+from rcpu.statistics import Statistics
+
+#: λ that ``auto`` tries, relative to the mean of the diagonal of X_K X_Kᵀ.
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a compensator may look at."""
+
+    weight: Tensor  # (d_out, d_in) W
+    x: Statistics  # of the calibration inputs
+    columns: Tensor  # (kept,) K, ascending
+    rotation: procrustes.Rotation  # solved for every site, for its spectrum and angles
+    ridge: float | None = None  # λ relative to the mean diagonal; None tries RIDGES on the held-out inputs
+    held_out: Statistics | None = None
+
+    @property
+    def kept(self) -> Tensor:
+        """W_K, (d_out, kept)."""
+        return self.weight[:, self.columns]
+
+    @property
+    def removed(self) -> Tensor:
+        """Indices of the columns that go, ascending."""
+        gone = torch.ones(self.weight.shape[1], dtype=torch.bool, device=self.weight.device)
+        gone[self.columns] = False
+        return gone.nonzero().flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Compensated:
+    """Weight for the kept columns, what to add to the output, and the scalar that was chosen, if any."""
+
+    weight: Tensor  # (d_out, kept)
+    bias: Tensor | None = None  # (d_out,) added to whatever bias the projection has
+    scale: float | None = None
+    ridge: float | None = None
+
+
+def cross_products(weight: Tensor, x: Statistics, columns: Tensor) -> Tensor:
+    """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
+    return weight @ x.gram[:, columns] @ weight[:, columns].mT
+
+
+def energy(weight: Tensor, x: Statistics) -> float:
+    """‖W X‖²_F = tr(W G Wᵀ) over the tokens of ``x``."""
+    return ((weight @ x.gram) * weight).sum(dtype=torch.float64).item()
+
+
+def squared_error(weight: Tensor, x: Statistics, columns: Tensor, new: Tensor, bias: Tensor | None = None) -> float:
+    """‖Y − W' X_K − b 1ᵀ‖²_F over the tokens of ``x``: with E = W − W' it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""
+    error = weight.clone()
+    error[:, columns] -= new
+    live = error.any(0)  # without compensation only the removed columns differ: a much smaller product
+    e, gram = (error, x.gram) if live.all() else (error[:, live], x.gram[live][:, live])
+    squared = ((e @ gram) * e).sum(dtype=torch.float64).item()
+    if bias is not None:
+        b, total = bias.cpu().double(), error.cpu().double() @ x.total
+        squared += (x.tokens * b @ b - 2 * b @ total).item()
+    return max(squared, 0.0)
+
+
+def none(p: Problem) -> Compensated:
+    """W_K as it is."""
+    return Compensated(p.kept)
+
+
+def rotation(p: Problem) -> Compensated:
+    """Q W_K with Q = argmin ‖Y − QZ‖_F, QᵀQ = I: RCPU (arXiv 2510.07782)."""
+    return Compensated(p.rotation.q.to(p.weight.dtype) @ p.kept)
+
+
+def rotation_scale(p: Problem) -> Compensated:
+    """s Q W_K with s = tr(S) / ‖Z‖²_F, the best scalar for that Q: RCPU with scale."""
+    kept = p.kept
+    energy = ((kept @ p.x.gram[p.columns][:, p.columns]) * kept).sum(dtype=torch.float64).item()
+    scale = p.rotation.singular_values.sum().item() / energy if energy > 0 else 1.0
+    return Compensated(scale * rotation(p).weight, scale=scale)
+
+
+def least_squares(p: Problem) -> Compensated:
+    """Ridge regression pulled toward W_K: W_K + (Y X_Kᵀ − W_K X_K X_Kᵀ)(X_K X_Kᵀ + λI)⁻¹.
+
+    The bracket is W_R G[R,K], with R the removed columns. λ is relative to the mean of diag(X_K X_Kᵀ); without one,
+    the candidate of RIDGES with the smallest error on the held-out inputs is taken.
+
+    Raises:
+        RcpuError: the normal equations are singular at this λ, or λ is to be chosen without held-out inputs.
+    """
+    if p.ridge is not None:
+        return _ridge(p, p.ridge)
+    if p.held_out is None:
+        raise RcpuError("choosing λ needs held-out windows: ask for at least one, or give λ as a number")
+    candidates = [_ridge(p, ridge) for ridge in RIDGES]
+    return min(candidates, key=lambda c: squared_error(p.weight, p.held_out, p.columns, c.weight))
+
+
+def _ridge(p: Problem, ridge: float) -> Compensated:
+    dtype = torch.float64 if p.weight.device.type == "cpu" else p.weight.dtype
+    gram = p.x.gram[p.columns][:, p.columns].to(dtype)
+    bracket = (p.weight[:, p.removed] @ p.x.gram[p.removed][:, p.columns]).to(dtype)
+    gram.diagonal().add_(ridge * gram.diagonal().mean())
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        raise RcpuError(
+            f"least squares is singular at λ = {ridge:g}: {p.x.tokens} calibration tokens for {len(p.columns)} kept "
+            "inputs; raise the ridge or the number of samples"
+        )
+    change = torch.cholesky_solve(bracket.mT, factor).mT
+    return Compensated(p.kept + change.to(p.weight.dtype), ridge=ridge)
+
+
+def bias(p: Problem) -> Compensated:
+    """W_K with the mean of what was lost added to the output, W_R mean(x_R): FLAP (An et al., AAAI 2024)."""
+    mean = p.x.mean.to(p.weight.device, p.weight.dtype)
+    return Compensated(p.kept, bias=p.weight[:, p.removed] @ mean[p.removed])
+
+
+COMPENSATORS = {
+    "none": none,
+    "rotation": rotation,
+    "rotation_scale": rotation_scale,
+    "least_squares": least_squares,
+    "bias": bias,
+}

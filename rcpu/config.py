@@ -1,0 +1,112 @@
+"""What a pruning run was asked to do: scalars and tuples only, so that it hashes, compares and turns into JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from rcpu.compensation import COMPENSATORS
+from rcpu.errors import RcpuError, choose
+from rcpu.masking import UNITS
+from rcpu.scoring import SCORERS
+
+SITES = ("o_proj", "down_proj")
+#: ``paper`` captures both sites in one pass of the dense layer; ``site`` repairs o_proj before down_proj is captured.
+ORDERS = ("paper", "site")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Settings of one run; the same object is the cache key, the run's record and the export's metadata.
+
+    Raises:
+        RcpuError: on construction, if a value is out of range or a method is unknown.
+    """
+
+    model: str = "embedded"
+    text: str = "embedded"
+    samples: int = 128  # calibration windows
+    window: int = 128  # tokens a window
+    held_out: int = 16  # further windows, disjoint from those, on which errors are reported and λ is chosen
+    seed: int = 0
+    ratio: float = 0.2  # floor(ratio · units) leave every stratum
+    scorer: str = "rcpu"
+    compensation: str = "rotation"
+    sites: tuple[str, ...] = SITES
+    layers: tuple[int, ...] | None = None  # None: all
+    unit: str = "auto"  # of o_proj; down_proj always loses single channels
+    order: str = "paper"
+    ridge: float | None = 1e-2  # least squares: λ / mean diag(X_K X_Kᵀ); None chooses on the held-out windows
+    proper: bool = False  # rotation: det Q = +1
+
+    def __post_init__(self) -> None:
+        choose("scorer", self.scorer, SCORERS)
+        choose("compensation", self.compensation, COMPENSATORS)
+        choose("unit", self.unit, dict.fromkeys(UNITS))
+        choose("order", self.order, dict.fromkeys(ORDERS))
+        if not 0 <= self.ratio < 1:
+            raise RcpuError(f"ratio must be at least 0 and below 1 (0.2 removes a fifth), got {self.ratio:g}")
+        if self.samples < 1 or self.window < 2 or self.held_out < 0:
+            raise RcpuError(
+                f"need at least 1 window of at least 2 tokens and no negative number of held-out windows, got "
+                f"{self.samples} × {self.window} and {self.held_out}"
+            )
+        if self.seed < 0:
+            raise RcpuError(f"seed must not be negative, got {self.seed}")
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
+            raise RcpuError(f"ridge must be a finite number of at least 0, or auto; got {self.ridge:g}")
+        if self.ridge is None and self.compensation == "least_squares" and not self.held_out:
+            raise RcpuError("ridge auto is chosen on held-out windows: ask for at least one, or give a number")
+        if not self.sites:
+            raise RcpuError(f"no site to prune: choose one or more of {', '.join(SITES)}")
+        for site in self.sites:
+            choose("site", site, dict.fromkeys(SITES))
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise RcpuError(f"layers must be one or more numbers from 0, or all; got {self.layers}")
+
+    def layer_indices(self, count: int) -> tuple[int, ...]:
+        """The chosen layers of a model with ``count``, ascending; raises ``RcpuError`` beyond the last."""
+        if self.layers is None:
+            return tuple(range(count))
+        if max(self.layers) >= count:
+            raise RcpuError(f"layer {max(self.layers)} does not exist: this model has layers 0 to {count - 1}")
+        return tuple(sorted(set(self.layers)))
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON; :meth:`from_dict` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> PruneConfig:
+        """The config of a record; raises ``RcpuError`` on a key that is not one of its fields."""
+        known = {f.name for f in fields(cls)}
+        if unknown := set(values) - known:
+            raise RcpuError(f"unknown settings in the record: {', '.join(sorted(unknown))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """``all``, or numbers and ranges with both ends included: ``0-3,7`` is (0, 1, 2, 3, 7)."""
+    if text.strip() == "all":
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise RcpuError(f"layers must be 'all' or like '0-3,7', got {text!r}")
+        layers += range(int(first), int(last if dash else first) + 1)
+    if not layers:
+        raise RcpuError(f"layers {text!r} name none: the first number of a range is the smaller one")
+    return tuple(sorted(set(layers)))
+
+
+def format_layers(layers: tuple[int, ...] | None) -> str:
+    """The shortest text that :func:`parse_layers` reads back: (0, 1, 2, 3, 7) is ``0-3,7``."""
+    if layers is None:
+        return "all"
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)

@@ -1,0 +1,16 @@
+"""The two ways a call ends early. Everything else that is raised is a bug of ours."""
+
+
+class RcpuError(ValueError):
+    """Bad input: one plain sentence that says what happened, what was expected and what to do."""
+
+
+class Cancelled(Exception):
+    """Work stopped between two batches because its caller asked; nothing was changed or written."""
+
+
+def choose(kind: str, key: str, known: dict) -> object:
+    """Look ``key`` up in one of the literal method tables; an unknown key is an error that lists the known ones."""
+    if key not in known:
+        raise RcpuError(f"unknown {kind} {key!r}: choose one of {', '.join(known)}")
+    return known[key]

@@ -1,0 +1,81 @@
+"""How good and how costly a model is: perplexity, parameters, bytes, FLOPs a token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from rcpu.errors import Cancelled, RcpuError
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean negative log-likelihood (nats a token); a value means nothing without the other fields."""
+
+    perplexity: float
+    tokens: int  # predicted ones: the first of each window is only read
+    window: int
+    windows: int
+    text: str
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model takes up. FLOPs count two for each weight of a matrix product, per token, context excluded."""
+
+    parameters: int
+    bytes: int
+    flops_per_token: int
+
+
+@torch.no_grad()
+def perplexity(
+    net: nn.Module,
+    windows: Tensor,  # (windows, window) token ids
+    *,
+    text: str,
+    batch: int | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Perplexity:
+    """Perplexity over windows that do not see one another, the protocol of the pruning papers.
+
+    Raises:
+        RcpuError: the model's losses are NaN or Inf.
+        Cancelled: ``cancelled()`` was true between two batches.
+    """
+    count, window = windows.shape
+    batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
+    total, tokens = 0.0, count * (window - 1)
+    for start in range(0, count, batch):
+        if cancelled():
+            raise Cancelled("cancelled")
+        ids = windows[start : start + batch].to(net.device)
+        hidden = net.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        for states, targets in zip(hidden, ids[:, 1:], strict=True):  # logits of one window at a time
+            total += cross_entropy(net.lm_head(states).float(), targets, reduction="sum").item()
+        progress(min(1.0, (start + batch) / count))
+    if not math.isfinite(total):
+        raise RcpuError(f"the model's loss on {text} is {total}: its weights or dtype overflow; try fp32 or bf16")
+    mean = total / tokens
+    return Perplexity(math.exp(mean) if mean < 700 else math.inf, tokens, window, count, text)
+
+
+def cost(net: nn.Module) -> Cost:
+    """Parameters (shared ones once), their bytes, and FLOPs a token of all matrix products."""
+    parameters = {id(p): p for p in net.parameters()}.values()
+    linears = [m.weight.numel() for m in net.modules() if isinstance(m, nn.Linear)]
+    return Cost(
+        sum(p.numel() for p in parameters),
+        sum(p.numel() * p.element_size() for p in parameters),
+        2 * sum(linears),
+    )

@@ -1,0 +1,258 @@
+"""Load a LLaMA from the embedded package, a folder or the hub, and refuse what would fail later.
+
+Everything that can be known before weights are read is checked before they are: architecture, remote code, files,
+and whether the model fits the free memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+
+from rcpu.compact_llama import CompactLlamaConfig, CompactLlamaForCausalLM
+from rcpu.embedded import embedded_folder
+from rcpu.errors import RcpuError
+from rcpu.quiet import quiet_transformers
+
+CLASSES = {
+    LlamaConfig.model_type: (LlamaConfig, LlamaForCausalLM),
+    CompactLlamaConfig.model_type: (CompactLlamaConfig, CompactLlamaForCausalLM),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
+#: Room beside the weights for hidden states, statistics and one decomposition, as a share of the weights.
+HEADROOM = 0.15
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded model with its tokenizer; ``fingerprint`` changes when configuration or weights do."""
+
+    name: str
+    net: LlamaForCausalLM
+    tokenizer: object
+    folder: Path
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.net.device
+
+    @property
+    def dtype(self) -> str:
+        """fp32, bf16 or fp16."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.net.dtype)
+
+
+def load_model(
+    name: str = "embedded",
+    device: str = "auto",
+    dtype: str = "auto",
+    report: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """Load ``embedded``, a local Hugging Face folder, or a hub id.
+
+    ``device``: auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps. ``dtype``: fp32, bf16, fp16, or auto: fp32
+    on the CPU, the checkpoint's own elsewhere. ``report`` is told what is going on.
+
+    Raises:
+        RcpuError: another architecture, missing, truncated or pickled weights, remote code, NaN or Inf in the
+            weights, not enough free memory, no such device, or no way to the hub.
+    """
+    target = resolve_device(device)
+    folder = _locate(name, report)
+    config = _config(folder)
+    kind = resolve_dtype(dtype, target, config)
+    shards = _shards(folder)
+    check_fits(config, kind, target)
+    report("loading weights")
+    net_class = CLASSES[config.model_type][1]
+    with quiet_transformers():
+        try:
+            net, found = net_class.from_pretrained(
+                folder,
+                config=config,
+                dtype=kind,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise RcpuError(f"cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
+    if absent := sorted(found["missing_keys"]):
+        raise RcpuError(
+            f"{folder} lacks {len(absent)} of the model's weights, {absent[0]} among them: the files do not belong to "
+            "this config.json"
+        )
+    report("checking weights")
+    for weight, values in net.named_parameters():
+        if not values.isfinite().all():
+            bad = int((~values.isfinite()).sum())
+            raise RcpuError(f"{weight} holds {bad:,} NaN or Inf values: the file is broken, or {kind} is too narrow")
+    net = net.eval().requires_grad_(False).to(target)
+    return Model(name, net, tokenizer, folder, _fingerprint(folder, shards))
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device that a name stands for; raises ``RcpuError`` if this machine has none such."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    if device == "mps":
+        if not mps:
+            raise RcpuError("device mps: this machine or this build of torch has no Apple GPU; use cpu or auto")
+        return torch.device("mps")
+    if match := re.fullmatch(r"cuda(?::(\d+))?", device):
+        if not cuda:
+            raise RcpuError(f"device {device}: this machine or this build of torch has no CUDA GPU; use cpu or auto")
+        if int(match[1] or 0) >= torch.cuda.device_count():
+            raise RcpuError(f"device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs, from cuda:0")
+        return torch.device(device)
+    raise RcpuError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+
+
+def resolve_dtype(dtype: str, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
+    """The dtype that a name stands for on a device; raises ``RcpuError`` for an unknown name."""
+    if dtype == "auto":
+        own = config.dtype if config.dtype in DTYPES.values() else torch.float16
+        return torch.float32 if device.type == "cpu" else own
+    if dtype not in DTYPES:
+        raise RcpuError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}, auto")
+    return DTYPES[dtype]
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be used on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of the parameters that ``config`` describes, counted on an empty model."""
+    with torch.device("meta"):
+        net = CLASSES[config.model_type][1](config)
+    return sum(p.numel() for p in net.parameters()) * dtype.itemsize
+
+
+def check_fits(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise ``RcpuError`` if the weights and some room to work exceed the free memory of the device."""
+    need, free = int(weight_bytes(config, dtype) * (1 + HEADROOM)), free_memory(device)
+    if need > free:
+        smaller = " or a narrower dtype" if dtype.itemsize > 2 else ""
+        raise RcpuError(
+            f"the model does not fit: its weights and working room need {need / 2**30:.1f} GiB, {device} has "
+            f"{free / 2**30:.1f} GiB free; take a smaller model{smaller}, or free memory"
+        )
+
+
+def _locate(name: str, report: Callable[[str], None]) -> Path:
+    if name == "embedded":
+        return embedded_folder(report)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise RcpuError(f"{name} is a file, expected the folder of a model")
+    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
+        raise RcpuError(f"no model {name!r}: give 'embedded', an existing folder, or a hub id like 'owner/name'")
+    return _download(name, report)
+
+
+def _download(name: str, report: Callable[[str], None]) -> Path:
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        report(f"asking the hub for {name}")
+        # The configuration alone tells most of what we refuse: no need to fetch gigabytes first.
+        _config(Path(hf_hub_download(name, "config.json")).parent)
+        report(f"downloading {name}")
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except RcpuError:
+        raise
+    except Exception as error:  # the hub client raises its own, the HTTP library's and the system's errors
+        raise RcpuError(
+            f"cannot get {name!r} from the hub ({type(error).__name__}) and no folder has that name: check the "
+            "spelling, the network and, for a gated model, your token; or give a local folder"
+        ) from error
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        kind = raw["model_type"]
+    except FileNotFoundError as error:
+        raise RcpuError(f"{folder} has no config.json: expected the folder of a Hugging Face model") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RcpuError(f"{path} is not the configuration of a model") from error
+    if kind not in CLASSES:
+        raise RcpuError(
+            f"{folder.name} is a {kind!r} model ({', '.join(raw.get('architectures') or ['no class named'])}): "
+            f"supported are LLaMA models, model_type {' or '.join(map(repr, CLASSES))}"
+        )
+    if "auto_map" in raw and kind == "llama":
+        raise RcpuError(
+            f"{folder.name} asks to run its own code (auto_map in config.json): code from a model folder is never run"
+        )
+    if raw.get("quantization_config"):
+        raise RcpuError(f"{folder.name} is quantised: pruning needs the weights in fp32, bf16 or fp16")
+    try:
+        return CLASSES[kind][0].from_dict(raw)
+    except Exception as error:  # transformers validates with errors of several libraries
+        raise RcpuError(f"{path} does not describe a LLaMA: {str(error).strip().splitlines()[0]}") from error
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Weight files of a folder, each opened once, so that a missing or truncated one is named."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise RcpuError(f"{index} is not an index of weight files") from error
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    else:
+        pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
+        found = f"only {pickled[0]}, and pickled weights are never loaded" if pickled else "no weights"
+        raise RcpuError(f"{folder} holds {found}: expected model.safetensors or its shards with an index")
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise RcpuError(f"{folder} lacks {name}, one of {len(names)} weight files: copy or download it again")
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise RcpuError(f"{folder / name} is truncated or broken ({error}): copy or download it again") from error
+    return [folder / name for name in names]
+
+
+def _fingerprint(folder: Path, shards: list[Path]) -> str:
+    """Sixteen hex digits of config, sizes, headers and a sample of each weight file; no need to read gigabytes."""
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for shard in shards:
+        size = shard.stat().st_size
+        digest.update(f"{shard.name} {size}".encode())
+        with shard.open("rb") as file:
+            for offset in range(0, size, max(1, size // 64)):
+                file.seek(offset)
+                digest.update(file.read(4096))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,81 @@
+"""The orthogonal Procrustes problem from M = Y Zᵀ: its solution, spectrum and angles.
+
+Knows one matrix. Decompositions run in fp64 on the CPU, and on a GPU in fp64 up to 1024 columns and fp32 above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Singular values below this share of the largest are rounding of the fp32 sums that M is made of, not signal.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Q = argmin ‖Y − QZ‖_F over QᵀQ = I, with what one wants to know of it. Angles in degrees, fp64, on the CPU."""
+
+    q: Tensor  # (d_out, d_out), on M's device
+    singular_values: Tensor  # (d_out,) of M, descending
+    angles: Tensor  # (d_out,) phases of Q's eigenvalues in [0, 180], ascending; each plane of rotation counts twice
+    channel_angles: Tensor  # (d_out,) how far Q turns each output channel, arccos Q_ii
+    principal_angles: Tensor  # (rank,) between range(Z) and range(QZ), ascending
+    determinant: int  # +1 or −1
+    rank: int  # of M
+
+
+def solve(m: Tensor, rank: int | None = None, proper: bool = False, tolerance: float = TOLERANCE) -> Rotation:
+    """The orthogonal polar factor of M (d_out × d_out), completed nearest to the identity where M says nothing.
+
+    With M = U S Vᵀ of rank r, Q = U_r V_rᵀ + U_⊥ R V_⊥ᵀ; R, the polar factor of U_⊥ᵀ V_⊥, maximises tr Q, so Q does
+    not depend on which null-space basis the SVD routine returned. ``rank`` bounds r when it is known from the
+    construction; ``proper`` asks for det Q = +1 (Kabsch 1976), turned where it costs least.
+
+    Raises:
+        ValueError: M is not square or not finite.
+    """
+    if m.ndim != 2 or m.shape[0] != m.shape[1]:
+        raise ValueError(f"M = Y Zᵀ must be square, got {tuple(m.shape)}")
+    if not m.isfinite().all():
+        raise ValueError("M = Y Zᵀ has NaN or Inf entries")
+    m = m.to(working_dtype(m))
+    d = len(m)
+    u, s, vh = torch.linalg.svd(m)
+    r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
+    v = vh.mT
+    cosines = torch.ones(r, dtype=m.dtype, device=m.device)
+    right = v[:, r:]  # V_⊥ Rᵀ, so that Q = U [V_r, V_⊥ Rᵀ]ᵀ
+    if r < d:
+        a, c, bh = torch.linalg.svd(u[:, r:].mT @ v[:, r:])
+        right = v[:, r:] @ (a @ bh).mT
+        shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
+        cosines[r - shared :] = c[d - r - shared :]
+    q = u @ torch.cat([v[:, :r], right], 1).mT
+    determinant = int(torch.linalg.slogdet(q).sign)
+    if proper and determinant < 0:
+        # Reflect the direction that costs least: the least aligned one of the null space, else the smallest σ.
+        flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
+        q = q - 2 * torch.outer(flip_u, flip_v)
+        determinant = 1
+    eigen_cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0)
+    return Rotation(
+        q,
+        s.cpu().double(),
+        _degrees(eigen_cosines),
+        _degrees(q.diagonal()),
+        _degrees(cosines),
+        determinant,
+        r,
+    )
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """fp64 on the CPU and for small matrices; fp32 for large ones on a GPU, where fp64 is scarce."""
+    return torch.float64 if x.device.type == "cpu" or len(x) <= 1024 else torch.float32
+
+
+def _degrees(cosines: Tensor) -> Tensor:
+    return cosines.cpu().double().clamp(-1, 1).arccos().rad2deg()

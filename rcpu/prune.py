@@ -1,0 +1,246 @@
+"""The layer loop: windows in, a compact model and one SiteResult a site out.
+
+A layer's input comes from the layers already pruned. Between layers one buffer of hidden states is kept for all
+windows; inside a layer one batch, and the inputs of one projection while they fit ``keep_bytes``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM
+
+from rcpu import compact
+from rcpu.architecture import (
+    Site,
+    architecture_of,
+    consumer_of,
+    embed,
+    heads_of,
+    layers_of,
+    run_block,
+    with_consumer,
+)
+from rcpu.compact_llama import CompactLlamaForCausalLM
+from rcpu.config import PruneConfig
+from rcpu.errors import Cancelled, RcpuError
+from rcpu.masking import attention_units, channel_units, removed_count, resolve_unit
+from rcpu.solve import SiteResult, solve_site
+from rcpu.statistics import Accumulator, Statistics
+from rcpu.text import Windows
+
+KEEP_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long call is: a fraction from 0 to 1, what it is doing, and a site's result when one is done."""
+
+    fraction: float
+    message: str
+    site: SiteResult | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """The compact model, what was found at each site in the order it was solved, and how long it took."""
+
+    net: CompactLlamaForCausalLM
+    config: PruneConfig
+    sites: tuple[SiteResult, ...]
+    notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removed nothing
+    seconds: float
+
+    @property
+    def cuts(self) -> dict[tuple[int, str], compact.Cut]:
+        """Kept columns, weight and bias of every pruned site, by layer and site."""
+        return {(s.layer, s.site): compact.Cut(s.columns, s.weight, s.bias) for s in self.sites if not s.keep.all()}
+
+    def uncompensated(self, dense: LlamaForCausalLM) -> CompactLlamaForCausalLM:
+        """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``."""
+        arch = {site.name: site for site in architecture_of(dense).sites}
+        plain = {}
+        for (layer, name), cut in self.cuts.items():
+            weight = consumer_of(layers_of(dense)[layer], arch[name]).weight.data
+            plain[layer, name] = compact.Cut(cut.columns, weight[:, cut.columns.to(weight.device)])
+        return compact.with_cuts(self.net, dense, plain)
+
+
+def plan(net: LlamaForCausalLM, config: PruneConfig) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
+    """What a run will do before it runs: the attention unit, each site's unit layout, and remarks.
+
+    Raises:
+        RcpuError: an unsupported model, a unit that it cannot have, or a layer that it does not have.
+    """
+    arch, heads = architecture_of(net), heads_of(net)
+    unit = resolve_unit(config.unit, heads)
+    layers = config.layer_indices(len(layers_of(net)))
+    layouts, notes = {}, []
+    for site in arch.sites:
+        if site.name not in config.sites:
+            continue
+        d_in = consumer_of(layers_of(net)[layers[0]], site).in_features
+        layouts[site.name] = layout = attention_units(heads, unit) if site.attention else channel_units(d_in)
+        units = layout.shape[1]
+        if config.ratio > 0 and removed_count(units, config.ratio) == 0:
+            name = {"head": "heads", "kv_group": "KV groups", "channel": "channels"}[
+                unit if site.attention else "channel"
+            ]
+            notes.append(
+                f"{site.name}: {config.ratio:g} of {units} {name} rounds down to none, so nothing is removed there; "
+                f"the smallest ratio that removes one is {1 / units:.4g}"
+            )
+    return unit, layouts, tuple(notes)
+
+
+@torch.no_grad()
+def prune(
+    net: LlamaForCausalLM,
+    windows: Windows,
+    config: PruneConfig,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    batch: int | None = None,
+    keep_bytes: int = KEEP_BYTES,
+) -> PruneResult:
+    """Prune ``net`` as ``config`` says, calibrated on ``windows``; ``net`` itself stays as it is, bit for bit.
+
+    ``batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``keep_bytes``
+    bounds the activations of one projection that are kept for reuse rather than computed again.
+
+    Raises:
+        RcpuError: settings that this model cannot have, or NaN or Inf in activations (layer and site are named).
+        Cancelled: ``cancelled()`` was true between two batches.
+    """
+    started = time.perf_counter()
+    unit, layouts, notes = plan(net, config)
+    arch, layers = architecture_of(net), layers_of(net)
+    chosen = config.layer_indices(len(layers))
+    assembly, results = compact.Assembly(net), []
+    # Order "paper" captures both blocks of a layer before either is repaired, order "site" one after the other.
+    stages = [arch.sites] if config.order == "paper" else [(site,) for site in arch.sites]
+    steps = (chosen[-1] + 1) * len(stages)
+    run = _Run(net, windows, batch, keep_bytes, steps, progress, cancelled)
+    for i, layer in enumerate(layers[: chosen[-1] + 1]):
+        for sites in stages:
+            live = [site for site in sites if i in chosen and site.name in layouts]
+            stage = _Stage(i, layer, sites, live)
+            repaired: dict[str, nn.Module] = {}
+            if live:
+                run.measure(stage)
+            for site in live:
+                weight, sums = consumer_of(layer, site).weight, stage.sums.pop(site.name)
+                calibration, held_out = (s.result() if s.tokens else None for s in sums)
+                del sums
+                run.step(f"layer {i}: solving {site.name}", 0)
+                _check_finite(calibration, i, site, net.dtype)
+                result = solve_site(
+                    weight.data,
+                    calibration,
+                    held_out,
+                    layouts[site.name],
+                    config,
+                    layer=i,
+                    site=site.name,
+                    unit=unit if site.attention else "channel",
+                )
+                results.append(result)
+                run.step(f"layer {i}: {site.name} solved", 0, result)
+                if not result.keep.all():
+                    cut = compact.Cut(result.columns, result.weight, result.bias)
+                    repaired[site.name] = assembly.add(i, site, cut)
+                    stage.columns[site.name] = result.columns.to(net.device)
+            run.advance(stage, repaired)
+    return PruneResult(assembly.model(), config, tuple(results), notes, time.perf_counter() - started)
+
+
+@dataclass
+class _Stage:
+    """Residual blocks of one layer that are measured together, and what is held of them until they are repaired."""
+
+    index: int
+    layer: nn.Module
+    sites: Sequence[Site]
+    live: Sequence[Site]  # those to prune
+    sums: dict[str, tuple[Accumulator, Accumulator]] = field(default_factory=dict)  # calibration, held-out
+    inputs: list[Tensor] = field(default_factory=list)  # of the first consumer, a batch each, if they fit
+    columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
+
+
+class _Run:
+    """Hidden states of all windows on their way through the layers, batch by batch."""
+
+    def __init__(self, net, windows, batch, keep_bytes, steps, progress, cancelled):
+        ids = torch.cat([windows.calibration, windows.held_out]).to(net.device)
+        entered = embed(net, ids)
+        self.hidden, self.attention = entered.hidden, entered.attention
+        self.device, self.keep_bytes = net.device, keep_bytes
+        self.progress, self.cancelled, self.fraction = progress, cancelled, 0.0
+        batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // ids.shape[1])
+        ends = ((0, len(windows.calibration)), (len(windows.calibration), len(ids)))
+        # (windows, held out?): no batch holds windows of both kinds.
+        self.batches = [
+            (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
+        ]
+        self.share = 1 / (2 * steps * len(self.batches))
+
+    def step(self, message: str, passes: int = 1, site: SiteResult | None = None) -> None:
+        """Report ``passes`` half stages of one batch as done, and stop here if asked to."""
+        if self.cancelled():
+            raise Cancelled("cancelled")
+        self.fraction = min(1.0, self.fraction + passes * self.share)
+        self.progress(Progress(self.fraction, message, site))
+
+    def measure(self, stage: _Stage) -> None:
+        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""
+        first, last = stage.sites[0], stage.live[-1]
+        bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
+        consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
+        for site in stage.live:
+            d_in = consumers[site.name].in_features
+            stage.sums[site.name] = Accumulator(d_in, self.device), Accumulator(d_in, self.device)
+        size = self.hidden[..., 0].numel() * consumers[first.name].in_features * self.hidden.element_size()
+        for part, held_out in self.batches:
+            self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
+            h = self.hidden[part]
+            for site in stage.sites:
+                x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
+                if site in stage.live:
+                    stage.sums[site.name][held_out].add(x)
+                if site is first and size <= self.keep_bytes:
+                    stage.inputs.append(x)
+                if site is last:
+                    break
+                h = h + consumers[site.name](x)
+
+    def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
+        """Run the stage with its repaired blocks and move the hidden states on.
+
+        The first block meets the same hidden states as when it was measured, so inputs that were kept serve again.
+        """
+        for part, _ in self.batches:
+            self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
+            h = self.hidden[part]
+            for site in stage.sites:
+                block = repaired.get(site.name, stage.layer.get_submodule(site.block))
+                if site is stage.sites[0] and stage.inputs:
+                    x = stage.inputs.pop(0)
+                    if site.name in repaired:
+                        x = x[..., stage.columns[site.name]]
+                    h = h + block.get_submodule(site.consumer)(x)
+                else:
+                    h = h + run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
+            self.hidden[part] = h
+
+
+def _check_finite(x: Statistics, layer: int, site: Site, dtype: torch.dtype) -> None:
+    if not (x.absolute.isfinite().all() and x.square.isfinite().all()):
+        raise RcpuError(
+            f"layer {layer}, {site.name}: its inputs hold NaN or Inf in {str(dtype).removeprefix('torch.')}; "
+            "load the model in bf16 or fp32, or look for broken weights in this layer"
+        )

@@ -1,0 +1,136 @@
+"""One site from end to end: scores → kept units → new weight → errors, spectrum and angles.
+
+Pure tensors and statistics: no model, no forward pass, so that a page can ask "what if" as often as it likes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from rcpu import procrustes
+from rcpu.compensation import COMPENSATORS, Problem, cross_products, energy, squared_error
+from rcpu.config import PruneConfig
+from rcpu.masking import keep_units, kept_columns
+from rcpu.scoring import SCORERS
+from rcpu.statistics import Statistics
+
+
+@dataclass(frozen=True, eq=False)
+class SiteResult:
+    """What was decided and found at one projection of one layer. Errors are ‖Y − Ŷ‖_F / ‖Y‖_F; angles in degrees."""
+
+    layer: int
+    site: str
+    unit: str
+    scores: Tensor  # (d_in,) importance of every column, fp64
+    unit_scores: Tensor  # (strata, units) their sum over each unit
+    keep: Tensor  # (strata, units) bool
+    columns: Tensor  # (kept,) kept columns, ascending
+    weight: Tensor  # (d_out, kept) new weight
+    bias: Tensor | None  # (d_out,) what compensation adds to the output
+    tokens: int  # calibration tokens behind it
+    error_none: float
+    error_compensated: float
+    error_none_held_out: float | None
+    error_compensated_held_out: float | None
+    singular_values: Tensor  # (d_out,) of M = Y Zᵀ
+    rank: int
+    angles: Tensor  # (d_out,) eigen-angles of Q
+    channel_angles: Tensor  # (d_out,)
+    principal_angles: Tensor  # (rank,)
+    determinant: int
+    scale: float | None
+    ridge: float | None
+
+    @property
+    def kept(self) -> int:
+        """Units that stay."""
+        return int(self.keep.sum())
+
+    @property
+    def units(self) -> int:
+        """Units there were."""
+        return self.keep.numel()
+
+    def summary(self) -> dict:
+        """The scalars, for tables and JSON; ``kept`` and ``units`` count units, ``kept_columns`` input columns."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bias"}
+        return {
+            **{k: v for k, v in values.items() if not isinstance(v, Tensor)},
+            "kept": self.kept,
+            "units": self.units,
+            "kept_columns": len(self.columns),
+            "columns": len(self.scores),
+            "mean_angle": self.angles.mean().item(),
+        }
+
+
+def solve_site(
+    weight: Tensor,  # (d_out, d_in)
+    calibration: Statistics,
+    held_out: Statistics | None,
+    layout: Tensor,  # (strata, units, columns), see masking.py
+    config: PruneConfig,
+    *,
+    layer: int,
+    site: str,
+    unit: str,
+) -> SiteResult:
+    """Score, mask and compensate one projection as ``config`` says, from the sums of its inputs.
+
+    Raises:
+        RcpuError: least squares has no solution at the given λ.
+        ValueError: M = Y Zᵀ is not finite.
+    """
+    home, dtype = weight.device, weight.dtype
+    if home.type == "mps":  # no fp64 there
+        weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
+    w = weight.to(calibration.gram.dtype)
+    seed = (config.seed * 10_007 + layer) * 2 + (site == "down_proj")
+    scores = SCORERS[config.scorer](w, calibration, attention=site == "o_proj", seed=seed)
+    unit_scores, keep = keep_units(scores, layout, config.ratio)
+    columns = kept_columns(layout, keep)
+    k = columns.to(w.device)
+
+    rank = min(len(k), calibration.tokens, len(w))
+    rotation = procrustes.solve(cross_products(w, calibration, k), rank=rank, proper=config.proper)
+    new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
+
+    def errors(x: Statistics | None) -> tuple[float | None, float | None]:
+        if x is None:
+            return None, None
+        total = energy(w, x) or 1.0
+        before = squared_error(w, x, k, w[:, k])
+        after = squared_error(w, x, k, new.weight, new.bias) if config.compensation != "none" else before
+        return (before / total) ** 0.5, (after / total) ** 0.5
+
+    (error_none, error_compensated), (error_none_held_out, error_compensated_held_out) = (
+        errors(calibration),
+        errors(held_out),
+    )
+    return SiteResult(
+        layer=layer,
+        site=site,
+        unit=unit,
+        scores=scores,
+        unit_scores=unit_scores,
+        keep=keep,
+        columns=columns,
+        weight=new.weight.to(home, dtype),
+        bias=None if new.bias is None else new.bias.to(home, dtype),
+        tokens=calibration.tokens,
+        error_none=error_none,
+        error_compensated=error_compensated,
+        error_none_held_out=error_none_held_out,
+        error_compensated_held_out=error_compensated_held_out,
+        singular_values=rotation.singular_values,
+        rank=rotation.rank,
+        angles=rotation.angles,
+        channel_angles=rotation.channel_angles,
+        principal_angles=rotation.principal_angles,
+        determinant=rotation.determinant,
+        scale=new.scale,
+        ridge=new.ridge,
+    )

@@ -1,0 +1,84 @@
+"""Raw sums over the inputs X of a projection, from which every score, rotation and error is derived.
+
+Knows tensors only: not where X comes from, nor what is done with the sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+BLOCK = 256  # columns a block: the Gram matrix is symmetric, so only blocks on and above the diagonal are computed
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums over ``tokens`` columns of X (d_in × tokens); ``a + b`` is the statistics of both sets of tokens."""
+
+    gram: Tensor  # (d_in, d_in) Σ x xᵀ, fp32 or better, on the model's device
+    total: Tensor  # (d_in,) Σ x, fp64, on the CPU
+    absolute: Tensor  # (d_in,) Σ |x|, fp64, on the CPU
+    square: Tensor  # (d_in,) Σ x², fp64: the Gram diagonal without its rounding, so that variances do not cancel
+    tokens: int
+
+    def __add__(self, other: Statistics) -> Statistics:
+        return Statistics(
+            self.gram + other.gram,
+            self.total + other.total,
+            self.absolute + other.absolute,
+            self.square + other.square,
+            self.tokens + other.tokens,
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean activation of each input, (d_in,) fp64."""
+        return self.total / self.tokens
+
+    @property
+    def mean_absolute(self) -> Tensor:
+        """mean_t |x_j|, (d_in,) fp64."""
+        return self.absolute / self.tokens
+
+    @property
+    def variance(self) -> Tensor:
+        """Population variance of each input over tokens, (d_in,) fp64."""
+        return (self.square / self.tokens - self.mean**2).clamp_min(0)
+
+    def to(self, device: torch.device | str) -> Statistics:
+        """The same sums with the Gram matrix on another device."""
+        return replace(self, gram=self.gram.to(device))
+
+
+class Accumulator:
+    """Adds up batches of activations into one :class:`Statistics`, keeping none of them.
+
+    Each batch goes in as fp32 whatever the model's dtype; vector sums add up in fp64.
+    """
+
+    def __init__(self, d_in: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+        self._gram = torch.zeros(d_in, d_in, dtype=dtype, device=device)
+        self._sums = torch.zeros(3, d_in, dtype=torch.float64)
+        self.tokens = 0
+
+    def add(self, x: Tensor) -> None:  # (..., d_in)
+        """Take in one batch of activations."""
+        x = x.reshape(-1, x.shape[-1]).to(self._gram.dtype)
+        n, d_in = x.shape
+        for i in range(0, d_in, BLOCK):
+            self._gram[i : i + BLOCK, i:].addmm_(x[:, i : i + BLOCK].T, x[:, i:])
+        # Σx² is rebuilt from the two-pass variance: with Σx it cancels exactly, which a plain fp32 sum would not.
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        mean, variance = mean.cpu().double(), variance.cpu().double()
+        self._sums += n * torch.stack([mean, x.abs().mean(0).cpu().double(), variance + mean**2])
+        self.tokens += n
+
+    def result(self) -> Statistics:
+        """The sums so far; raises ``RuntimeError`` if no batch was added."""
+        if not self.tokens:
+            raise RuntimeError("no activations were added")
+        gram = self._gram.triu()
+        gram += self._gram.triu(1).T
+        return Statistics(gram, *self._sums.clone(), self.tokens)

@@ -1,0 +1,191 @@
+"""Text to calibrate and to measure on, and the token windows cut from it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rcpu.errors import RcpuError
+
+MAX_BYTES = 512 * 2**20
+#: Names for hub data sets: (path, configuration, calibration split, evaluation split).
+NAMED = {"wikitext2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "train", "test")}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in two parts. ``disjoint`` says whether they share no passage: for a plain file both are the file."""
+
+    name: str
+    calibration: str
+    evaluation: str
+    disjoint: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Token windows to calibrate on, and others, from a later stretch of the same text, to check on."""
+
+    calibration: Tensor  # (samples, window) int64
+    held_out: Tensor  # (held_out, window)
+    text: str
+
+
+def load_text(name: str) -> Text:
+    """``embedded``, a UTF-8 file, ``wikitext2``, or a hub data set as ``owner/name`` or ``owner/name:configuration``.
+
+    Raises:
+        RcpuError: the file is missing, empty, too large or not UTF-8; the data set cannot be had.
+    """
+    if name == "embedded":
+        return _language_reference()
+    path = Path(name).expanduser()
+    if path.is_file():
+        content = _read(path)
+        return Text(path.name, content, content, disjoint=False)
+    if path.is_dir():
+        raise RcpuError(f"{name} is a folder, expected a text file")
+    if name in NAMED or (name.count("/") == 1 and not path.is_absolute() and not name.startswith(".")):
+        return _hub(name)
+    raise RcpuError(
+        f"no text {name!r}: give 'embedded', a UTF-8 file, {', '.join(map(repr, NAMED))} or a hub data set 'owner/name'"
+    )
+
+
+def from_upload(name: str, data: bytes) -> Text:
+    """A text from bytes that a person handed over; the same checks and errors as for a file."""
+    content = _decode(name, data)
+    return Text(name, content, content, disjoint=False)
+
+
+def calibration_windows(
+    text: Text, tokenizer, *, samples: int = 128, window: int = 128, held_out: int = 16, seed: int = 0
+) -> Windows:
+    """``samples`` windows at uniformly random places, and ``held_out`` more from the text's last part.
+
+    The text is divided in proportion to the two counts, so that no held-out token was calibrated on.
+
+    Raises:
+        RcpuError: the text has fewer tokens than the windows together.
+    """
+    tokens = encode(text.calibration, tokenizer)
+    need = (samples + held_out) * window
+    if len(tokens) < need:
+        fit = max(0, len(tokens) // window - held_out)
+        raise RcpuError(
+            f"too little text: {text.name} has {len(tokens):,} tokens for calibration, but {samples} windows and "
+            f"{held_out} held-out ones of {window} tokens need {need:,}; "
+            + (f"lower the samples to {fit}" if fit else "take a shorter window")
+            + ", or give a longer text"
+        )
+    cut = len(tokens) * samples // (samples + held_out)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(part: Tensor, count: int) -> Tensor:
+        if not count:
+            return part.new_empty(0, window)
+        starts = torch.randint(len(part) - window + 1, (count,), generator=generator)
+        return torch.stack([part[s : s + window] for s in starts])
+
+    return Windows(draw(tokens[:cut], samples), draw(tokens[cut:], held_out), text.name)
+
+
+def evaluation_windows(text: Text, tokenizer, *, window: int = 128, max_windows: int | None = None) -> Tensor:
+    """Non-overlapping windows from the start of the evaluation part, (windows, window); the rest is dropped.
+
+    Raises:
+        RcpuError: there is not one whole window.
+    """
+    if window < 2:
+        raise RcpuError(f"a window needs at least 2 tokens, one to read and one to predict; got {window}")
+    if max_windows is not None and max_windows < 1:
+        raise RcpuError(f"need at least one window, got max_windows = {max_windows}")
+    tokens = encode(text.evaluation, tokenizer)
+    count = min(len(tokens) // window, max_windows or len(tokens))
+    if not count:
+        raise RcpuError(
+            f"too little text: {text.name} has {len(tokens):,} tokens for evaluation, a window needs {window}; "
+            "take a shorter window or a longer text"
+        )
+    return tokens[: count * window].view(count, window)
+
+
+def encode(text: str, tokenizer) -> Tensor:
+    """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one."""
+    return torch.tensor(tokenizer(text, verbose=False).input_ids, dtype=torch.int64)
+
+
+def _language_reference() -> Text:
+    """The Python language reference of the running interpreter: whole topics, about a seventh of it for evaluation.
+
+    Topics quote one another; a paragraph counts where it comes first, so that the two parts share none.
+    """
+    from pydoc_data.topics import topics
+
+    parts: dict[bool, list[str]] = {False: [], True: []}
+    sizes = {False: 0, True: 0}
+    seen: set[str] = set()
+    for name in sorted(topics):
+        paragraphs = (p.strip("\n") for p in topics[name].split("\n\n"))
+        fresh = [p for p in paragraphs if not (p.strip() in seen or seen.add(p.strip()))]
+        topic = "\n\n".join(fresh)
+        evaluation = sizes[True] * 6 < sizes[False] and len(topic) < 20_000  # the long ones are for calibration
+        parts[evaluation].append(topic)
+        sizes[evaluation] += len(topic)
+    version = ".".join(platform.python_version_tuple()[:2])
+    calibration, evaluation = ("\n\n".join(filter(None, parts[kind])) for kind in (False, True))
+    return Text(f"Python {version} language reference", calibration, evaluation, disjoint=True)
+
+
+def _read(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise RcpuError(f"{path} has {size / 2**20:.0f} MiB, more than the {MAX_BYTES // 2**20} MiB that are read")
+    try:
+        return _decode(str(path), path.read_bytes())
+    except OSError as error:
+        raise RcpuError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _decode(name: str, data: bytes) -> str:
+    try:
+        content = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RcpuError(
+            f"{name} is not UTF-8 text: byte {error.start:,} of {len(data):,} is 0x{data[error.start]:02x}; "
+            "save it as UTF-8 first"
+        ) from error
+    if not content.strip():
+        raise RcpuError(f"{name} is empty: {len(data):,} bytes and no text in it")
+    return content
+
+
+def _hub(name: str) -> Text:
+    import datasets
+
+    path, _, configuration = name.partition(":")
+    path, configuration, train, test = NAMED.get(name, (path, configuration or None, "train", "test"))
+    try:
+        datasets.disable_progress_bars()
+        loaded = datasets.load_dataset(path, configuration)
+    except Exception as error:  # the library raises a dozen kinds, from network, hub and parsing
+        offline = " (HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set)" if _offline() else ""
+        raise RcpuError(
+            f"cannot get the data set {path!r} from the hub{offline}: {type(error).__name__}; check the name and the "
+            "network, or give 'embedded' or a UTF-8 file"
+        ) from error
+    if missing := {train, test} - set(loaded):
+        raise RcpuError(f"{path} has the splits {', '.join(loaded)}, but {', '.join(sorted(missing))} is needed")
+    if "text" not in loaded[train].column_names:
+        raise RcpuError(f"{path} has the columns {', '.join(loaded[train].column_names)}, but no column 'text'")
+    # The papers join training lines by blanks and test lines by blank lines.
+    return Text(name, " ".join(loaded[train]["text"]), "\n\n".join(loaded[test]["text"]), disjoint=True)
+
+
+def _offline() -> bool:
+    return any(os.environ.get(v, "0") not in ("", "0") for v in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))
