@@ -13,7 +13,7 @@ from rcpu.export import check_target, run_record, save
 from rcpu.generate import Generated, generate, stream
 from rcpu.masking import UNITS
 from rcpu.models import DTYPES, Model, load_model
-from rcpu.prune import Progress, PruneResult, plan, prune
+from rcpu.prune import Plan, Progress, PruneResult, plan, prune
 from rcpu.scoring import SCORERS
 from rcpu.solve import SiteResult
 from rcpu.text import Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text
@@ -30,6 +30,7 @@ __all__ = [
     "Generated",
     "Model",
     "Perplexity",
+    "Plan",
     "Progress",
     "PruneConfig",
     "PruneResult",

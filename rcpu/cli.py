@@ -138,7 +138,7 @@ def _prune(options, console: Console) -> None:
     _check_json(options.json)
     text = rcpu.load_text(config.text)
     model = _load(options, console)
-    for note in rcpu.plan(model.net, config)[2]:
+    for note in rcpu.plan(model.net, config).notes:
         console.print(f"note: {note}", markup=False)
     windows = rcpu.calibration_windows(
         text,

@@ -78,6 +78,20 @@ def producer_rows(net: LlamaForCausalLM, site: Site, columns: Tensor) -> dict[st
     return attention_rows(columns, heads_of(net)) if site.attention else {"channel": columns}
 
 
+def removed_parameters(net: LlamaForCausalLM, layer: int, site: Site, columns: Tensor) -> tuple[int, int]:
+    """How many weights and how many biases leave one site when only these columns of its consumer stay."""
+    block = layers_of(net)[layer].get_submodule(site.block)
+    consumer = block.get_submodule(site.consumer)
+    weights, biases = (consumer.in_features - len(columns)) * consumer.out_features, 0
+    rows = producer_rows(net, site, columns)
+    for role, names in site.producers.items():
+        for part in map(block.get_submodule, names):
+            gone = part.out_features - len(rows[role])
+            weights += gone * part.in_features
+            biases += gone if part.bias is not None else 0
+    return weights, biases
+
+
 def share(source: LlamaForCausalLM, target: LlamaForCausalLM) -> None:
     """Put the source's modules, parameters and all, in the place of the target's."""
     target.model.embed_tokens = source.model.embed_tokens

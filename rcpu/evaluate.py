@@ -79,3 +79,20 @@ def cost(net: nn.Module) -> Cost:
         sum(p.numel() * p.element_size() for p in parameters),
         2 * sum(linears),
     )
+
+
+def parts(net: nn.Module) -> dict[str, int]:
+    """Parameters by what they do, shared ones once: embeddings, attention in and out, MLP in and out, the rest."""
+    groups = {
+        "embeddings": ("embed_tokens",),
+        "q, k, v": ("q_proj", "k_proj", "v_proj"),
+        "o_proj": ("o_proj",),
+        "gate, up": ("gate_proj", "up_proj"),
+        "down_proj": ("down_proj",),
+        "output head": ("lm_head",),
+    }
+    found = dict.fromkeys([*groups, "norms"], 0)
+    for name, p in net.named_parameters():
+        owner = next((g for g, modules in groups.items() if any(f"{m}." in name for m in modules)), "norms")
+        found[owner] += p.numel()
+    return {name: n for name, n in found.items() if n}

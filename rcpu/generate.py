@@ -15,11 +15,11 @@ from rcpu.errors import Cancelled, RcpuError
 
 @dataclass(frozen=True)
 class Generated:
-    """The continuation so far. ``tokens_per_second`` is decoding alone, 0 until there are two tokens."""
+    """The continuation so far. ``tokens_per_second`` is decoding alone, 0 before the second step."""
 
     text: str
     tokens: int
-    seconds: float
+    seconds: float  # of computing, prompt included
     tokens_per_second: float
     finished: bool  # the model ended its text
 
@@ -61,20 +61,22 @@ def stream(
     generator = torch.Generator().manual_seed(seed)
     cache = DynamicCache(config=net.config)
     tokens: list[int] = []
-    started = first = time.perf_counter()
+    prefill = spent = 0.0  # in here alone, so that streams that take turns each show their own speed
     while len(tokens) < max_new_tokens:
         if cancelled():
             raise Cancelled("cancelled")
+        resumed = time.perf_counter()
         logits = net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[0, -1]
         token = _pick(logits.float().cpu(), temperature, top_p, generator)
-        now = time.perf_counter()
-        first = first if tokens else now
-        if token not in ends:
-            tokens.append(token)
         finished = token in ends
+        if not finished:
+            tokens.append(token)
         text = tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")  # half a character may hang on
-        rate = (len(tokens) - 1) / (now - first) if len(tokens) > 1 and now > first else 0.0
-        yield Generated(text, len(tokens), now - started, rate, finished)
+        spent += time.perf_counter() - resumed
+        prefill = prefill or spent
+        steps = len(tokens) - 1 + finished
+        rate = steps / (spent - prefill) if steps and spent > prefill else 0.0
+        yield Generated(text, len(tokens), spent, rate, finished)
         if finished:
             return
         ids = torch.tensor([[token]], device=net.device)

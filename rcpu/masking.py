@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rcpu.errors import RcpuError
 
-UNITS = ("auto", "head", "kv_group", "channel")
+UNIT_NAMES = {"head": "heads", "kv_group": "KV groups", "channel": "channels"}
+UNITS = ("auto", *UNIT_NAMES)
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,12 @@ def resolve_device(device: str) -> torch.device:
     raise RcpuError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
 
 
+def accelerators() -> list[str]:
+    """Names of the GPUs of this machine that a model can be loaded on."""
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return cuda + (["mps"] if torch.backends.mps.is_available() else [])
+
+
 def resolve_dtype(dtype: str, device: torch.device, config: PreTrainedConfig) -> torch.dtype:
     """The dtype that a name stands for on a device; raises ``RcpuError`` for an unknown name."""
     if dtype == "auto":

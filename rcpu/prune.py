@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,8 @@ from rcpu.architecture import (
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
 from rcpu.errors import Cancelled, RcpuError
-from rcpu.masking import attention_units, channel_units, removed_count, resolve_unit
+from rcpu.evaluate import Cost, cost
+from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
 from rcpu.solve import SiteResult, solve_site
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
@@ -52,7 +54,7 @@ class PruneResult:
     net: CompactLlamaForCausalLM
     config: PruneConfig
     sites: tuple[SiteResult, ...]
-    notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removed nothing
+    notes: tuple[str, ...]  # of the plan
     seconds: float
 
     @property
@@ -70,31 +72,57 @@ class PruneResult:
         return compact.with_cuts(self.net, dense, plain)
 
 
-def plan(net: LlamaForCausalLM, config: PruneConfig) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
-    """What a run will do before it runs: the attention unit, each site's unit layout, and remarks.
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run will do, known before it runs."""
+
+    unit: str  # of o_proj, with auto resolved
+    layers: tuple[int, ...]
+    layouts: dict[str, Tensor]  # (strata, units, columns) of each site, see masking.py
+    removed: dict[str, tuple[int, int]]  # units that go and units there are, in each chosen layer
+    notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removes nothing
+    before: Cost
+    after: Cost
+
+
+def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
+    """What :func:`prune` will remove from this model, without running it.
 
     Raises:
         RcpuError: an unsupported model, a unit that it cannot have, or a layer that it does not have.
     """
-    arch, heads = architecture_of(net), heads_of(net)
+    arch, heads, before = architecture_of(net), heads_of(net), cost(net)
     unit = resolve_unit(config.unit, heads)
     layers = config.layer_indices(len(layers_of(net)))
-    layouts, notes = {}, []
+    layouts, removed, notes = {}, {}, []
+    weights = parameters = 0  # that go
     for site in arch.sites:
         if site.name not in config.sites:
             continue
-        d_in = consumer_of(layers_of(net)[layers[0]], site).in_features
-        layouts[site.name] = layout = attention_units(heads, unit) if site.attention else channel_units(d_in)
-        units = layout.shape[1]
-        if config.ratio > 0 and removed_count(units, config.ratio) == 0:
-            name = {"head": "heads", "kv_group": "KV groups", "channel": "channels"}[
-                unit if site.attention else "channel"
-            ]
+        kind = unit if site.attention else "channel"
+        consumer = consumer_of(layers_of(net)[layers[0]], site)
+        layout = attention_units(heads, unit) if site.attention else channel_units(consumer.in_features)
+        layouts[site.name] = layout
+        strata, units = layout.shape[:2]
+        gone = removed_count(units, config.ratio)
+        removed[site.name] = strata * gone, strata * units
+        if config.ratio > 0 and gone == 0:
             notes.append(
-                f"{site.name}: {config.ratio:g} of {units} {name} rounds down to none, so nothing is removed there; "
-                f"the smallest ratio that removes one is {1 / units:.4g}"
+                f"{site.name}: {config.ratio:g} of {units} {UNIT_NAMES[kind]} rounds down to none, so nothing is "
+                f"removed there; the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
             )
-    return unit, layouts, tuple(notes)
+        if gone:
+            columns = layout[:, gone:].flatten().sort().values  # how many, not which
+            weight, other = compact.removed_parameters(net, layers[0], site, columns)
+            added = len(consumer.weight) if config.compensation == "bias" and consumer.bias is None else 0
+            weights += weight * len(layers)
+            parameters += (weight + other - added) * len(layers)
+    after = Cost(
+        before.parameters - parameters,
+        before.bytes - parameters * net.dtype.itemsize,
+        before.flops_per_token - 2 * weights,
+    )
+    return Plan(unit, layers, layouts, removed, tuple(notes), before, after)
 
 
 @torch.no_grad()
@@ -118,9 +146,8 @@ def prune(
         Cancelled: ``cancelled()`` was true between two batches.
     """
     started = time.perf_counter()
-    unit, layouts, notes = plan(net, config)
-    arch, layers = architecture_of(net), layers_of(net)
-    chosen = config.layer_indices(len(layers))
+    todo = plan(net, config)
+    arch, layers, chosen = architecture_of(net), layers_of(net), todo.layers
     assembly, results = compact.Assembly(net), []
     # Order "paper" captures both blocks of a layer before either is repaired, order "site" one after the other.
     stages = [arch.sites] if config.order == "paper" else [(site,) for site in arch.sites]
@@ -128,7 +155,7 @@ def prune(
     run = _Run(net, windows, batch, keep_bytes, steps, progress, cancelled)
     for i, layer in enumerate(layers[: chosen[-1] + 1]):
         for sites in stages:
-            live = [site for site in sites if i in chosen and site.name in layouts]
+            live = [site for site in sites if i in chosen and site.name in todo.layouts]
             stage = _Stage(i, layer, sites, live)
             repaired: dict[str, nn.Module] = {}
             if live:
@@ -143,11 +170,11 @@ def prune(
                     weight.data,
                     calibration,
                     held_out,
-                    layouts[site.name],
+                    todo.layouts[site.name],
                     config,
                     layer=i,
                     site=site.name,
-                    unit=unit if site.attention else "channel",
+                    unit=todo.unit if site.attention else "channel",
                 )
                 results.append(result)
                 run.step(f"layer {i}: {site.name} solved", 0, result)
@@ -156,7 +183,7 @@ def prune(
                     repaired[site.name] = assembly.add(i, site, cut)
                     stage.columns[site.name] = result.columns.to(net.device)
             run.advance(stage, repaired)
-    return PruneResult(assembly.model(), config, tuple(results), notes, time.perf_counter() - started)
+    return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
 @dataclass

