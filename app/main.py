@@ -1,8 +1,10 @@
 """Entry of the app: navigation, and the settings in the URL. Run from the root: ``make app``."""
 
+import contextlib
+
 import streamlit as st
 
-from app.state import settings, write_url
+from app.state import PageEnd, settings, write_url
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
@@ -15,7 +17,6 @@ page = st.navigation(
         st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
     ]
 )
-try:
+with contextlib.suppress(PageEnd):
     page.run()
-finally:  # also when a page stops early or asks to run again
-    write_url()
+write_url()

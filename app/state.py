@@ -79,6 +79,10 @@ class Settings:
         )
 
 
+class PageEnd(Exception):
+    """A page has nothing more to draw. Unlike ``st.stop()`` it lets main.py write the URL afterwards."""
+
+
 def settings() -> Settings:
     """This session's settings; the first call reads them from the URL."""
     if "settings" not in st.session_state:

@@ -17,10 +17,11 @@ POLL = 0.7  # seconds between two looks at a running job
 
 def figure(fig: go.Figure, name: str, what: str) -> None:
     """A figure with its alternative text, "What am I looking at?" (Markdown) and downloads."""
-    st.plotly_chart(fig, width="stretch", key=f"figure-{name}", config={"displaylogo": False})
+    alt = fig.layout.meta["alt"]
+    st.plotly_chart(fig, width="stretch", key=f"figure-{name}", alt=alt, config={"displaylogo": False})
     left, right = st.columns([3, 2])
     with left.expander("What am I looking at?"):
-        st.markdown(f"{what}\n\n*{fig.layout.meta['alt']}.*")
+        st.markdown(f"{what}\n\n*{alt}.*")
     with right.popover("Download", width="stretch"):
         for label, data, kind in (
             ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),

@@ -5,7 +5,7 @@ import streamlit as st
 import rcpu
 from app import figures
 from app.jobs import Job
-from app.state import control, generate_job, measure_job, settings
+from app.state import PageEnd, control, generate_job, measure_job, settings
 from app.widgets import count, empty, figure, job_panel, known_job
 
 st.title("Compare")
@@ -15,12 +15,12 @@ s = settings()
 job = known_job("run")
 if job is None:
     empty("There is no pruned model yet", "../pages/prune.py", "Prune one first")
-    st.stop()
+    raise PageEnd
 if job.state != "done":
     job_panel(job)
     if not job.active:
         empty("This run has no model to compare", "../pages/prune.py", "Run it again")
-    st.stop()
+    raise PageEnd
 
 run = job.result
 done = run.result.config
@@ -30,12 +30,11 @@ st.caption(
     f"{done.samples} × {done.window} tokens of {done.text}."
 )
 
-tiles = st.columns(3)
-for tile, (name, net) in zip(tiles, networks.items(), strict=True):
+for tile, (name, net) in zip(st.columns(3), networks.items(), strict=True):
     cost = rcpu.cost(net)
     tile.metric(
-        figures.LABELS[name].capitalize(),
-        f"{count(cost.parameters)} parameters",
+        f"{figures.LABELS[name].capitalize()}: parameters",
+        count(cost.parameters),
         count(cost.bytes, "B"),
         delta_color="off",
         delta_arrow="off",

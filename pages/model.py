@@ -4,7 +4,7 @@ import streamlit as st
 
 import rcpu
 from app import figures
-from app.state import control, current_model, load_model_job, memory, model_key, models, settings
+from app.state import PageEnd, control, current_model, load_model_job, memory, model_key, models, settings
 from app.widgets import count, figure, job_panel, known_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts
@@ -46,7 +46,7 @@ if model is None:
             "Press **Load model**. The embedded one needs about half a minute the first time on a machine, while it is "
             "converted, and two seconds after that."
         )
-    st.stop()
+    raise PageEnd
 
 config, heads, cost = model.net.config, heads_of(model.net), rcpu.cost(model.net)
 tiles = st.columns(5)

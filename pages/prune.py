@@ -5,8 +5,9 @@ import streamlit as st
 import rcpu
 from app import figures
 from app.jobs import Job
-from app.state import control, current_model, prune_job, settings
+from app.state import PageEnd, control, current_model, prune_job, settings
 from app.widgets import count, empty, figure, job_panel, known_job
+from rcpu.masking import UNIT_NAMES
 
 SCORERS = {
     "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
@@ -40,7 +41,7 @@ s = settings()
 model = current_model()
 if model is None:
     empty("No model is loaded", "../pages/model.py", "Choose and load a model")
-    st.stop()
+    raise PageEnd
 
 what, how, data = st.columns(3, gap="medium")
 with what.container(border=True, height="stretch"):
@@ -60,7 +61,7 @@ with what.container(border=True, height="stretch"):
     last = model.net.config.num_hidden_layers - 1
     control(st.text_input, "Layers", "layers", help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`")
 with how.container(border=True, height="stretch"):
-    st.markdown("##### How it is chosen and repaired")
+    st.markdown("##### Choice and repair")
     control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
     control(
         st.selectbox, "Compensation", "compensation", options=list(rcpu.COMPENSATORS), format_func=COMPENSATIONS.get
@@ -103,9 +104,7 @@ try:
     todo = rcpu.plan(model.net, config)
 except rcpu.RcpuError as error:
     st.error(str(error), icon=":material/error:")
-    st.stop()
-
-tiles = st.columns([2, 2, 2, 2, 2], vertical_alignment="center")
+    raise PageEnd from error
 
 
 def change(before: float, after: float) -> str:
@@ -113,38 +112,28 @@ def change(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f} %"
 
 
-tiles[0].metric(
-    "Parameters after",
-    count(todo.after.parameters),
-    change(todo.before.parameters, todo.after.parameters),
-    delta_color="off",
-    border=True,
+tiles = st.columns(3 + len(todo.removed))
+for tile, (label, before, after, unit) in zip(
+    tiles,
+    (
+        ("Parameters after", todo.before.parameters, todo.after.parameters, ""),
+        ("Weights after", todo.before.bytes, todo.after.bytes, "B"),
+        ("FLOPs a token after", todo.before.flops_per_token, todo.after.flops_per_token, ""),
+    ),
+    strict=False,
+):
+    tile.metric(label, count(after, unit), change(before, after), delta_color="off", border=True)
+for tile, (name, (gone, units)) in zip(tiles[3:], todo.removed.items(), strict=True):
+    kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
+    tile.metric(
+        f"{name}, a layer", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
+    )
+button, summary = st.columns([1, 4], vertical_alignment="center")
+start = button.button("Run", type="primary", width="stretch", icon=":material/play_arrow:")
+summary.caption(
+    f"{len(todo.layers)} of {last + 1} layers. A ratio is not a parameter count: embeddings, norms and, for value "
+    "channels, queries and keys stay."
 )
-tiles[1].metric(
-    "Weights after",
-    count(todo.after.bytes, "B"),
-    change(todo.before.bytes, todo.after.bytes),
-    delta_color="off",
-    border=True,
-)
-tiles[2].metric(
-    "FLOPs a token after",
-    count(todo.after.flops_per_token),
-    change(todo.before.flops_per_token, todo.after.flops_per_token),
-    delta_color="off",
-    border=True,
-)
-tiles[3].metric(
-    "Units that go, a layer",
-    " · ".join(f"{gone}/{units}" for gone, units in todo.removed.values()),
-    " · ".join(todo.removed),
-    delta_color="off",
-    delta_arrow="off",
-    border=True,
-)
-with tiles[4]:
-    start = st.button("Run RCPU" if config.compensation == "rotation" else "Run", type="primary", width="stretch")
-    st.caption(f"{len(todo.layers)} layers, {todo.unit} units of o_proj")
 for note in todo.notes:
     st.warning(note, icon=":material/info:")
 if start:
@@ -164,19 +153,15 @@ def growing(job: Job) -> None:
 job = known_job("run")
 if job is None:
     st.caption("No run yet. Scores, spectrum, angles and errors of every projection appear here when one is done.")
-    st.stop()
+    raise PageEnd
 job_panel(job, growing)
 if job.state != "done":
-    st.stop()
+    raise PageEnd
 
 run = job.result
 results = {(r.layer, r.site): r for r in run.result.sites}
 done = run.result.config
-st.subheader(
-    f"{COMPENSATIONS[done.compensation]}, {done.ratio:.0%} of the {run.result.sites[0].unit} units"
-    if len(done.sites) == 1
-    else f"{COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed"
-)
+st.subheader(f"{COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed")
 before, after = rcpu.cost(run.model.net), rcpu.cost(run.result.net)
 st.caption(
     f"{run.model.name}, scorer {done.scorer}, layers {rcpu.format_layers(done.layers)}, {done.samples} × {done.window} "

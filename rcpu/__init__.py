@@ -5,6 +5,12 @@
 Each of these is one file; prune.py runs them layer by layer. Nothing here knows of a user interface.
 """
 
+import os
+
+# OpenMP threads that spin while they wait lose their core to any busy neighbour: with one other process on two cores
+# an SVD takes ten times as long. Must be set before torch is imported; a value of the user's own stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 from rcpu.compensation import COMPENSATORS
 from rcpu.config import ORDERS, SITES, PruneConfig, format_layers, parse_layers
 from rcpu.errors import Cancelled, RcpuError

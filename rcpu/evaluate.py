@@ -50,10 +50,11 @@ def perplexity(
     """Perplexity over windows that do not see one another, the protocol of the pruning papers.
 
     Raises:
-        RcpuError: the model's losses are NaN or Inf.
+        RcpuError: the windows are longer than the model's positions, or its losses are NaN or Inf.
         Cancelled: ``cancelled()`` was true between two batches.
     """
     count, window = windows.shape
+    check_window(net, window)
     batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
     total, tokens = 0.0, count * (window - 1)
     for start in range(0, count, batch):
@@ -68,6 +69,12 @@ def perplexity(
         raise RcpuError(f"the model's loss on {text} is {total}: its weights or dtype overflow; try fp32 or bf16")
     mean = total / tokens
     return Perplexity(math.exp(mean) if mean < 700 else math.inf, tokens, window, count, text)
+
+
+def check_window(net: nn.Module, window: int) -> None:
+    """Raise ``RcpuError`` if a window has more tokens than the model has positions."""
+    if window > (limit := net.config.max_position_embeddings):
+        raise RcpuError(f"a window of {window:,} tokens is longer than the model's {limit:,} positions: shorten it")
 
 
 def cost(net: nn.Module) -> Cost:

@@ -151,16 +151,31 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def weight_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of the parameters that ``config`` describes, counted on an empty model."""
-    with torch.device("meta"):
-        net = CLASSES[config.model_type][1](config)
-    return sum(p.numel() for p in net.parameters()) * dtype.itemsize
+def parameter_count(config: PreTrainedConfig) -> int:
+    """Parameters of the model that ``config`` describes, dense or compact; nothing is built."""
+    if not isinstance(config, CompactLlamaConfig):
+        config = CompactLlamaConfig.from_dict({**config.to_dict(), "model_type": CompactLlamaConfig.model_type})
+    d, width = config.hidden_size, config.head_dim
+    total = config.vocab_size * d * (1 if config.tie_word_embeddings else 2) + d
+    for heads, kv, value, size, o_bias, down_bias in zip(
+        config.query_heads,
+        config.kv_heads,
+        config.value_dims,
+        config.intermediate_sizes,
+        config.o_bias,
+        config.down_bias,
+        strict=True,
+    ):
+        rows = (heads + kv) * width + kv * value
+        total += d * (rows + heads * value + 3 * size + 2)
+        total += rows * config.attention_bias + 2 * size * config.mlp_bias + d * (o_bias + down_bias)
+    return total
 
 
 def check_fits(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ``RcpuError`` if the weights and some room to work exceed the free memory of the device."""
-    need, free = int(weight_bytes(config, dtype) * (1 + HEADROOM)), free_memory(device)
+    need = int(parameter_count(config) * dtype.itemsize * (1 + HEADROOM))
+    free = free_memory(device)
     if need > free:
         smaller = " or a narrower dtype" if dtype.itemsize > 2 else ""
         raise RcpuError(

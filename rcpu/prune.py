@@ -29,7 +29,7 @@ from rcpu.architecture import (
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
 from rcpu.errors import Cancelled, RcpuError
-from rcpu.evaluate import Cost, cost
+from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
 from rcpu.solve import SiteResult, solve_site
 from rcpu.statistics import Accumulator, Statistics
@@ -89,8 +89,9 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
     """What :func:`prune` will remove from this model, without running it.
 
     Raises:
-        RcpuError: an unsupported model, a unit that it cannot have, or a layer that it does not have.
+        RcpuError: an unsupported model, or a unit, a layer or a window length that it cannot have.
     """
+    check_window(net, config.window)
     arch, heads, before = architecture_of(net), heads_of(net), cost(net)
     unit = resolve_unit(config.unit, heads)
     layers = config.layer_indices(len(layers_of(net)))

@@ -1,0 +1,84 @@
+"""What all tests share. Nothing here reaches the network: models and texts are tiny and made on the spot."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as rcpu sets it, but torch is imported first here
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's; see _one_thread for torch's
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+import rcpu
+from tests import tiny
+
+THREADS = torch.get_num_threads()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request):
+    """Tiny tensors lose more by waiting for a second thread than they gain; the embedded model gets them all."""
+    torch.set_num_threads(THREADS if request.node.get_closest_marker("embedded") else 1)
+
+
+@pytest.fixture(scope="session")
+def mha() -> LlamaForCausalLM:
+    """One KV head for each query head."""
+    return tiny.net("mha")
+
+
+@pytest.fixture(scope="session")
+def gqa() -> LlamaForCausalLM:
+    """Six query heads on two KV heads."""
+    return tiny.net("gqa")
+
+
+@pytest.fixture(scope="session")
+def biased() -> LlamaForCausalLM:
+    """Biases on every projection."""
+    return tiny.net("biased")
+
+
+@pytest.fixture(scope="session")
+def tied() -> LlamaForCausalLM:
+    """The embedding serves as output matrix too."""
+    return tiny.net("tied")
+
+
+@pytest.fixture(scope="session")
+def windows() -> rcpu.Windows:
+    """Random calibration and held-out windows."""
+    return tiny.calibration()
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A token a byte."""
+    return tiny.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """The ``gqa`` model on disk, to load and never to change."""
+    return tiny.save(tiny.net("gqa"), tmp_path_factory.mktemp("models") / "tiny-gqa")
+
+
+@pytest.fixture(scope="session")
+def model(model_folder) -> rcpu.Model:
+    """The ``gqa`` model as ``load_model`` gives it."""
+    return rcpu.load_model(str(model_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory) -> Path:
+    """Twelve thousand characters of seeded gibberish."""
+    words = ["".join(chr(97 + c % 26) for c in row) for row in tiny.ids(2000, 5, seed=9).tolist()]
+    path = tmp_path_factory.mktemp("texts") / "words.txt"
+    path.write_text(" ".join(words) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,115 @@
+"""Settings: what is refused, and that they survive JSON and hash."""
+
+import json
+
+import pytest
+
+from rcpu import PruneConfig, RcpuError, format_layers, parse_layers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scorer": "best"}, "unknown scorer 'best': choose one of rcpu, wanda_sp, flap, magnitude, random"),
+        ({"compensation": "magic"}, "unknown compensation 'magic': choose one of none, rotation, rotation_scale"),
+        ({"unit": "row"}, "unknown unit 'row': choose one of auto, head, kv_group, channel"),
+        ({"order": "random"}, "unknown order 'random': choose one of paper, site"),
+        ({"sites": ("o_proj", "q_proj")}, "unknown site 'q_proj': choose one of o_proj, down_proj"),
+        ({"sites": ()}, "no site to prune"),
+        ({"ratio": -0.1}, "ratio must be at least 0 and below 1 .* got -0.1"),
+        ({"ratio": 1}, "ratio must be .* got 1"),
+        ({"ratio": 20}, "ratio must be .* got 20"),
+        ({"ratio": float("nan")}, "ratio must be .* got nan"),
+        ({"samples": 0}, "at least 1 window of at least 2 tokens .* got 0 × 128 and 16"),
+        ({"window": 1}, "at least 1 window of at least 2 tokens .* got 128 × 1 and 16"),
+        ({"held_out": -1}, "no negative number of held-out windows, got 128 × 128 and -1"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+        ({"seed": 2**64}, "seed"),
+        ({"ridge": -1e-3}, "ridge must be a finite number of at least 0, or auto; got -0.001"),
+        ({"ridge": float("inf")}, "ridge must be .* got inf"),
+        ({"ridge": float("nan")}, "ridge must be .* got nan"),
+        ({"ridge": None, "compensation": "least_squares", "held_out": 0}, "ridge auto is chosen on held-out windows"),
+        ({"layers": ()}, "layers must be one or more numbers from 0"),
+        ({"layers": (0, -1)}, "layers must be one or more numbers from 0"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused(settings, message):
+    with pytest.raises(RcpuError, match=message):
+        PruneConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ratio": 0, "held_out": 0, "ridge": 0.0},
+        {"ridge": None, "compensation": "least_squares"},
+        {"ridge": None, "held_out": 0},  # matters to least squares alone
+        {"layers": (3, 1), "sites": ("down_proj",), "unit": "kv_group", "order": "site", "proper": True, "seed": 7},
+    ],
+    ids=str,
+)
+def test_settings_survive_json(settings):
+    config = PruneConfig(**settings)
+    again = PruneConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert again == config
+    assert hash(again) == hash(config)
+
+
+def test_different_settings_are_different_keys():
+    assert len({PruneConfig(), PruneConfig(seed=1), PruneConfig(ratio=0.3), PruneConfig(proper=True)}) == 4
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        PruneConfig().ratio = 0.5
+
+
+def test_unknown_settings_of_a_record_are_named():
+    with pytest.raises(RcpuError, match="unknown settings in the record: colour, shape"):
+        PruneConfig.from_dict({"shape": 1, "ratio": 0.1, "colour": 2})
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "expected"), [(None, 3, (0, 1, 2)), ((2, 0, 2), 3, (0, 2)), ((4,), 5, (4,))]
+)
+def test_layer_indices_ascend(layers, count, expected):
+    assert PruneConfig(layers=layers).layer_indices(count) == expected
+
+
+def test_layers_end_with_the_model():
+    with pytest.raises(RcpuError, match="layer 5 does not exist: this model has layers 0 to 4"):
+        PruneConfig(layers=(0, 5)).layer_indices(5)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("all", None),
+        (" all ", None),
+        ("0", (0,)),
+        ("0-3,7", (0, 1, 2, 3, 7)),
+        ("7, 0-1", (0, 1, 7)),
+        ("5-5,5", (5,)),
+        ("0,1,2,4", (0, 1, 2, 4)),
+    ],
+)
+def test_layers_are_read(text, layers):
+    assert parse_layers(text) == layers
+    assert parse_layers(format_layers(layers)) == layers
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"), [(None, "all"), ((7, 0, 1, 2, 3), "0-3,7"), ((0, 2, 4), "0,2,4"), ((3, 4), "3-4"), ((9,), "9")]
+)
+def test_layers_are_written_short(layers, text):
+    assert format_layers(layers) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "1,", "-1", "1-", "3-1", "1-2-3", "1.5", "All", "0x1", "²", "1 2", "0-999999999999999"]
+)
+def test_layers_that_cannot_be_read_are_refused(text):
+    with pytest.raises(RcpuError, match="layers"):
+        parse_layers(text)

@@ -1,0 +1,96 @@
+"""Figures show the numbers of their results, with units, one colour a model, and a text for those who cannot see."""
+
+import pytest
+
+import rcpu
+from app import figures
+from app.widgets import count, to_csv
+
+
+@pytest.fixture(scope="module")
+def results(gqa, windows) -> rcpu.PruneResult:
+    return rcpu.prune(gqa, windows, rcpu.PruneConfig(ratio=0.5))
+
+
+def all_figures(results, gqa) -> dict:
+    site = results.sites[0]
+    found = {
+        name: rcpu.Perplexity(value, 100, 8, 10, "words") for name, value in zip(figures.COLORS, (2, 4, 3), strict=True)
+    }
+    return {
+        "scores": figures.scores(site),
+        "spectrum": figures.spectrum(site),
+        "angles": figures.angles(site),
+        "site_errors": figures.site_errors(site),
+        "layer_errors": figures.layer_errors(results.sites, site.site),
+        "perplexities": figures.perplexities(found),
+        "parameters": figures.parameters(rcpu.evaluate.parts(gqa)),
+    }
+
+
+def test_every_figure_has_title_axis_title_hover_text_and_alternative_text(results, gqa):
+    for name, fig in all_figures(results, gqa).items():
+        assert fig.layout.title.text, name
+        assert fig.layout.xaxis.title.text or fig.layout.yaxis.title.text, name
+        assert len(fig.layout.meta["alt"]) > 10, name
+        assert all(trace.hovertemplate for trace in fig.data), name
+        assert to_csv(fig).count("\n") > 1, name
+
+
+def test_scores_show_every_unit_once_sorted_on_the_right_side_of_the_cut(results):
+    for site in results.sites:
+        stays, goes = figures.scores(site).data
+        assert len(stays.x) == site.kept
+        assert len(goes.x) == site.units - site.kept
+        points = sorted(zip([*stays.x, *goes.x], [*stays.y, *goes.y], strict=True))
+        assert [x for x, _ in points] == list(range(site.units))
+        heights = [y for _, y in points]
+        assert heights == sorted(heights, reverse=True)
+        assert sum(heights) == pytest.approx(site.unit_scores.sum().item())
+
+
+def test_spectrum_shows_all_singular_values_and_where_the_rank_ends(results):
+    site = results.sites[0]
+    traces = figures.spectrum(site).data
+    assert len(traces[0].x) == site.rank
+    assert sum(len(t.x) for t in traces) == len(site.singular_values)
+    assert traces[0].y[1] == pytest.approx((site.singular_values[1] / site.singular_values[0]).item())
+
+
+def test_errors_carry_the_numbers_of_the_run_in_the_models_colours(results):
+    site = results.sites[0]
+    pruned, compensated = figures.site_errors(site).data
+    assert list(pruned.y) == [site.error_none, site.error_none_held_out]
+    assert list(compensated.y) == [site.error_compensated, site.error_compensated_held_out]
+    assert (pruned.marker.color, compensated.marker.color) == (
+        figures.COLORS["pruned"],
+        figures.COLORS["compensated"],
+    )
+    lines = figures.layer_errors(results.sites, "down_proj").data
+    assert list(lines[0].y) == [s.error_none for s in results.sites if s.site == "down_proj"]
+
+
+def test_perplexity_is_shown_with_window_tokens_and_text(results, gqa):
+    fig = all_figures(results, gqa)["perplexities"]
+    assert list(fig.data[0].y) == [2, 4, 3]
+    for part in ("words", "10 windows", "8 tokens", "100 predictions"):
+        assert part in fig.layout.title.text
+
+
+def test_parts_add_up_to_all_parameters(gqa, tied):
+    for net in (gqa, tied):
+        assert sum(rcpu.evaluate.parts(net).values()) == rcpu.cost(net).parameters
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (134_515_008, "", "134.5 M"),
+        (538_060_032, "B", "513.1 MiB"),
+        (12, "B", "12 B"),
+        (0, "", "0"),
+        (2.5e9, "", "2.5 G"),
+    ],
+)
+def test_count(value, unit, text):
+    assert count(value, unit) == text

@@ -1,0 +1,105 @@
+"""The queue that keeps work off the script thread."""
+
+import threading
+import time
+
+import pytest
+
+from app.jobs import DEFAULT_KEPT, WAITING, Job, Jobs
+from rcpu import Cancelled, RcpuError
+
+
+def wait(job: Job, seconds: float = 10) -> Job:
+    end = time.monotonic() + seconds
+    while job.active and time.monotonic() < end:
+        time.sleep(0.005)
+    assert not job.active, f"{job.title} did not end within {seconds} s"
+    return job
+
+
+def until_cancelled(job: Job) -> None:
+    while True:
+        if job.cancelled():
+            raise Cancelled
+        time.sleep(0.005)
+
+
+def test_result_progress_and_partial_are_there():
+    def work(job):
+        job.report(0.5, "half")
+        job.partial = (1,)
+        return 2
+
+    job = wait(Jobs().submit("any", "adds", work))
+    assert (job.state, job.result, job.partial, job.fraction, job.message) == ("done", 2, (1,), 1.0, "half")
+    assert job.seconds >= 0
+
+
+def test_one_job_runs_at_a_time_in_order():
+    jobs, running, order = Jobs(), threading.Lock(), []
+
+    def work(job):
+        assert running.acquire(blocking=False), "two jobs at once"
+        time.sleep(0.01)
+        order.append(job.title)
+        running.release()
+
+    submitted = [jobs.submit("any", str(i), work) for i in range(4)]
+    assert [wait(j).state for j in submitted] == ["done"] * 4
+    assert order == ["0", "1", "2", "3"]
+
+
+def test_a_running_job_is_cancelled_and_a_waiting_one_never_starts():
+    jobs = Jobs()
+    running, waiting = jobs.submit("any", "a", until_cancelled), jobs.submit("any", "b", lambda _: 1 / 0)
+    assert jobs.ahead(waiting) == 1
+    jobs.cancel(waiting)
+    assert waiting.state == "cancelled"
+    jobs.cancel(running)
+    assert wait(running).state == "cancelled"
+    assert wait(jobs.submit("any", "c", lambda _: 3)).result == 3
+    assert waiting.started is None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RcpuError("lower the ratio"), "lower the ratio"),
+        (MemoryError(), "out of memory"),
+        (KeyError("x"), "unexpected KeyError"),
+    ],
+)
+def test_a_failure_is_told_and_the_queue_goes_on(error, words):
+    jobs = Jobs()
+
+    def work(_):
+        raise error
+
+    job = wait(jobs.submit("any", "fails", work))
+    assert job.state == "failed"
+    assert words in job.error
+    assert job.work is None, "a finished job lets go of what its work closed over"
+    assert wait(jobs.submit("any", "next", lambda _: 1)).result == 1
+
+
+def test_too_many_waiting_jobs_are_refused():
+    jobs = Jobs()
+    first = jobs.submit("any", "first", until_cancelled)
+    while first.state == "waiting":
+        time.sleep(0.005)
+    waiting = [jobs.submit("any", "w", lambda _: None) for _ in range(WAITING)]
+    with pytest.raises(RcpuError, match=f"{WAITING} jobs are waiting"):
+        jobs.submit("any", "one too many", lambda _: None)
+    jobs.cancel(first)
+    assert [wait(j).state for j in waiting] == ["done"] * WAITING
+
+
+def test_old_jobs_are_forgotten_and_new_ones_found_by_id():
+    jobs = Jobs()
+    submitted = [wait(jobs.submit("any", str(i), lambda _: None)) for i in range(DEFAULT_KEPT + 3)]
+    wait(jobs.submit("other", "last", lambda _: None))
+    time.sleep(0.05)
+    assert jobs.get(submitted[-1].id) is submitted[-1]
+    assert jobs.get(submitted[0].id) is None
+    assert jobs.get("") is None
+    assert len(jobs.all("any")) == DEFAULT_KEPT

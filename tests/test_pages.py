@@ -1,0 +1,206 @@
+"""Each page in Streamlit's own test runner: empty, ready, and with bad input. The model is a tiny LLaMA on disk."""
+
+import time
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from app.state import jobs
+
+MAIN = str(Path(__file__).parent.parent / "app" / "main.py")
+
+
+def open_page(page: str = "model", **parameters) -> AppTest:
+    at = AppTest.from_file(MAIN, default_timeout=60)
+    for name, value in parameters.items():
+        at.query_params[name] = str(value)
+    at.run()
+    if page != "model":
+        at.switch_page(f"../pages/{page}.py").run()
+    assert not at.exception
+    return at
+
+
+def click(at: AppTest, label: str) -> AppTest:
+    next(b for b in at.button if b.label == label).click()
+    at.run()
+    assert not at.exception
+    return at
+
+
+def finish(at: AppTest, kind: str) -> AppTest:
+    """Wait for the session's job of a kind, then look at the page again."""
+    job = jobs().get(getattr(at.session_state["settings"], kind))
+    end = time.monotonic() + 60
+    while job.active and time.monotonic() < end:
+        time.sleep(0.02)
+    at.run()
+    assert not at.exception
+    return at
+
+
+def texts(at: AppTest, kind: str) -> str:
+    return "\n".join(str(e.value) for e in getattr(at, kind))
+
+
+@pytest.fixture
+def settings(model_folder, text_file) -> dict:
+    return {
+        "model": model_folder,
+        "text": text_file,
+        "eval_text": text_file,
+        "samples": 8,
+        "window": 16,
+        "held_out": 2,
+        "ratio": 0.5,
+        "eval_window": 16,
+        "eval_windows": 4,
+        "tokens": 6,
+        "prompt": "abc",
+    }
+
+
+@pytest.fixture
+def loaded(settings) -> dict:
+    at = open_page(**settings)
+    if any(b.label == "Load model" and not b.disabled for b in at.button):
+        finish(click(at, "Load model"), "load")
+    return settings
+
+
+@pytest.fixture
+def pruned(loaded) -> AppTest:
+    return finish(click(open_page("prune", **loaded), "Run"), "run")
+
+
+def test_model_page_is_empty_then_ready_then_unloaded(settings):
+    at = open_page(**{**settings, "dtype": "bf16"})
+    assert "No model is loaded yet" in texts(at, "markdown")
+    finish(click(at, "Load model"), "load")
+    metrics = {m.label: m.value for m in at.metric}
+    assert metrics["Layers"] == "3"
+    assert metrics["Query / KV heads"] == "6 / 2"
+    assert "bf16" in str(at.dataframe[0].value)
+    click(at, "Unload")
+    assert "No model is loaded yet" in texts(at, "markdown")
+
+
+def test_model_page_says_what_is_wrong_with_a_model():
+    at = finish(click(open_page(model="/no/such/folder"), "Load model"), "load")
+    assert "no model '/no/such/folder'" in texts(at, "error")
+    assert "Traceback" not in texts(at, "error")
+
+
+@pytest.mark.parametrize("page", ["prune", "compare"])
+def test_pages_without_a_model_point_to_the_way_there(page):
+    at = open_page(page, model="/nothing/loaded")
+    assert not at.metric
+    assert any("#### " in m.value for m in at.markdown)
+
+
+def test_prune_page_says_what_will_go_before_it_runs(loaded):
+    at = open_page("prune", **loaded)
+    metrics = {m.label: (m.value, m.delta) for m in at.metric}
+    assert metrics["o_proj, a layer"] == ("−8", "of 16 channels")
+    assert metrics["down_proj, a layer"] == ("−36", "of 72 channels")
+    before = metrics["Parameters after"]
+    at.slider[0].set_value(0.0).run()
+    assert {m.label: (m.value, m.delta) for m in at.metric}["Parameters after"] != before
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("layers", "0-9", "layer 9 does not exist"),
+        ("layers", "first", "layers must be"),
+        ("unit", "head", "unit 'head' needs one KV head"),
+    ],
+)
+def test_prune_page_refuses_bad_settings_before_it_runs(loaded, setting, value, words):
+    at = open_page("prune", **{**loaded, setting: value})
+    assert words in texts(at, "error")
+    assert not any(b.label == "Run" for b in at.button)
+
+
+def test_prune_page_warns_of_a_ratio_that_removes_nothing(loaded):
+    at = open_page("prune", **{**loaded, "unit": "kv_group", "ratio": 0.3})
+    assert "rounds down to none" in texts(at, "warning")
+
+
+def test_prune_page_reports_too_little_text_with_the_counts(loaded):
+    at = finish(click(open_page("prune", **{**loaded, "samples": 4000}), "Run"), "run")
+    assert "too little text" in texts(at, "error")
+    assert "64,032" in texts(at, "error")
+
+
+def test_a_run_shows_its_figures_for_every_site_and_is_found_again(pruned, loaded):
+    at = pruned
+    assert len(at.get("plotly_chart")) == 5
+    assert "Rotation (RCPU), 50% removed" in texts(at, "subheader")
+    at.segmented_control(key="set_site").set_value("down_proj").run()
+    assert not at.exception
+    assert len(at.get("plotly_chart")) == 5
+    again = open_page("prune", **loaded, run=at.session_state["settings"].run)
+    assert len(again.get("plotly_chart")) == 5
+    assert not texts(again, "info")
+    at.slider[0].set_value(0.25).run()
+    assert "have changed since this run" in texts(at, "info")
+
+
+def test_settings_are_in_the_url_and_a_link_brings_them_back(loaded):
+    at = open_page("prune", **loaded)
+    at.selectbox(key="set_scorer").select("flap").run()
+    assert at.query_params["scorer"] == "flap"
+    assert at.query_params["ratio"] == "0.5"
+    assert "order" not in at.query_params, "defaults stay out of the URL"
+    other = open_page("prune", **dict(at.query_params))
+    assert other.selectbox(key="set_scorer").value == "flap"
+
+
+def test_unreadable_values_in_a_link_fall_back_to_defaults(loaded):
+    at = open_page("prune", **{**loaded, "seed": "x", "scorer": "best", "ratio": "7"})
+    assert at.selectbox(key="set_scorer").value == "rcpu"
+    assert at.slider[0].value == 0.9
+
+
+def test_a_run_that_is_gone_is_said(loaded):
+    assert "no longer in memory" in texts(open_page("compare", **loaded, run="nothing"), "info")
+
+
+def test_compare_measures_and_generates_for_all_three_models(pruned, loaded):
+    run = pruned.session_state["settings"].run
+    at = open_page("compare", **loaded, run=run)
+    assert len(at.metric) == 3
+    finish(click(at, "Measure perplexity"), "measure")
+    table = at.dataframe[0].value
+    assert list(table["model"]) == ["dense", "pruned, not repaired", "pruned and compensated"]
+    assert table["÷ dense"][0] == 1.0
+    assert (table["perplexity"] > 1).all()
+    finish(click(at, "Generate"), "generate")
+    assert len(at.code) == 3
+    captions = texts(at, "caption")
+    assert captions.count("tokens/s") == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "button", "kind", "words"),
+    [
+        ({"eval_text": "/no/such/file"}, "Measure perplexity", "measure", "no text '/no/such/file'"),
+        ({"eval_window": 4096}, "Measure perplexity", "measure", "positions"),
+        ({"prompt": ""}, "Generate", "generate", "the prompt is empty"),
+        ({"tokens": 1024}, "Generate", "generate", "positions"),
+    ],
+)
+def test_compare_says_what_is_wrong(pruned, loaded, changes, button, kind, words):
+    at = open_page("compare", **{**loaded, **changes}, run=pruned.session_state["settings"].run)
+    finish(click(at, button), kind)
+    assert words in texts(at, "error")
+
+
+def test_two_sessions_share_the_model_and_not_their_settings(loaded):
+    one, two = open_page("prune", **loaded), open_page("prune", **loaded)
+    one.slider[0].set_value(0.75).run()
+    two.run()
+    assert two.slider[0].value == 0.5
+    assert len(one.metric) == len(two.metric) == 5

@@ -1,0 +1,158 @@
+"""The polar factor against scipy, its completion against every other one, and its angles."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from rcpu import procrustes
+
+D = 12
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def orthogonal(d: int, seed: int = 0) -> torch.Tensor:
+    return torch.linalg.qr(normal(d, d, seed=seed)).Q * normal(d, seed=seed + 500).sign()
+
+
+def matrix(rank: int, seed: int = 0) -> torch.Tensor:
+    """M of a given rank that is near a symmetric one, as Y Zᵀ is when Z is most of Y."""
+    z = normal(D, rank, seed=seed) @ normal(rank, 60, seed=seed + 1)
+    return (z + 0.7 * normal(D, 60, seed=seed + 2)) @ z.T
+
+
+def matrix_with(rank: int, determinant: int) -> torch.Tensor:
+    """M of a given rank whose solution has this determinant."""
+    candidates = (normal(D, rank, seed=s) @ normal(rank, D, seed=s + 1) for s in range(100))
+    return next(m for m in candidates if procrustes.solve(m).determinant == determinant)
+
+
+def completions(m: torch.Tensor, rank: int, count: int = 200):
+    """Random orthogonal matrices that solve the problem for M just as well."""
+    u, _, vt = torch.linalg.svd(m)
+    for seed in range(count):
+        yield u[:, :rank] @ vt[:rank] + u[:, rank:] @ orthogonal(D - rank, seed) @ vt[rank:]
+
+
+def assert_orthogonal(q: torch.Tensor) -> None:
+    torch.testing.assert_close(q.T @ q, torch.eye(len(q), dtype=q.dtype), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [0, 1, 5, D - 1, D])
+def test_q_is_orthogonal_and_m_is_described(rank, dtype):
+    m = matrix(rank) if rank else torch.zeros(D, D, dtype=torch.float64)
+    found = procrustes.solve(m.to(dtype))
+    assert_orthogonal(found.q)
+    assert found.rank == rank
+    assert found.determinant == round(torch.linalg.det(found.q).item())
+    expected = torch.tensor(np.linalg.svd(m.to(dtype).double().numpy(), compute_uv=False))
+    torch.testing.assert_close(found.singular_values, expected)
+    assert found.principal_angles.shape == (rank,)
+
+
+def test_full_rank_is_scipys_solution():
+    y, z = normal(D, 50, seed=5), normal(D, 50, seed=6)
+    expected, _ = scipy.linalg.orthogonal_procrustes(z.T.numpy(), y.T.numpy())  # min ‖Zᵀ R − Yᵀ‖, so R is Qᵀ
+    found = procrustes.solve(y @ z.T)
+    torch.testing.assert_close(found.q, torch.tensor(expected).T)
+    for seed in range(20):
+        assert (y - found.q @ z).norm() < (y - orthogonal(D, seed) @ z).norm()
+
+
+@pytest.mark.parametrize("rank", [1, 5, D - 1])
+def test_completion_is_the_nearest_to_the_identity(rank):
+    m = matrix(rank)
+    found = procrustes.solve(m)
+    best = torch.linalg.svdvals(m).sum()
+    torch.testing.assert_close((found.q * m).sum(), best)  # still a solution
+    others = list(completions(m, rank))
+    torch.testing.assert_close((others[0] * m).sum(), best)
+    assert found.q.trace() >= max(q.trace() for q in others) - 1e-9
+
+
+@pytest.mark.parametrize("proper", [False, True])
+@pytest.mark.parametrize("rank", [1, 5, D - 2, D])
+def test_q_does_not_depend_on_the_null_space_basis(rank, proper):
+    m = matrix(rank)
+    expected = procrustes.solve(m, proper=proper).q
+    permuted = torch.randperm(D, generator=torch.Generator().manual_seed(0))
+    found = procrustes.solve(m[permuted][:, permuted], proper=proper).q
+    torch.testing.assert_close(found, expected[permuted][:, permuted], rtol=0, atol=1e-9)
+    turn = orthogonal(D, 3)
+    torch.testing.assert_close(procrustes.solve(turn @ m @ turn.T, proper=proper).q, turn @ expected @ turn.T)
+    torch.testing.assert_close(procrustes.solve(m.T, proper=proper).q, expected.T)
+
+
+def test_rounding_is_not_rank():
+    m = matrix(5)
+    noisy = m + 1e-9 * m.norm() * normal(D, D, seed=9)
+    torch.testing.assert_close(procrustes.solve(noisy).q, procrustes.solve(m).q, rtol=0, atol=1e-6)
+    assert procrustes.solve(noisy, tolerance=1e-15).rank == D
+    assert procrustes.solve(noisy, rank=5, tolerance=1e-15).rank == 5
+
+
+@pytest.mark.parametrize("rank", [4, D])
+def test_symmetric_positive_m_needs_no_rotation(rank):
+    factor = normal(D, rank)
+    found = procrustes.solve(factor @ factor.T)
+    torch.testing.assert_close(found.q, torch.eye(D, dtype=torch.float64))
+    assert found.angles.max() < 1e-4
+    assert found.determinant == 1
+
+
+@pytest.mark.parametrize("rank", [1, 5, D - 1, D])
+def test_a_proper_solution_stays_as_it_is(rank):
+    m = matrix_with(rank, determinant=1)
+    torch.testing.assert_close(procrustes.solve(m, proper=True).q, procrustes.solve(m).q)
+
+
+@pytest.mark.parametrize("rank", [1, 5, D - 1])
+def test_the_null_space_pays_for_a_proper_rotation(rank):
+    m = matrix_with(rank, determinant=-1)
+    found = procrustes.solve(m, proper=True)
+    assert_orthogonal(found.q)
+    assert found.determinant == round(torch.linalg.det(found.q).item()) == 1
+    torch.testing.assert_close((found.q * m).sum(), torch.linalg.svdvals(m).sum())
+    others = [q.trace() for q in completions(m, rank) if torch.linalg.det(q) > 0]
+    assert found.q.trace() >= max(others) - 1e-9
+
+
+def test_the_smallest_singular_value_pays_where_there_is_no_null_space():
+    m = matrix_with(D, determinant=-1)
+    u, _, vt = torch.linalg.svd(m)
+    signs = torch.ones(D, dtype=torch.float64)
+    signs[-1] = -1
+    found = procrustes.solve(m, proper=True)
+    torch.testing.assert_close(found.q, u * signs @ vt)  # Kabsch 1976
+    assert found.determinant == 1
+
+
+@pytest.mark.parametrize("proper", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_angles_are_the_phases_of_eigenvalues(seed, proper):
+    found = procrustes.solve(normal(D, D, seed=seed), proper=proper)
+    phases = torch.linalg.eigvals(found.q).angle().abs().rad2deg().sort().values
+    torch.testing.assert_close(found.angles, phases, rtol=0, atol=1e-4)
+    expected = [np.degrees(np.arccos(found.q[i, i].item())) for i in range(D)]
+    torch.testing.assert_close(found.channel_angles, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rank", [1, 4, D // 2, D - 3, D])
+def test_principal_angles_are_scipys(rank):
+    z = normal(D, rank, seed=1) @ normal(rank, 40, seed=2)
+    found = procrustes.solve((z + normal(D, 40, seed=3)) @ z.T)
+    u = np.linalg.svd(z.numpy())[0][:, :rank]
+    expected = np.degrees(scipy.linalg.subspace_angles(u, found.q.numpy() @ u))[::-1]
+    torch.testing.assert_close(found.principal_angles, torch.tensor(expected.copy()), rtol=0, atol=1e-4)
+
+
+def test_bad_matrices_are_refused():
+    with pytest.raises(ValueError, match=r"must be square, got \(3, 4\)"):
+        procrustes.solve(torch.zeros(3, 4))
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="NaN or Inf"):
+            procrustes.solve(torch.full((3, 3), value))

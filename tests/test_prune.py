@@ -1,0 +1,310 @@
+"""The layer loop against the plain reference, and what it promises its callers."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+
+import rcpu
+from tests import reference, tiny
+
+UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
+CONFIG = rcpu.PruneConfig(ratio=0.3)
+
+
+def config(unit: str = "auto", **settings) -> rcpu.PruneConfig:
+    """Half of two KV groups, and three tenths of everything else."""
+    return rcpu.PruneConfig(**{"ratio": 0.5 if unit == "kv_group" else 0.3, "unit": unit, **settings})
+
+
+def assert_same_result(a: rcpu.PruneResult, b: rcpu.PruneResult, accuracy: float = 0.0) -> None:
+    """The same columns, and weights that agree to ``accuracy``."""
+    assert len(a.sites) == len(b.sites)
+    for x, y in zip(a.sites, b.sites, strict=True):
+        assert (x.layer, x.site) == (y.layer, y.site)
+        assert x.columns.equal(y.columns)
+        torch.testing.assert_close(x.weight, y.weight, rtol=0, atol=accuracy)
+    torch.testing.assert_close(tiny.logits(a.net), tiny.logits(b.net), rtol=0, atol=10 * accuracy)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unit", "settings"),
+    [
+        *[(kind, unit, {"order": order}) for kind, unit in UNITS for order in rcpu.ORDERS],
+        *[
+            (kind, unit, {"compensation": name, "ridge": 0.1})
+            for kind, unit in (("mha", "head"), ("gqa", "channel"), ("biased", "head"))
+            for name in sorted(rcpu.COMPENSATORS.keys() - {"rotation"})
+        ],
+        *[("gqa", "channel", {"scorer": name}) for name in ("wanda_sp", "flap", "magnitude")],
+        ("mha", "head", {"order": "site", "compensation": "bias"}),
+    ],
+    ids=lambda value: ",".join(f"{v}" for v in value.values()) if isinstance(value, dict) else value,
+)
+def test_result_is_the_references(kind, unit, settings, windows):
+    net, asked = tiny.net(kind), config(unit, **settings)
+    expected_net, expected = reference.prune(net, windows, asked, unit)
+    result = rcpu.prune(net, windows, asked)
+    assert [(s.layer, s.site) for s in result.sites] == list(expected)
+    for found in result.sites:
+        plain = expected[found.layer, found.site]
+        where = f"layer {found.layer}, {found.site}"
+        assert found.columns.tolist() == plain.columns, where
+        weight = torch.tensor(plain.weight, dtype=torch.float32)
+        torch.testing.assert_close(found.weight, weight, rtol=0, atol=2e-4 * weight.std().item(), msg=where)
+        assert (found.bias is None) == (plain.bias is None)
+        if found.bias is not None:
+            bias = torch.tensor(plain.bias, dtype=torch.float32)
+            torch.testing.assert_close(found.bias, bias, rtol=0, atol=2e-4 * bias.std().item(), msg=where)
+        torch.testing.assert_close(found.scores, torch.tensor(plain.scores).double(), rtol=1e-3, atol=0, msg=where)
+        assert {k: getattr(found, k) for k in plain.errors} == pytest.approx(plain.errors, rel=1e-4), where
+    tiny.assert_same_function(result.net, expected_net, accuracy=1e-3)
+
+
+@pytest.mark.parametrize("kind", tiny.KINDS)
+def test_dense_model_is_untouched(kind, windows):
+    net = tiny.net(kind)
+    before, output = tiny.snapshot(net), tiny.logits(net)
+    result = rcpu.prune(net, windows, config(compensation="bias"))
+    tiny.logits(result.net), tiny.logits(result.uncompensated(net))
+    tiny.assert_unchanged(net, before)
+    assert tiny.logits(net).equal(output)
+
+
+@pytest.mark.parametrize("scorer", ["rcpu", "random"])
+def test_same_seed_same_result(gqa, windows, scorer):
+    torch.manual_seed(1)
+    first = rcpu.prune(gqa, windows, config(scorer=scorer))
+    torch.manual_seed(2)
+    assert_same_result(first, rcpu.prune(gqa, windows, config(scorer=scorer)))
+
+
+def test_random_scores_differ_by_seed_layer_and_site(mha, windows):
+    seeds = [rcpu.prune(mha, windows, config(scorer="random", seed=seed)) for seed in (0, 1)]
+    scores = [tuple(s.scores.tolist())[:8] for result in seeds for s in result.sites]
+    assert len(set(scores)) == 12
+
+
+@pytest.mark.parametrize("order", rcpu.ORDERS)
+def test_kept_activations_only_save_time(gqa, windows, order):
+    asked = config(order=order)
+    assert_same_result(rcpu.prune(gqa, windows, asked, keep_bytes=0), rcpu.prune(gqa, windows, asked), 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 8, 1000])
+def test_batch_size_does_not_matter(gqa, windows, batch):
+    assert_same_result(rcpu.prune(gqa, windows, CONFIG, batch=batch), rcpu.prune(gqa, windows, CONFIG, batch=3), 1e-4)
+
+
+def test_held_out_windows_take_no_part(gqa, windows):
+    alone = rcpu.Windows(windows.calibration, windows.held_out[:0], "alone")
+    result = rcpu.prune(gqa, alone, CONFIG)
+    assert_same_result(result, rcpu.prune(gqa, windows, CONFIG), 1e-4)
+    assert (
+        {s.error_none_held_out for s in result.sites} == {s.error_compensated_held_out for s in result.sites} == {None}
+    )
+
+
+def test_ridge_can_be_chosen_on_held_out_windows(gqa, windows):
+    result = rcpu.prune(gqa, windows, config(compensation="least_squares", ridge=None))
+    for i, site in enumerate(result.sites[:2]):  # those that are measured on the dense model
+        tried = [
+            rcpu.prune(gqa, windows, config(compensation="least_squares", ridge=ridge, layers=(0,))).sites[i]
+            for ridge in (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+        ]
+        assert site.ridge == min(tried, key=lambda s: s.error_compensated_held_out).ridge
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 7, 20])
+def test_cancel_stops_between_batches(mha, windows, stop):
+    before, asked, steps = tiny.snapshot(mha), [], []
+
+    def cancelled() -> bool:
+        asked.append(None)
+        return len(asked) > stop
+
+    with pytest.raises(rcpu.Cancelled):
+        rcpu.prune(mha, windows, CONFIG, batch=4, cancelled=cancelled, progress=steps.append)
+    assert len(asked) == stop + 1
+    assert len(steps) == stop  # no step was taken after the question was answered with yes
+    tiny.assert_unchanged(mha, before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"order": "site"}, {"layers": (1,)}, {"sites": ("down_proj",)}, {"sites": ("o_proj",), "layers": (0, 2)}],
+    ids=str,
+)
+@pytest.mark.parametrize("keep_bytes", [0, 2**30])
+def test_progress_ascends_to_one(mha, windows, settings, keep_bytes):
+    steps = []
+    result = rcpu.prune(mha, windows, config(**settings), batch=3, progress=steps.append, keep_bytes=keep_bytes)
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < 0.2
+    assert fractions[-1] == pytest.approx(1, abs=1e-9)
+    assert fractions[-1] <= 1
+    assert max(b - a for a, b in itertools.pairwise(fractions)) < 0.2
+    assert all(step.message for step in steps)
+    assert tuple(step.site for step in steps if step.site) == result.sites
+
+
+def test_a_ratio_that_removes_nothing_is_said_and_changes_nothing(mha, windows):
+    result = rcpu.prune(mha, windows, config(ratio=0.01, compensation="rotation"))
+    assert len(result.notes) == 2
+    assert result.notes[0].startswith("o_proj: 0.01 of 4 heads rounds down to none")
+    assert result.notes[0].endswith("the smallest ratio that removes one is 0.25")
+    assert result.notes[1].startswith("down_proj: 0.01 of 48 channels rounds down to none")
+    assert result.cuts == {}
+    assert tiny.logits(result.net).equal(tiny.logits(mha))
+    assert rcpu.cost(result.net) == rcpu.cost(mha)
+
+
+def test_one_site_may_lose_nothing(mha, windows):
+    result = rcpu.prune(mha, windows, config(ratio=0.2))
+    assert [note.split(":")[0] for note in result.notes] == ["o_proj"]
+    assert {name for _, name in result.cuts} == {"down_proj"}
+    assert [s.keep.all().item() for s in result.sites] == [True, False] * 3
+
+
+def test_ratio_zero_needs_no_note(mha, windows):
+    result = rcpu.prune(mha, windows, config(ratio=0))
+    assert result.notes == ()
+    assert tiny.logits(result.net).equal(tiny.logits(mha))
+
+
+@pytest.mark.parametrize("order", rcpu.ORDERS)
+@pytest.mark.parametrize("sites", [("o_proj",), ("down_proj",), ("down_proj", "o_proj")])
+@pytest.mark.parametrize("layers", [(0,), (2, 1), None])
+def test_only_the_chosen_sites_change(mha, windows, sites, layers, order):
+    result = rcpu.prune(mha, windows, config(sites=sites, layers=layers, order=order))
+    chosen = {(i, site) for i in (layers or range(3)) for site in sites}
+    assert result.cuts.keys() == {(s.layer, s.site) for s in result.sites} == chosen
+    for i, (ours, dense) in enumerate(zip(result.net.model.layers, mha.model.layers, strict=True)):
+        assert (ours.self_attn is dense.self_attn) == ((i, "o_proj") not in chosen)
+        assert (ours.mlp is dense.mlp) == ((i, "down_proj") not in chosen)
+
+
+def test_a_subset_is_pruned_as_part_of_the_whole(mha, windows):
+    whole = rcpu.prune(mha, windows, CONFIG)
+    first = rcpu.prune(mha, windows, config(layers=(0,)))
+    for a, b in zip(first.sites, whole.sites, strict=False):
+        assert a.weight.equal(b.weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [
+        ("input_layernorm", "o_proj"),
+        ("self_attn.v_proj", "o_proj"),
+        ("self_attn.o_proj", "o_proj"),
+        ("mlp.up_proj", "down_proj"),
+        ("mlp.down_proj", "down_proj"),
+    ],
+)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_broken_numbers_are_found_where_they_arise(mha, windows, name, site, value):
+    net = copy.deepcopy(mha)
+    weight = net.model.layers[1].get_submodule(name).weight
+    weight.data.view(-1)[3] = value
+    before = tiny.snapshot(net)
+    # In the order "site" a projection is repaired before anything after it is measured.
+    with pytest.raises(rcpu.RcpuError, match=f"layer 1, {site}"):
+        rcpu.prune(net, windows, config(order="site"))
+    tiny.assert_unchanged(net, before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("gqa", {"unit": "head"}, "6 query heads on 2 KV heads"),
+        ("mha", {"layers": (1, 3)}, "layer 3 does not exist: this model has layers 0 to 2"),
+    ],
+)
+def test_settings_that_the_model_cannot_have(kind, settings, message, windows):
+    with pytest.raises(rcpu.RcpuError, match=message):
+        rcpu.prune(tiny.net(kind), windows, rcpu.PruneConfig(**settings))
+
+
+def test_a_pruned_model_is_not_pruned_again(mha, windows):
+    once = rcpu.prune(mha, windows, CONFIG).net
+    with pytest.raises(rcpu.RcpuError, match="already pruned: prune the dense model"):
+        rcpu.prune(once, windows, CONFIG)
+
+
+def test_plan_tells_before_the_run(gqa):
+    plan = rcpu.plan(gqa, config(ratio=0.1, layers=(2, 0)))
+    assert plan.unit == "channel"
+    assert plan.layers == (0, 2)
+    assert {name: tuple(layout.shape) for name, layout in plan.layouts.items()} == {
+        "o_proj": (2, 8, 3),
+        "down_proj": (1, 72, 1),
+    }
+    assert plan.removed == {"o_proj": (0, 16), "down_proj": (7, 72)}
+    assert len(plan.notes) == 1
+    assert "0.1 of 8 channels" in plan.notes[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"compensation": "bias"}, {"layers": (1,), "sites": ("o_proj",)}], ids=str)
+@pytest.mark.parametrize(("kind", "unit"), [*UNITS, ("tied", "channel")])
+def test_plan_is_what_happens(kind, unit, settings, windows):
+    net, asked = tiny.net(kind), config(unit, **settings)
+    plan, result = rcpu.plan(net, asked), rcpu.prune(net, windows, asked)
+    assert plan.before == rcpu.cost(net)
+    assert plan.after == rcpu.cost(result.net)
+    assert {s.layer for s in result.sites} == set(plan.layers)
+    for s in result.sites:
+        assert plan.removed[s.site] == (s.units - s.kept, s.units)
+
+
+@pytest.mark.parametrize(("kind", "unit"), UNITS)
+@pytest.mark.parametrize("compensation", ["rotation_scale", "least_squares", "bias"])
+def test_site_results_have_the_documented_shapes(kind, unit, compensation, windows):
+    net, asked = tiny.net(kind), config(unit, compensation=compensation)
+    result = rcpu.prune(net, windows, asked)
+    d = net.config.hidden_size
+    layouts = rcpu.plan(net, asked).layouts
+    assert result.seconds > 0
+    for s in result.sites:
+        d_in, (strata, units, size) = layouts[s.site].numel(), layouts[s.site].shape
+        kept = strata * (units - math.floor(asked.ratio * units)) * size
+        assert s.unit == (unit if s.site == "o_proj" else "channel")
+        assert s.scores.shape == (d_in,)
+        assert s.scores.dtype == torch.float64
+        assert s.unit_scores.shape == s.keep.shape == (strata, units)
+        assert s.columns.shape == (kept,)
+        assert s.columns.tolist() == sorted(set(s.columns.tolist()))
+        assert s.weight.shape == (d, kept)
+        assert (s.bias is not None) == (compensation == "bias")
+        assert s.bias is None or s.bias.shape == (d,)
+        assert (s.scale is not None) == (compensation == "rotation_scale")
+        assert (s.ridge is not None) == (compensation == "least_squares")
+        assert s.tokens == windows.calibration.numel()
+        assert s.singular_values.shape == s.angles.shape == s.channel_angles.shape == (d,)
+        assert s.rank == min(kept, d)
+        assert s.principal_angles.shape == (s.rank,)
+        assert s.determinant in (-1, 1)
+        assert s.kept * size == kept
+        assert s.units == strata * units
+        assert 0 < s.error_compensated < s.error_none < 1.5
+        summary = s.summary()
+        assert (summary["kept_columns"], summary["columns"]) == (kept, d_in)
+        assert not any(isinstance(value, torch.Tensor) for value in summary.values())
+
+
+def test_proper_rotation_is_passed_on(gqa, windows):
+    free, proper = (rcpu.prune(gqa, windows, config(proper=proper, layers=(0,))).sites for proper in (False, True))
+    assert {s.determinant for s in proper} == {1}
+    for a, b in zip(free, proper, strict=True):
+        assert b.error_compensated >= a.error_compensated - 1e-6
+
+
+def test_bf16_is_summed_in_fp32(gqa, windows):
+    wide, narrow = (rcpu.prune(net, windows, CONFIG) for net in (gqa, copy.deepcopy(gqa).bfloat16()))
+    for a, b in zip(wide.sites[:2], narrow.sites[:2], strict=True):
+        assert b.weight.dtype == torch.bfloat16
+        assert b.error_compensated == pytest.approx(a.error_compensated, rel=0.1)
+    assert {p.dtype for p in narrow.net.parameters()} == {torch.bfloat16}
+    assert tiny.logits(narrow.net).isfinite().all()

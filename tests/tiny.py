@@ -1,0 +1,111 @@
+"""Tiny random LLaMAs with every feature that pruning meets, a byte-level tokenizer, and folders to load them from.
+
+All of it takes milliseconds. The models are shared between tests: copy one before changing it.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rcpu import Windows
+
+VOCABULARY = 257  # the bytes and an end of text
+END = 256
+KINDS = {
+    "mha": {},
+    "gqa": {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 72},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "tied": {"tie_word_embeddings": True},
+}
+
+
+def llama(seed: int = 0, **settings) -> LlamaForCausalLM:
+    """A random LLaMA in fp32 and eval mode: four heads eight wide, three layers, and no parameter that is 0 or 1."""
+    defaults = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.25,
+        "bos_token_id": None,
+        "eos_token_id": END,
+        "attn_implementation": "sdpa",
+    }
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        net = LlamaForCausalLM(LlamaConfig(**defaults | settings))
+        for name, values in net.named_parameters():
+            if name.endswith("bias"):
+                values.normal_(0, 0.3)
+            elif "norm" in name:
+                values.uniform_(0.5, 1.5)
+    return net.eval().requires_grad_(False)
+
+
+@functools.cache
+def net(kind: str) -> LlamaForCausalLM:
+    """The shared model of one of KINDS."""
+    return llama(**KINDS[kind])
+
+
+def ids(windows: int, tokens: int, seed: int = 0) -> torch.Tensor:
+    """Random token windows, (windows, tokens)."""
+    return torch.randint(END, (windows, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def calibration(samples: int = 8, held_out: int = 4, tokens: int = 16) -> Windows:
+    """Windows of random tokens."""
+    return Windows(ids(samples, tokens, seed=1), ids(held_out, tokens, seed=2), "random tokens")
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A token a byte, so that every text has one, and a character may need several."""
+    vocabulary = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+def save(model: LlamaForCausalLM, folder: Path, **options) -> Path:
+    """Write a model and its tokenizer as ``load_model`` expects them."""
+    model.save_pretrained(folder, **options)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def logits(model: nn.Module, tokens: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits on fixed random windows, or on these."""
+    with torch.no_grad():
+        return model(ids(2, 20, seed=3) if tokens is None else tokens).logits
+
+
+def assert_same_function(a: nn.Module, b: nn.Module, accuracy: float = 1e-4) -> None:
+    """The logits of both agree to ``accuracy``, relative to how large they are."""
+    expected = logits(b)
+    torch.testing.assert_close(logits(a), expected, rtol=0, atol=accuracy * expected.std().item())
+
+
+def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of all parameters and buffers."""
+    return {name: values.clone() for name, values in [*model.named_parameters(), *model.named_buffers()]}
+
+
+def assert_unchanged(model: nn.Module, before: dict[str, torch.Tensor]) -> None:
+    """Every parameter is bit for bit what it was, NaN included, and no hook was left behind."""
+    after = snapshot(model)
+    assert after.keys() == before.keys()
+    for name, values in after.items():
+        torch.testing.assert_close(values, before[name], rtol=0, atol=0, equal_nan=True, msg=name)
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
