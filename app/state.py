@@ -53,6 +53,7 @@ class Settings:
     run: str = ""
     measure: str = ""
     generate: str = ""
+    save: str = ""
 
     def prune_config(self) -> rcpu.PruneConfig:
         """The pruning run that these settings describe; raises ``RcpuError`` where they make no sense."""
@@ -240,6 +241,14 @@ def prune_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
 
     title = f"Prune {model.name}: {config.ratio:.0%}, {config.scorer}, {config.compensation}"
     return jobs().submit("prune", title, work)
+
+
+def save_job(run: PrunedRun, folder: str, padded: bool) -> Job:
+    """Queue the writing of a pruned model to a new folder on the machine that serves the app."""
+    target = rcpu.check_target(folder)
+    return jobs().submit(
+        "save", f"Save to {target}", lambda _: rcpu.save(run.model, run.result, target, as_padded=padded)
+    )
 
 
 def measure_job(run: PrunedRun, text: str, window: int, max_windows: int) -> Job:

@@ -5,7 +5,7 @@ import streamlit as st
 import rcpu
 from app import figures
 from app.jobs import Job
-from app.state import PageEnd, control, generate_job, measure_job, settings
+from app.state import PageEnd, control, generate_job, measure_job, save_job, settings
 from app.widgets import count, empty, figure, job_panel, known_job
 
 st.title("Compare")
@@ -141,3 +141,18 @@ else:
     job_panel(generated, texts)
     if not generated.active:
         texts(generated)
+
+st.subheader("Keep it")
+folder, stock, button = st.columns([5, 3, 2], vertical_alignment="bottom")
+target = folder.text_input("New folder on the machine that serves this app", placeholder="/path/to/pruned-model")
+padded = stock.toggle("Stock shape, zeros in place", help="Larger, but any loader takes it; off: truly smaller")
+if button.button("Save", width="stretch", disabled=not target):
+    try:
+        s.save = save_job(run, target, padded).id
+        st.rerun()
+    except rcpu.RcpuError as error:
+        st.error(str(error), icon=":material/error:")
+if saved := known_job("save"):
+    job_panel(saved)
+    if saved.state == "done":
+        st.success(f"Saved to {saved.result}", icon=":material/check:")

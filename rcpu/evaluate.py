@@ -62,8 +62,11 @@ def perplexity(
             raise Cancelled("cancelled")
         ids = windows[start : start + batch].to(net.device)
         hidden = net.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        for states, targets in zip(hidden, ids[:, 1:], strict=True):  # logits of one window at a time
-            total += cross_entropy(net.lm_head(states).float(), targets, reduction="sum").item()
+        losses = [  # logits of one window at a time: a batch of them would be the largest tensor of all
+            cross_entropy(net.lm_head(states).float(), targets, reduction="sum")
+            for states, targets in zip(hidden, ids[:, 1:], strict=True)
+        ]
+        total += torch.stack(losses).cpu().double().sum().item()
         progress(min(1.0, (start + batch) / count))
     if not math.isfinite(total):
         raise RcpuError(f"the model's loss on {text} is {total}: its weights or dtype overflow; try fp32 or bf16")

@@ -31,6 +31,7 @@ from rcpu.config import PruneConfig
 from rcpu.errors import Cancelled, RcpuError
 from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
+from rcpu.precision import full_fp32
 from rcpu.solve import SiteResult, solve_site
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
@@ -127,6 +128,7 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
 
 
 @torch.no_grad()
+@full_fp32()
 def prune(
     net: LlamaForCausalLM,
     windows: Windows,

@@ -13,6 +13,7 @@ from rcpu import procrustes
 from rcpu.compensation import COMPENSATORS, Problem, cross_products, energy, squared_error
 from rcpu.config import PruneConfig
 from rcpu.masking import keep_units, kept_columns
+from rcpu.precision import full_fp32
 from rcpu.scoring import SCORERS
 from rcpu.statistics import Statistics
 
@@ -67,6 +68,7 @@ class SiteResult:
         }
 
 
+@full_fp32()
 def solve_site(
     weight: Tensor,  # (d_out, d_in)
     calibration: Statistics,

@@ -61,6 +61,12 @@ def test_overflow_is_an_error(mha):
         perplexity(net)
 
 
+def test_windows_longer_than_the_models_positions_are_refused(mha):
+    assert perplexity(mha, tiny.ids(1, 256)).tokens == 255
+    with pytest.raises(rcpu.RcpuError, match="a window of 257 tokens is longer than the model's 256 positions"):
+        perplexity(mha, tiny.ids(1, 257))
+
+
 def test_progress_and_cancel(mha):
     fractions = []
     perplexity(mha, batch=2, progress=fractions.append)

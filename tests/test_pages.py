@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+import rcpu
 from app.state import jobs
 
 MAIN = str(Path(__file__).parent.parent / "app" / "main.py")
@@ -196,6 +197,16 @@ def test_compare_says_what_is_wrong(pruned, loaded, changes, button, kind, words
     at = open_page("compare", **{**loaded, **changes}, run=pruned.session_state["settings"].run)
     finish(click(at, button), kind)
     assert words in texts(at, "error")
+
+
+def test_a_pruned_model_is_saved_and_never_over_something(pruned, loaded, tmp_path):
+    at = open_page("compare", **loaded, run=pruned.session_state["settings"].run)
+    at.text_input[-1].set_value(str(tmp_path / "kept")).run()
+    finish(click(at, "Save"), "save")
+    assert "Saved to" in texts(at, "success")
+    assert rcpu.load_model(str(tmp_path / "kept"), "cpu").net.config.model_type == "rcpu_compact_llama"
+    click(at, "Save")
+    assert "exists" in texts(at, "error")
 
 
 def test_two_sessions_share_the_model_and_not_their_settings(loaded):

@@ -221,6 +221,7 @@ def test_broken_numbers_are_found_where_they_arise(mha, windows, name, site, val
     [
         ("gqa", {"unit": "head"}, "6 query heads on 2 KV heads"),
         ("mha", {"layers": (1, 3)}, "layer 3 does not exist: this model has layers 0 to 2"),
+        ("mha", {"window": 257}, "a window of 257 tokens is longer than the model's 256 positions"),
     ],
 )
 def test_settings_that_the_model_cannot_have(kind, settings, message, windows):

@@ -1,0 +1,45 @@
+"""Pruning computes in full fp32, and leaves the caller's choice as it was."""
+
+import pytest
+import torch
+
+import rcpu
+from rcpu.precision import full_fp32
+
+
+@pytest.fixture(autouse=True)
+def _restore():
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision("highest")  # also where the newer settings were mixed with it
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("choice", ["highest", "high", "medium"])
+def test_choice_is_suspended_and_restored(choice):
+    torch.set_float32_matmul_precision(choice)
+    with full_fp32():
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.get_float32_matmul_precision() == choice
+    with pytest.raises(KeyError), full_fp32():
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == choice
+
+
+def test_prune_is_not_affected_by_the_callers_choice(mha, windows):
+    expected = rcpu.prune(mha, windows, rcpu.PruneConfig())
+    torch.set_float32_matmul_precision("medium")
+    seen = set()
+    found = rcpu.prune(
+        mha, windows, rcpu.PruneConfig(), progress=lambda _: seen.add(torch.get_float32_matmul_precision())
+    )
+    assert seen == {"highest"}
+    assert torch.get_float32_matmul_precision() == "medium"
+    assert all(a.weight.equal(b.weight) for a, b in zip(found.sites, expected.sites, strict=True))
+
+
+def test_the_newer_setting_of_torch_does_not_disturb():
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    with full_fp32():
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert torch.backends.cuda.matmul.fp32_precision == "tf32"
