@@ -87,10 +87,10 @@ def rotation(p: Problem) -> Compensated:
 
 
 def rotation_scale(p: Problem) -> Compensated:
-    """s Q W_K with s = tr(S) / ‖Z‖²_F, the best scalar for that Q: RCPU with scale."""
+    """s Q W_K with s = tr(Qᵀ M) / ‖Z‖²_F, the best scalar for that Q; tr(S) / ‖Z‖²_F in RCPU, where Q may reflect."""
     kept = p.kept
     energy = ((kept @ p.x.gram[p.columns][:, p.columns]) * kept).sum(dtype=torch.float64).item()
-    scale = p.rotation.singular_values.sum().item() / energy if energy > 0 else 1.0
+    scale = p.rotation.alignment / energy if energy > 0 else 1.0
     return Compensated(scale * rotation(p).weight, scale=scale)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 
 from rcpu.compensation import COMPENSATORS
-from rcpu.errors import RcpuError, choose
+from rcpu.errors import RcpuError, check_seed, choose
 from rcpu.masking import UNITS
 from rcpu.scoring import SCORERS
 
@@ -50,8 +51,7 @@ class PruneConfig:
                 f"need at least 1 window of at least 2 tokens and no negative number of held-out windows, got "
                 f"{self.samples} × {self.window} and {self.held_out}"
             )
-        if self.seed < 0:
-            raise RcpuError(f"seed must not be negative, got {self.seed}")
+        check_seed(self.seed)
         if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise RcpuError(f"ridge must be a finite number of at least 0, or auto; got {self.ridge:g}")
         if self.ridge is None and self.compensation == "least_squares" and not self.held_out:
@@ -90,10 +90,10 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         return None
     layers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
+        if not found:
             raise RcpuError(f"layers must be 'all' or like '0-3,7', got {text!r}")
-        layers += range(int(first), int(last if dash else first) + 1)
+        layers += range(int(found[1]), int(found[2] or found[1]) + 1)
     if not layers:
         raise RcpuError(f"layers {text!r} name none: the first number of a range is the smaller one")
     return tuple(sorted(set(layers)))

@@ -14,3 +14,11 @@ def choose(kind: str, key: str, known: dict) -> object:
     if key not in known:
         raise RcpuError(f"unknown {kind} {key!r}: choose one of {', '.join(known)}")
     return known[key]
+
+
+def check_seed(seed: int) -> None:
+    """Raise ``RcpuError`` for a seed that torch's generators do not take."""
+    if seed < 0:
+        raise RcpuError(f"seed must not be negative, got {seed}")
+    if seed >= 2**63:
+        raise RcpuError(f"seed must be below 2⁶³, got {seed}")

@@ -50,11 +50,12 @@ def perplexity(
     """Perplexity over windows that do not see one another, the protocol of the pruning papers.
 
     Raises:
-        RcpuError: the windows are longer than the model's positions, or its losses are NaN or Inf.
+        RcpuError: windows longer than the model's positions, a token beyond its vocabulary, or losses of NaN or Inf.
         Cancelled: ``cancelled()`` was true between two batches.
     """
     count, window = windows.shape
     check_window(net, window)
+    check_ids(net, windows)
     batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
     total, tokens = 0.0, count * (window - 1)
     for start in range(0, count, batch):
@@ -78,6 +79,14 @@ def check_window(net: nn.Module, window: int) -> None:
     """Raise ``RcpuError`` if a window has more tokens than the model has positions."""
     if window > (limit := net.config.max_position_embeddings):
         raise RcpuError(f"a window of {window:,} tokens is longer than the model's {limit:,} positions: shorten it")
+
+
+def check_ids(net: nn.Module, ids: Tensor) -> None:
+    """Raise ``RcpuError`` if a token id is beyond the model's vocabulary."""
+    if (largest := int(ids.max())) >= (size := net.config.vocab_size):
+        raise RcpuError(
+            f"the tokenizer makes token {largest:,}, but the model's vocabulary has {size:,}: they belong to two models"
+        )
 
 
 def cost(net: nn.Module) -> Cost:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -27,17 +29,21 @@ def check_target(folder: Path | str, overwrite: bool = False) -> Path:
         RcpuError: it exists and ``overwrite`` is not set, it exists and is not an export of ours, or its parent
             cannot take it.
     """
-    folder = Path(folder).expanduser().absolute()
-    if folder.exists():
-        if not overwrite:
-            raise RcpuError(f"{folder} exists: choose another name, or allow it to be overwritten (--overwrite)")
-        if not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
-            raise RcpuError(f"{folder} is not an earlier export (it has no {RECORD}): it is not overwritten")
-    parent = next(p for p in folder.parents if p.exists())
     try:
+        folder = Path(folder).expanduser().resolve()  # a link stays, and what it points at is replaced
+        if folder.exists():
+            if not overwrite:
+                raise RcpuError(f"{folder} exists: choose another name, or allow it to be overwritten (--overwrite)")
+            if not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+                raise RcpuError(f"{folder} is not an earlier export (it has no {RECORD}): it is not overwritten")
+        parent = next(p for p in folder.parents if p.exists())
         tempfile.TemporaryFile(dir=parent).close()
-    except OSError as error:
-        raise RcpuError(f"cannot write to {parent}: {error.strerror}") from error
+        if any(
+            len(os.fsencode(name)) > os.pathconf(parent, "PC_NAME_MAX") for name in folder.relative_to(parent).parts
+        ):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except (OSError, RuntimeError) as error:
+        raise RcpuError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
     return folder
 
 
@@ -77,7 +83,8 @@ def save(
     folder = check_target(folder, overwrite)
     made = [p for p in folder.parents if not p.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.tmp-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".rcpu.tmp-", dir=folder.parent))
+    aside = temporary.with_name(temporary.name + "-old")
     try:
         net = padded(model.net, result.cuts) if as_padded else result.net
         with quiet_transformers():
@@ -87,17 +94,16 @@ def save(
         (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
         temporary.chmod(0o755)
         if folder.exists():
-            aside = temporary.with_name(temporary.name + "-old")
             folder.rename(aside)
-            temporary.rename(folder)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(folder)
+        temporary.rename(folder)
     except BaseException as error:
+        if aside.exists():
+            aside.rename(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:
             parent.rmdir()
         if isinstance(error, OSError):
             raise RcpuError(f"could not write {folder}: {error.strerror or error}") from error
         raise
+    shutil.rmtree(aside, ignore_errors=True)
     return folder

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from rcpu.errors import Cancelled, RcpuError
+from rcpu.errors import Cancelled, RcpuError, check_seed
+from rcpu.evaluate import check_ids
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ def stream(
         RcpuError: an empty or over-long prompt, or a sampling value out of range.
         Cancelled: ``cancelled()`` was true between two tokens.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or max_new_tokens < 1 or seed < 0:
+    check_seed(seed)
+    if not 0 <= temperature < float("inf") or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise RcpuError(
-            f"need temperature ≥ 0, 0 < top-p ≤ 1, at least one new token and seed ≥ 0, got {temperature:g}, "
-            f"{top_p:g}, {max_new_tokens} and {seed}"
+            f"need a finite temperature ≥ 0, 0 < top-p ≤ 1 and at least one new token, got {temperature:g}, {top_p:g} "
+            f"and {max_new_tokens}"
         )
     ids = tokenizer(prompt, return_tensors="pt").input_ids.to(net.device)
     limit = net.config.max_position_embeddings
@@ -58,6 +60,7 @@ def stream(
         )
     eos = net.generation_config.eos_token_id
     ends = set(eos if isinstance(eos, list) else [eos])
+    check_ids(net, ids)
     generator = torch.Generator().manual_seed(seed)
     cache = DynamicCache(config=net.config)
     tokens: list[int] = []
@@ -95,7 +98,8 @@ def _pick(logits: Tensor, temperature: float, top_p: float, generator: torch.Gen
         raise RcpuError("the model's logits hold NaN or Inf: its weights or dtype overflow; try fp32 or bf16")
     if temperature == 0:
         return int(logits.argmax())
-    probabilities, order = (logits / temperature).softmax(-1).sort(descending=True)
+    # The largest is taken off first, so that no temperature is too low for the division.
+    probabilities, order = ((logits - logits.max()) / temperature).softmax(-1).sort(descending=True)
     # The nucleus: the fewest tokens that reach top_p; the first is always among them.
     probabilities[probabilities.cumsum(-1) - probabilities >= top_p] = 0
     return int(order[torch.multinomial(probabilities, 1, generator=generator)])

@@ -21,6 +21,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from rcpu.compact_llama import CompactLlamaConfig, CompactLlamaForCausalLM
 from rcpu.embedded import embedded_folder
 from rcpu.errors import RcpuError
+from rcpu.hub import unreachable
+from rcpu.paths import existing
 from rcpu.quiet import quiet_transformers
 
 CLASSES = {
@@ -32,6 +34,16 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 #: Room beside the weights for hidden states, statistics and one decomposition, as a share of the weights.
 HEADROOM = 0.15
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+)
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
 
 
@@ -92,12 +104,18 @@ def load_model(
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise RcpuError(f"cannot load {folder}: {str(error).strip().splitlines()[0]}") from error
+        except Exception as error:  # transformers, tokenizers and torch raise all kinds for files that do not fit
+            raise RcpuError(f"cannot load {folder}: {_reason(error)}") from error
     if absent := sorted(found["missing_keys"]):
         raise RcpuError(
             f"{folder} lacks {len(absent)} of the model's weights, {absent[0]} among them: the files do not belong to "
             "this config.json"
+        )
+    surplus = [k for k in found["unexpected_keys"] if "inv_freq" not in k and k != "lm_head.weight"]
+    if surplus:
+        raise RcpuError(
+            f"{folder} holds {len(surplus)} weights that its config.json does not describe, {surplus[0]} among them: "
+            "the files do not belong together"
         )
     report("checking weights")
     for weight, values in net.named_parameters():
@@ -187,12 +205,11 @@ def check_fits(config: PreTrainedConfig, dtype: torch.dtype, device: torch.devic
 def _locate(name: str, report: Callable[[str], None]) -> Path:
     if name == "embedded":
         return embedded_folder(report)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
+    if path := existing(name):
+        if path.is_dir():
+            return path
         raise RcpuError(f"{name} is a file, expected the folder of a model")
-    if not HUB_ID.fullmatch(name) or name.startswith((".", "~")):
+    if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise RcpuError(f"no model {name!r}: give 'embedded', an existing folder, or a hub id like 'owner/name'")
     return _download(name, report)
 
@@ -200,17 +217,18 @@ def _locate(name: str, report: Callable[[str], None]) -> Path:
 def _download(name: str, report: Callable[[str], None]) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
 
+    report(f"asking the hub for {name}")
+    away = unreachable()
     try:
-        report(f"asking the hub for {name}")
         # The configuration alone tells most of what we refuse: no need to fetch gigabytes first.
-        _config(Path(hf_hub_download(name, "config.json")).parent)
+        _config(Path(hf_hub_download(name, "config.json", local_files_only=bool(away))).parent)
         report(f"downloading {name}")
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=bool(away)))
     except RcpuError:
         raise
     except Exception as error:  # the hub client raises its own, the HTTP library's and the system's errors
         raise RcpuError(
-            f"cannot get {name!r} from the hub ({type(error).__name__}) and no folder has that name: check the "
+            f"cannot get {name!r} from the hub ({away or type(error).__name__}) and no folder has that name: check the "
             "spelling, the network and, for a gated model, your token; or give a local folder"
         ) from error
 
@@ -224,7 +242,7 @@ def _config(folder: Path) -> PreTrainedConfig:
         raise RcpuError(f"{folder} has no config.json: expected the folder of a Hugging Face model") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RcpuError(f"{path} is not the configuration of a model") from error
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         raise RcpuError(
             f"{folder.name} is a {kind!r} model ({', '.join(raw.get('architectures') or ['no class named'])}): "
             f"supported are LLaMA models, model_type {' or '.join(map(repr, CLASSES))}"
@@ -236,9 +254,19 @@ def _config(folder: Path) -> PreTrainedConfig:
     if raw.get("quantization_config"):
         raise RcpuError(f"{folder.name} is quantised: pruning needs the weights in fp32, bf16 or fp16")
     try:
-        return CLASSES[kind][0].from_dict(raw)
+        config = CLASSES[kind][0].from_dict(raw)
     except Exception as error:  # transformers validates with errors of several libraries
-        raise RcpuError(f"{path} does not describe a LLaMA: {str(error).strip().splitlines()[0]}") from error
+        raise RcpuError(f"{path} does not describe a LLaMA: {_reason(error)}") from error
+    for size in SIZES:
+        if not isinstance(value := getattr(config, size), int) or value < 1:
+            raise RcpuError(f"{path} does not describe a LLaMA: {size} is {value!r}, expected a whole number from 1")
+    return config
+
+
+def _reason(error: Exception) -> str:
+    """The words of another library's error on one line, not too many of them."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) < 300 else words[:299].rstrip(" :") + "…"
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -247,7 +275,9 @@ def _shards(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("a file's name is not a text")
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RcpuError(f"{index} is not an index of weight files") from error
     elif (folder / "model.safetensors").is_file():
         names = ["model.safetensors"]
@@ -267,13 +297,9 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _fingerprint(folder: Path, shards: list[Path]) -> str:
-    """Sixteen hex digits of config, sizes, headers and a sample of each weight file; no need to read gigabytes."""
+    """Sixteen hex digits of the configuration and of every byte of the weights."""
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for shard in shards:
-        size = shard.stat().st_size
-        digest.update(f"{shard.name} {size}".encode())
         with shard.open("rb") as file:
-            for offset in range(0, size, max(1, size // 64)):
-                file.seek(offset)
-                digest.update(file.read(4096))
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -24,16 +24,17 @@ class Rotation:
     angles: Tensor  # (d_out,) phases of Q's eigenvalues in [0, 180], ascending; each plane of rotation counts twice
     channel_angles: Tensor  # (d_out,) how far Q turns each output channel, arccos Q_ii
     principal_angles: Tensor  # (rank,) between range(Z) and range(QZ), ascending
+    alignment: float  # tr(Qᵀ M) = tr S, or less where a reflection was refused: ‖Y − QZ‖² = ‖Y‖² + ‖Z‖² − 2 tr(Qᵀ M)
     determinant: int  # +1 or −1
     rank: int  # of M
 
 
 def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
-    """The orthogonal polar factor of M (d_out × d_out; fp32 or fp64), completed nearest to the identity where M says nothing.
+    """The orthogonal polar factor of M (d_out × d_out), completed nearest to the identity where M says nothing.
 
-    With M = U S Vᵀ of rank r, Q = U_r V_rᵀ + U_⊥ R V_⊥ᵀ; R, the polar factor of U_⊥ᵀ V_⊥, maximises tr Q, so Q does
-    not depend on which null-space basis the SVD routine returned. ``rank`` bounds r when it is known from the
-    construction; ``proper`` asks for det Q = +1 (Kabsch 1976), turned where it costs least.
+    With M = U S Vᵀ of rank r (fp32 or fp64), Q = U_r V_rᵀ + U_⊥ R V_⊥ᵀ; R, the polar factor of U_⊥ᵀ V_⊥, maximises
+    tr Q, so Q does not depend on which null-space basis the SVD routine returned. ``rank`` bounds r when it is known
+    from the construction; ``proper`` asks for det Q = +1 (Kabsch 1976), turned where it costs least.
 
     Raises:
         ValueError: M is not square or not finite.
@@ -56,7 +57,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
         cosines[r - shared :] = c[d - r - shared :]
     q = u @ torch.cat([v[:, :r], right], 1).mT
-    determinant = int(torch.linalg.slogdet(q).sign)
+    determinant = int(torch.linalg.slogdet(q.float()).sign)
     if proper and determinant < 0:
         # Reflect the direction that costs least: the least aligned one of the null space, else the smallest σ.
         flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
@@ -64,13 +65,14 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         determinant = 1
     eigen_cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0)
     return Rotation(
-        q,
-        s.cpu().double(),
-        _degrees(eigen_cosines),
-        _degrees(q.diagonal()),
-        _degrees(cosines),
-        determinant,
-        r,
+        q=q,
+        singular_values=s.cpu().double(),
+        angles=_degrees(eigen_cosines),
+        channel_angles=_degrees(q.diagonal()),
+        principal_angles=_degrees(cosines),
+        alignment=(q * m).sum(dtype=torch.float64).item(),
+        determinant=determinant,
+        rank=r,
     )
 
 

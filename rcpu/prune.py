@@ -6,6 +6,8 @@ windows; inside a layer one batch, and the inputs of one projection while they f
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from rcpu.architecture import (
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
 from rcpu.errors import Cancelled, RcpuError
-from rcpu.evaluate import Cost, check_window, cost
+from rcpu.evaluate import Cost, check_ids, check_window, cost
 from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
 from rcpu.precision import full_fp32
 from rcpu.solve import SiteResult, solve_site
@@ -168,7 +170,7 @@ def prune(
                 calibration, held_out = (s.result() if s.tokens else None for s in sums)
                 del sums
                 run.step(f"layer {i}: solving {site.name}", 0)
-                _check_finite(calibration, i, site, net.dtype)
+                _check_finite(calibration, weight, i, site)
                 result = solve_site(
                     weight.data,
                     calibration,
@@ -186,6 +188,7 @@ def prune(
                     repaired[site.name] = assembly.add(i, site, cut)
                     stage.columns[site.name] = result.columns.to(net.device)
             run.advance(stage, repaired)
+        _return_freed_memory()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -207,6 +210,7 @@ class _Run:
 
     def __init__(self, net, windows, batch, keep_bytes, steps, progress, cancelled):
         ids = torch.cat([windows.calibration, windows.held_out]).to(net.device)
+        check_ids(net, ids)
         entered = embed(net, ids)
         self.hidden, self.attention = entered.hidden, entered.attention
         self.device, self.keep_bytes = net.device, keep_bytes
@@ -268,9 +272,17 @@ class _Run:
             self.hidden[part] = h
 
 
-def _check_finite(x: Statistics, layer: int, site: Site, dtype: torch.dtype) -> None:
-    if not (x.absolute.isfinite().all() and x.square.isfinite().all()):
-        raise RcpuError(
-            f"layer {layer}, {site.name}: its inputs hold NaN or Inf in {str(dtype).removeprefix('torch.')}; "
-            "load the model in bf16 or fp32, or look for broken weights in this layer"
-        )
+def _return_freed_memory() -> None:
+    """Have glibc give freed pages back: temporaries of a layer would otherwise stay with the process, about 100 MB."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _check_finite(x: Statistics, weight: Tensor, layer: int, site: Site) -> None:
+    for what, values in (("inputs", torch.stack([x.absolute, x.square])), ("weights", weight)):
+        if not values.isfinite().all():
+            dtype = str(weight.dtype).removeprefix("torch.")
+            raise RcpuError(
+                f"layer {layer}, {site.name}: its {what} hold NaN or Inf in {dtype}: "
+                "load the model in bf16 or fp32, or look for broken weights in this layer"
+            )

@@ -90,7 +90,7 @@ def solve_site(
     if home.type == "mps":  # no fp64 there
         weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
     w = weight.to(calibration.gram.dtype)
-    seed = (config.seed * 10_007 + layer) * 2 + (site == "down_proj")
+    seed = ((config.seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
     scores = SCORERS[config.scorer](w, calibration, attention=site == "o_proj", seed=seed)
     unit_scores, keep = keep_units(scores, layout, config.ratio)
     columns = kept_columns(layout, keep)

@@ -69,16 +69,20 @@ class Accumulator:
         n, d_in = x.shape
         for i in range(0, d_in, BLOCK):
             self._gram[i : i + BLOCK, i:].addmm_(x[:, i : i + BLOCK].T, x[:, i:])
-        # Σx² is rebuilt from the two-pass variance: with Σx it cancels exactly, which a plain fp32 sum would not.
-        variance, mean = torch.var_mean(x, dim=0, correction=0)
-        mean, variance = mean.cpu().double(), variance.cpu().double()
-        self._sums += n * torch.stack([mean, x.abs().mean(0).cpu().double(), variance + mean**2])
+        # Σx² is rebuilt from the deviations: with Σx it cancels exactly, which a plain fp32 sum of squares would not.
+        mean = x.mean(0)
+        norms = [torch.linalg.vector_norm(x, 1, 0), torch.linalg.vector_norm(x - mean, 2, 0)]
+        mean, absolute, deviation = (v.cpu().double() for v in (mean, *norms))
+        self._sums += torch.stack([n * mean, absolute, deviation**2 + n * mean**2])
         self.tokens += n
 
     def result(self) -> Statistics:
         """The sums so far; raises ``RuntimeError`` if no batch was added."""
         if not self.tokens:
             raise RuntimeError("no activations were added")
-        gram = self._gram.triu()
-        gram += self._gram.triu(1).T
+        gram = self._gram.clone()
+        for i in range(0, len(gram), BLOCK):
+            j = i + BLOCK
+            gram[j:, i:j] = gram[i:j, j:].T
+            gram[i:j, i:j] = gram[i:j, i:j].triu() + gram[i:j, i:j].triu(1).T
         return Statistics(gram, *self._sums.clone(), self.tokens)

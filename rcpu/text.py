@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants
 from torch import Tensor
 
 from rcpu.errors import RcpuError
+from rcpu.hub import unreachable
+from rcpu.paths import existing
 
 MAX_BYTES = 512 * 2**20
 #: Names for hub data sets: (path, configuration, calibration split, evaluation split).
@@ -44,13 +47,12 @@ def load_text(name: str) -> Text:
     """
     if name == "embedded":
         return _language_reference()
-    path = Path(name).expanduser()
-    if path.is_file():
+    if path := existing(name):
+        if path.is_dir():
+            raise RcpuError(f"{name} is a folder, expected a text file")
         content = _read(path)
         return Text(path.name, content, content, disjoint=False)
-    if path.is_dir():
-        raise RcpuError(f"{name} is a folder, expected a text file")
-    if name in NAMED or (name.count("/") == 1 and not path.is_absolute() and not name.startswith(".")):
+    if name in NAMED or re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", name):
         return _hub(name)
     raise RcpuError(
         f"no text {name!r}: give 'embedded', a UTF-8 file, {', '.join(map(repr, NAMED))} or a hub data set 'owner/name'"
@@ -170,14 +172,16 @@ def _hub(name: str) -> Text:
 
     path, _, configuration = name.partition(":")
     path, configuration, train, test = NAMED.get(name, (path, configuration or None, "train", "test"))
+    away = unreachable()
     try:
+        if away and not constants.HF_HUB_OFFLINE:  # the library would retry for half a minute
+            raise ConnectionError(away)
         datasets.disable_progress_bars()
         loaded = datasets.load_dataset(path, configuration)
     except Exception as error:  # the library raises a dozen kinds, from network, hub and parsing
-        offline = " (HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set)" if _offline() else ""
         raise RcpuError(
-            f"cannot get the data set {path!r} from the hub{offline}: {type(error).__name__}; check the name and the "
-            "network, or give 'embedded' or a UTF-8 file"
+            f"cannot get the data set {path!r} from the hub ({away or type(error).__name__}): check the name and the "
+            "network, set HF_HUB_OFFLINE=1 if it is in the local cache, or give 'embedded' or a UTF-8 file"
         ) from error
     if missing := {train, test} - set(loaded):
         raise RcpuError(f"{path} has the splits {', '.join(loaded)}, but {', '.join(sorted(missing))} is needed")
@@ -185,7 +189,3 @@ def _hub(name: str) -> Text:
         raise RcpuError(f"{path} has the columns {', '.join(loaded[train].column_names)}, but no column 'text'")
     # The papers join training lines by blanks and test lines by blank lines.
     return Text(name, " ".join(loaded[train]["text"]), "\n\n".join(loaded[test]["text"]), disjoint=True)
-
-
-def _offline() -> bool:
-    return any(os.environ.get(v, "0") not in ("", "0") for v in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"))

@@ -15,7 +15,11 @@ ASSETS = serve.ROOT / "assets"
 
 def main() -> None:
     """Walk the main path and take a picture of each page when it shows something."""
-    with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt") as url, serve.browser() as chromium:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve.app(Path(folder) / "log.txt") as url,
+        serve.browser() as chromium,
+    ):
         page = chromium.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(10 * MINUTES)
 

@@ -210,8 +210,8 @@ def test_bad_input_is_one_line(base, tmp_path, capsys, arguments, message):
         (["perplexity", "--window", "400"], "window of 400 tokens is longer than the model's 256"),
         (["perplexity", "--max-windows", "0"], "need at least one window"),
         (["generate", "--prompt", ""], "the prompt is empty"),
-        (["generate", "--prompt", "x", "--temperature", "-1"], "need temperature ≥ 0"),
-        (["generate", "--prompt", "x", "--temperature", "nan"], "need temperature ≥ 0"),
+        (["generate", "--prompt", "x", "--temperature", "-1"], "need a finite temperature ≥ 0"),
+        (["generate", "--prompt", "x", "--temperature", "nan"], "need a finite temperature ≥ 0"),
         (["generate", "--prompt", "x", "--max-new-tokens", "999"], "999 are to come, but the model has 256 positions"),
     ],
 )

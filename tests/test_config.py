@@ -24,7 +24,7 @@ from rcpu import PruneConfig, RcpuError, format_layers, parse_layers
         ({"window": 1}, "at least 1 window of at least 2 tokens .* got 128 × 1 and 16"),
         ({"held_out": -1}, "no negative number of held-out windows, got 128 × 128 and -1"),
         ({"seed": -1}, "seed must not be negative, got -1"),
-        ({"seed": 2**64}, "seed"),
+        ({"seed": 2**63}, "seed must be below 2⁶³"),
         ({"ridge": -1e-3}, "ridge must be a finite number of at least 0, or auto; got -0.001"),
         ({"ridge": float("inf")}, "ridge must be .* got inf"),
         ({"ridge": float("nan")}, "ridge must be .* got nan"),

@@ -257,7 +257,7 @@ def test_accelerators_are_counted_and_preferred(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nobody/nothing", r"cannot get 'nobody/nothing' from the hub \(\w+\) and no folder has that name: check the"),
+        ("nobody/nothing", r"from the hub \(HF_HUB_OFFLINE is set\) and no folder has that name: check"),
         ("nothing", "no model 'nothing': give 'embedded', an existing folder, or a hub id like 'owner/name'"),
         ("/no/such/folder", "no model '/no/such/folder'"),
         ("./nobody/nothing", r"no model './nobody/nothing'"),
@@ -270,6 +270,17 @@ def test_names_that_lead_nowhere(name, message):
     with pytest.raises(RcpuError, match=message) as caught:
         load(name)
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_hub_gave_before_needs_no_network(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    home = tmp_path / "models--owner--tiny"
+    shutil.copytree(model_folder, home / "snapshots" / ("0" * 40))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("0" * 40)
+    loaded = load("owner/tiny")
+    assert loaded.name == "owner/tiny"
+    assert loaded.folder == home / "snapshots" / ("0" * 40)
 
 
 def test_a_file_is_not_a_model(folder):

@@ -4,7 +4,11 @@ import pytest
 import torch
 
 import rcpu
+from rcpu.masking import channel_units
 from rcpu.precision import full_fp32
+from rcpu.scoring import SCORERS
+from rcpu.solve import solve_site
+from rcpu.statistics import Accumulator
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +47,28 @@ def test_the_newer_setting_of_torch_does_not_disturb():
     with full_fp32():
         assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def test_a_site_alone_is_solved_in_full_too(monkeypatch):
+    seen = []
+    monkeypatch.setitem(
+        SCORERS,
+        "random",
+        lambda *_, **__: seen.append(torch.get_float32_matmul_precision()) or torch.arange(3).double(),
+    )
+    accumulator = Accumulator(3)
+    accumulator.add(torch.eye(3))
+    torch.set_float32_matmul_precision("medium")
+    config = rcpu.PruneConfig(scorer="random", ratio=0.4)
+    found = solve_site(
+        torch.ones(2, 3),
+        accumulator.result(),
+        None,
+        channel_units(3),
+        config,
+        layer=0,
+        site="down_proj",
+        unit="channel",
+    )
+    assert seen == ["highest"]
+    assert found.columns.tolist() == [1, 2]

@@ -37,6 +37,18 @@ def completions(m: torch.Tensor, rank: int, count: int = 200):
         yield u[:, :rank] @ vt[:rank] + u[:, rank:] @ orthogonal(D - rank, seed) @ vt[rank:]
 
 
+def fixed_trace(m: torch.Tensor, rank: int) -> torch.Tensor:
+    """The part of tr Q that M decides."""
+    u, _, vt = torch.linalg.svd(m)
+    return (u[:, :rank] @ vt[:rank]).trace()
+
+
+def null_cosines(m: torch.Tensor) -> torch.Tensor:
+    """Cosines between the null spaces of Mᵀ and M, descending: the most that their completion can add to tr Q."""
+    left, right = scipy.linalg.null_space(m.T.numpy()), scipy.linalg.null_space(m.numpy())
+    return torch.tensor(np.linalg.svd(left.T @ right, compute_uv=False))
+
+
 def assert_orthogonal(q: torch.Tensor) -> None:
     torch.testing.assert_close(q.T @ q, torch.eye(len(q), dtype=q.dtype), rtol=0, atol=1e-12)
 
@@ -71,7 +83,8 @@ def test_completion_is_the_nearest_to_the_identity(rank):
     torch.testing.assert_close((found.q * m).sum(), best)  # still a solution
     others = list(completions(m, rank))
     torch.testing.assert_close((others[0] * m).sum(), best)
-    assert found.q.trace() >= max(q.trace() for q in others) - 1e-9
+    assert found.q.trace() >= max(q.trace() for q in others)
+    torch.testing.assert_close(found.q.trace(), fixed_trace(m, rank) + null_cosines(m).sum())
 
 
 @pytest.mark.parametrize("proper", [False, True])
@@ -88,11 +101,16 @@ def test_q_does_not_depend_on_the_null_space_basis(rank, proper):
 
 
 def test_rounding_is_not_rank():
-    m = matrix(5)
-    noisy = m + 1e-9 * m.norm() * normal(D, D, seed=9)
-    torch.testing.assert_close(procrustes.solve(noisy).q, procrustes.solve(m).q, rtol=0, atol=1e-6)
-    assert procrustes.solve(noisy, tolerance=1e-15).rank == D
-    assert procrustes.solve(noisy, rank=5, tolerance=1e-15).rank == 5
+    m, noise = matrix(5), normal(D, D, seed=9)
+    expected = procrustes.solve(m).q
+    rounded = procrustes.solve(m + 1e-15 * m.norm() * noise)
+    assert rounded.rank == 5
+    torch.testing.assert_close(rounded.q, expected, rtol=0, atol=1e-9)
+    noisy = m + 1e-9 * m.norm() * noise
+    assert procrustes.solve(noisy).rank == D
+    bounded = procrustes.solve(noisy, rank=5)  # known from how M was made
+    assert bounded.rank == 5
+    torch.testing.assert_close(bounded.q, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("rank", [4, D])
@@ -117,8 +135,9 @@ def test_the_null_space_pays_for_a_proper_rotation(rank):
     assert_orthogonal(found.q)
     assert found.determinant == round(torch.linalg.det(found.q).item()) == 1
     torch.testing.assert_close((found.q * m).sum(), torch.linalg.svdvals(m).sum())
-    others = [q.trace() for q in completions(m, rank) if torch.linalg.det(q) > 0]
-    assert found.q.trace() >= max(others) - 1e-9
+    cosines = null_cosines(m)
+    torch.testing.assert_close(found.q.trace(), fixed_trace(m, rank) + cosines.sum() - 2 * cosines[-1])
+    assert found.q.trace() >= max(q.trace() for q in completions(m, rank) if torch.linalg.det(q) > 0) - 1e-9
 
 
 def test_the_smallest_singular_value_pays_where_there_is_no_null_space():

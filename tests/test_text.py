@@ -71,6 +71,8 @@ def test_windows_reach_both_ends_of_the_text():
 
 
 def test_just_enough_text_is_enough():
+    whole = calibration_windows(counting(16), numbers, samples=1, window=16, held_out=0)
+    assert whole.calibration.tolist() == [list(range(16))]
     found = calibration_windows(counting(96), numbers, samples=4, window=16, held_out=2)
     assert found.calibration.max() < 64 <= found.held_out.min()
     with pytest.raises(
