@@ -232,8 +232,7 @@ def _perplexity(options, console: Console) -> None:
 def _generate(options, console: Console) -> None:
     _check_json(options.json)
     model = _load(options, console)
-    shown, last = 0, None
-    sys.stdout.write(options.prompt)
+    shown, last = None, None
     for last in rcpu.stream(
         model.net,
         model.tokenizer,
@@ -243,7 +242,9 @@ def _generate(options, console: Console) -> None:
         temperature=options.temperature,
         top_p=options.top_p,
     ):
-        sys.stdout.write(last.text[shown:])
+        if shown is None:  # only now is the input known to be good
+            sys.stdout.write(options.prompt)
+        sys.stdout.write(last.text[shown or 0 :])
         sys.stdout.flush()
         shown = len(last.text)
     sys.stdout.write("\n")

@@ -272,15 +272,15 @@ def _reason(error: Exception) -> str:
 def _shards(folder: Path) -> list[Path]:
     """Weight files of a folder, each opened once, so that a missing or truncated one is named."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    if (folder / "model.safetensors").is_file():  # where both are, transformers takes this one
+        names = ["model.safetensors"]
+    elif index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             if not all(isinstance(name, str) for name in names):
                 raise TypeError("a file's name is not a text")
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise RcpuError(f"{index} is not an index of weight files") from error
-    elif (folder / "model.safetensors").is_file():
-        names = ["model.safetensors"]
     else:
         pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
         found = f"only {pickled[0]}, and pickled weights are never loaded" if pickled else "no weights"

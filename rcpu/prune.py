@@ -11,10 +11,12 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import ceil
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import LlamaForCausalLM
 
 from rcpu import compact
@@ -152,6 +154,7 @@ def prune(
     """
     started = time.perf_counter()
     todo = plan(net, config)
+    check_window(net, windows.calibration.shape[1])
     arch, layers, chosen = architecture_of(net), layers_of(net), todo.layers
     assembly, results = compact.Assembly(net), []
     # Order "paper" captures both blocks of a layer before either is repaired, order "site" one after the other.
@@ -257,16 +260,20 @@ class _Run:
 
         The first block meets the same hidden states as when it was measured, so inputs that were kept serve again.
         """
+        first = stage.sites[0]
+        consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
+        weight = consumer.weight
+        if first.name in repaired:  # zeros for the removed columns: cheaper than cutting those out of every batch
+            weight = weight.new_zeros(len(weight), consumer_of(stage.layer, first).in_features)
+            weight[:, stage.columns[first.name]] = consumer.weight
+        reused = partial(linear, weight=weight, bias=consumer.bias)
         for part, _ in self.batches:
             self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
             h = self.hidden[part]
             for site in stage.sites:
                 block = repaired.get(site.name, stage.layer.get_submodule(site.block))
                 if site is stage.sites[0] and stage.inputs:
-                    x = stage.inputs.pop(0)
-                    if site.name in repaired:
-                        x = x[..., stage.columns[site.name]]
-                    h = h + block.get_submodule(site.consumer)(x)
+                    h = h + reused(stage.inputs.pop(0))
                 else:
                     h = h + run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
             self.hidden[part] = h
