@@ -28,7 +28,7 @@ def main() -> None:
             page.screenshot(path=ASSETS / f"{name}.png")
             print(f"assets/{name}.png", flush=True)
 
-        page.goto(f"{url}/?samples=32&held_out=8&tokens=64")
+        page.goto(f"{url}/?samples=16&held_out=4&tokens=40&eval_windows=16")
         page.get_by_role("button", name="Load model").click()
         page.get_by_text("Query / KV heads").wait_for()
         take("model")
@@ -45,7 +45,7 @@ def main() -> None:
         page.get_by_role("button", name="Measure perplexity").click()
         page.get_by_text("÷ dense").first.or_(page.locator(".js-plotly-plot")).first.wait_for()
         page.get_by_role("button", name="Generate").click()
-        page.get_by_text(re.compile("64 tokens|ended by the model")).nth(2).wait_for()
+        page.get_by_text(re.compile("40 tokens|ended by the model")).nth(2).wait_for()
         page.get_by_role("heading", name="Perplexity").evaluate("e => e.scrollIntoView()")
         take("compare")
         page.get_by_role("button", name="Generate").evaluate("e => e.scrollIntoView({block: 'center'})")
