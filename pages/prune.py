@@ -30,8 +30,8 @@ UNITS = {
     "channel": "Value channels of every KV head",
 }
 ORDERS = {
-    "paper": "As in the paper: both measured on the dense layer",
-    "site": "o_proj repaired first, down_proj sees it",
+    "paper": "Paper: measure both, then repair",
+    "site": "Site: repair o_proj first",
 }
 
 st.title("Prune")

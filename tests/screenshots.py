@@ -28,7 +28,7 @@ def main() -> None:
             page.screenshot(path=ASSETS / f"{name}.png")
             print(f"assets/{name}.png", flush=True)
 
-        page.goto(f"{url}/?samples=16&held_out=4&tokens=40&eval_windows=16")
+        page.goto(f"{url}/?samples=16&held_out=4&layers=0-7&tokens=40&eval_windows=16")
         page.get_by_role("button", name="Load model").click()
         page.get_by_text("Query / KV heads").wait_for()
         take("model")
@@ -36,7 +36,7 @@ def main() -> None:
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("Singular spectrum").first.wait_for()
         page.get_by_role("slider", name="Layer").focus()
-        for _ in range(12):
+        for _ in range(3):
             page.keyboard.press("ArrowRight")
         page.get_by_role("link", name="Next: compare").scroll_into_view_if_needed()
         page.get_by_text("Rotation (RCPU), 20% removed").evaluate("e => e.scrollIntoView()")
