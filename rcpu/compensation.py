@@ -7,13 +7,14 @@ so neither X nor Y nor Z is needed. Weights, statistics and results live on one 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rcpu import procrustes
 from rcpu.errors import RcpuError
-from rcpu.statistics import Statistics
+from rcpu.statistics import BLOCK, Statistics
 
 #: λ that ``auto`` tries, relative to the mean of the diagonal of X_K X_Kᵀ.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -53,27 +54,49 @@ class Compensated:
     ridge: float | None = None
 
 
-def cross_products(weight: Tensor, x: Statistics, columns: Tensor) -> Tensor:
-    """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
-    return weight @ x.gram[:, columns] @ weight[:, columns].mT
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Y = W X of one projection, known through the sums of its inputs alone."""
+
+    weight: Tensor  # (d_out, d_in) W
+    x: Statistics
+
+    @cached_property
+    def product(self) -> Tensor:
+        """W G = Y Xᵀ, (d_out, d_in): serves every set of kept columns."""
+        return self.weight @ self.x.gram
+
+    @cached_property
+    def energy(self) -> float:
+        """‖Y‖²_F = tr(W G Wᵀ)."""
+        if "product" in self.__dict__:
+            return (self.product * self.weight).sum(dtype=torch.float64).item()
+        return _quadratic(self.weight, self.x.gram)
+
+    def cross_products(self, columns: Tensor) -> Tensor:
+        """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
+        return self.product[:, columns] @ self.weight[:, columns].mT
+
+    def squared_error(self, columns: Tensor, new: Tensor, bias: Tensor | None = None) -> float:
+        """‖Y − W' X_K − b 1ᵀ‖²_F: with E = W − W' on the kept columns it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""
+        error = self.weight.clone()
+        error[:, columns] -= new
+        live = error.any(0)  # without compensation only the removed columns differ: a much smaller product
+        gram = self.x.gram
+        squared = _quadratic(error, gram) if live.all() else _quadratic(error[:, live], gram[live][:, live])
+        if bias is not None:
+            b, total = bias.cpu().double(), error.cpu().double() @ self.x.total
+            squared += (self.x.tokens * b @ b - 2 * b @ total).item()
+        return max(squared, 0.0)
 
 
-def energy(weight: Tensor, x: Statistics) -> float:
-    """‖W X‖²_F = tr(W G Wᵀ) over the tokens of ``x``."""
-    return ((weight @ x.gram) * weight).sum(dtype=torch.float64).item()
-
-
-def squared_error(weight: Tensor, x: Statistics, columns: Tensor, new: Tensor, bias: Tensor | None = None) -> float:
-    """‖Y − W' X_K − b 1ᵀ‖²_F over the tokens of ``x``: with E = W − W' it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""
-    error = weight.clone()
-    error[:, columns] -= new
-    live = error.any(0)  # without compensation only the removed columns differ: a much smaller product
-    e, gram = (error, x.gram) if live.all() else (error[:, live], x.gram[live][:, live])
-    squared = ((e @ gram) * e).sum(dtype=torch.float64).item()
-    if bias is not None:
-        b, total = bias.cpu().double(), error.cpu().double() @ x.total
-        squared += (x.tokens * b @ b - 2 * b @ total).item()
-    return max(squared, 0.0)
+def _quadratic(e: Tensor, gram: Tensor) -> float:
+    """tr(E G Eᵀ) for a symmetric G: its blocks above the diagonal count twice, those below are left out."""
+    total = 0.0
+    for i in range(0, len(gram), BLOCK):
+        part = (e[:, i : i + BLOCK] @ gram[i : i + BLOCK, i:]).mul_(e[:, i:])
+        total += (2 * part.sum(dtype=torch.float64) - part[:, :BLOCK].sum(dtype=torch.float64)).item()
+    return total
 
 
 def none(p: Problem) -> Compensated:
@@ -108,7 +131,8 @@ def least_squares(p: Problem) -> Compensated:
     if p.held_out is None:
         raise RcpuError("choosing λ needs held-out windows: ask for at least one, or give λ as a number")
     candidates = [_ridge(p, ridge) for ridge in RIDGES]
-    return min(candidates, key=lambda c: squared_error(p.weight, p.held_out, p.columns, c.weight))
+    checked = Outputs(p.weight, p.held_out)
+    return min(candidates, key=lambda c: checked.squared_error(p.columns, c.weight))
 
 
 def _ridge(p: Problem, ridge: float) -> Compensated:

@@ -6,7 +6,7 @@ Knows one matrix. Decompositions run in fp64 on the CPU, and on a GPU in fp64 up
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 #: Singular values below this share of the largest are rounding, not signal, by the precision of the sums in M. With
 #: fp32 sums of a real model Q agrees with that of fp64 sums down to 1e-7 and starts to differ at 1e-8.
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
-
 
 SMALL = 1024  # columns
 
@@ -48,13 +47,9 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         raise ValueError(f"M = Y Zᵀ must be square, got {tuple(m.shape)}")
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
-    with _one_thread() if m.device.type == "cpu" and len(m) <= SMALL else nullcontext():
-        return _solve(m.to(working_dtype(m)), rank, proper, TOLERANCE[m.dtype])
-
-
-def _solve(m: Tensor, rank: int | None, proper: bool, tolerance: float) -> Rotation:
-    d = len(m)
-    u, s, vh = torch.linalg.svd(m)
+    tolerance, m, d = TOLERANCE[m.dtype], m.to(working_dtype(m)), len(m)
+    with _threads_for(m):
+        u, s, vh = torch.linalg.svd(m)
     r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
     v = vh.mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)
@@ -71,7 +66,8 @@ def _solve(m: Tensor, rank: int | None, proper: bool, tolerance: float) -> Rotat
         flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
         q = q - 2 * torch.outer(flip_u, flip_v)
         determinant = 1
-    eigen_cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0)
+    with _threads_for(m):
+        eigen_cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0)
     return Rotation(
         q=q,
         singular_values=s.cpu().double(),
@@ -90,10 +86,10 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _threads_for(m: Tensor) -> Iterator[None]:
     """Small decompositions run faster on one thread than on several that wait for one another at every column."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1 if m.device.type == "cpu" and len(m) <= SMALL else threads)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
@@ -158,39 +159,33 @@ def prune(
     arch, layers, chosen = architecture_of(net), layers_of(net), todo.layers
     assembly, results = compact.Assembly(net), []
     # Order "paper" captures both blocks of a layer before either is repaired, order "site" one after the other.
-    stages = [arch.sites] if config.order == "paper" else [(site,) for site in arch.sites]
-    steps = (chosen[-1] + 1) * len(stages)
-    run = _Run(net, windows, batch, keep_bytes, steps, progress, cancelled)
-    for i, layer in enumerate(layers[: chosen[-1] + 1]):
-        for sites in stages:
-            live = [site for site in sites if i in chosen and site.name in todo.layouts]
-            stage = _Stage(i, layer, sites, live)
-            repaired: dict[str, nn.Module] = {}
-            if live:
-                run.measure(stage)
-            for site in live:
-                weight, sums = consumer_of(layer, site).weight, stage.sums.pop(site.name)
-                calibration, held_out = (s.result() if s.tokens else None for s in sums)
-                del sums
-                run.step(f"layer {i}: solving {site.name}", 0)
-                _check_finite(calibration, weight, i, site)
-                result = solve_site(
-                    weight.data,
-                    calibration,
-                    held_out,
-                    todo.layouts[site.name],
-                    config,
-                    layer=i,
-                    site=site.name,
-                    unit=todo.unit if site.attention else "channel",
-                )
-                results.append(result)
-                run.step(f"layer {i}: {site.name} solved", 0, result)
-                if not result.keep.all():
-                    cut = compact.Cut(result.columns, result.weight, result.bias)
-                    repaired[site.name] = assembly.add(i, site, cut)
-                    stage.columns[site.name] = result.columns.to(net.device)
+    groups = [arch.sites] if config.order == "paper" else [(site,) for site in arch.sites]
+    stages = [
+        _Stage(i, layer, sites, [site for site in sites if i in chosen and site.name in todo.layouts])
+        for i, layer in enumerate(layers[: chosen[-1] + 1])
+        for sites in groups
+    ]
+    while not stages[-1].live:
+        stages.pop()
+    run = _Run(net, windows, batch, keep_bytes, 2 * len(stages), progress, cancelled)
+    for stage in stages:
+        i, live = stage.index, stage.live
+        repaired, ended = {}, False
+        if live:
+            run.measure(stage)
+            run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
+        solved = _together(partial(_solve, stage, todo, config), live, net.device)
+        for site, result in zip(live, solved, strict=True):
+            results.append(result)
+            ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
+            run.step(f"layer {i}: {site.name} solved", len(run.batches) if ended else 0, result)
+            if not result.keep.all():
+                cut = compact.Cut(result.columns, result.weight, result.bias)
+                repaired[site.name] = assembly.add(i, site, cut)
+                stage.columns[site.name] = result.columns.to(net.device)
+        if not ended:
             run.advance(stage, repaired)
+        stage.inputs.clear()
         _return_freed_memory()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
@@ -211,7 +206,7 @@ class _Stage:
 class _Run:
     """Hidden states of all windows on their way through the layers, batch by batch."""
 
-    def __init__(self, net, windows, batch, keep_bytes, steps, progress, cancelled):
+    def __init__(self, net, windows, batch, keep_bytes, passes, progress, cancelled):
         ids = torch.cat([windows.calibration, windows.held_out]).to(net.device)
         check_ids(net, ids)
         entered = embed(net, ids)
@@ -224,7 +219,7 @@ class _Run:
         self.batches = [
             (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
         ]
-        self.share = 1 / (2 * steps * len(self.batches))
+        self.share = 1 / (passes * len(self.batches))
 
     def step(self, message: str, passes: int = 1, site: SiteResult | None = None) -> None:
         """Report ``passes`` half stages of one batch as done, and stop here if asked to."""
@@ -277,6 +272,24 @@ class _Run:
                 else:
                     h = h + run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
             self.hidden[part] = h
+
+
+def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteResult:
+    """Take the sums of one site, and with them their memory, and solve it."""
+    weight = consumer_of(stage.layer, site).weight.data
+    calibration, held_out = (s.result() if s.tokens else None for s in stage.sums.pop(site.name))
+    _check_finite(calibration, weight, stage.index, site)
+    unit = todo.unit if site.attention else "channel"
+    layout = todo.layouts[site.name]
+    return solve_site(weight, calibration, held_out, layout, config, layer=stage.index, site=site.name, unit=unit)
+
+
+def _together(solve: Callable[[Site], SiteResult], sites: Sequence[Site], device: torch.device) -> list[SiteResult]:
+    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
+    if device.type != "cpu" or len(sites) < 2:
+        return [solve(site) for site in sites]
+    with ThreadPoolExecutor(len(sites)) as pool:
+        return list(pool.map(solve, sites))
 
 
 def _return_freed_memory() -> None:

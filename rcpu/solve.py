@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from torch import Tensor
 
 from rcpu import procrustes
-from rcpu.compensation import COMPENSATORS, Problem, cross_products, energy, squared_error
+from rcpu.compensation import COMPENSATORS, Outputs, Problem
 from rcpu.config import PruneConfig
 from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
@@ -96,22 +96,19 @@ def solve_site(
     columns = kept_columns(layout, keep)
     k = columns.to(w.device)
 
+    outputs = Outputs(w, calibration)
     rank = min(len(k), calibration.tokens, len(w))
-    rotation = procrustes.solve(cross_products(w, calibration, k), rank=rank, proper=config.proper)
+    rotation = procrustes.solve(outputs.cross_products(k), rank=rank, proper=config.proper)
     new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
 
-    def errors(x: Statistics | None) -> tuple[float | None, float | None]:
-        if x is None:
-            return None, None
-        total = energy(w, x) or 1.0
-        before = squared_error(w, x, k, w[:, k])
-        after = squared_error(w, x, k, new.weight, new.bias) if config.compensation != "none" else before
+    def errors(y: Outputs) -> tuple[float, float]:
+        total = y.energy or 1.0
+        before = y.squared_error(k, w[:, k])
+        after = y.squared_error(k, new.weight, new.bias) if config.compensation != "none" else before
         return (before / total) ** 0.5, (after / total) ** 0.5
 
-    (error_none, error_compensated), (error_none_held_out, error_compensated_held_out) = (
-        errors(calibration),
-        errors(held_out),
-    )
+    error_none, error_compensated = errors(outputs)
+    error_none_held_out, error_compensated_held_out = errors(Outputs(w, held_out)) if held_out else (None, None)
     return SiteResult(
         layer=layer,
         site=site,

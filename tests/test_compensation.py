@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rcpu import procrustes
-from rcpu.compensation import COMPENSATORS, RIDGES, Problem, cross_products, energy, squared_error
+from rcpu.compensation import COMPENSATORS, RIDGES, Outputs, Problem
 from rcpu.errors import RcpuError
 from rcpu.statistics import Accumulator, Statistics
 from tests import reference
@@ -34,7 +34,7 @@ def problem(
     columns = torch.randperm(D_IN, generator=generator)[:kept].sort().values
     x = inputs(tokens, seed + 1)
     sums = statistics(x)
-    rotation = procrustes.solve(cross_products(weight, sums, columns), proper=proper)
+    rotation = procrustes.solve(Outputs(weight, sums).cross_products(columns), proper=proper)
     return Problem(weight, sums, columns, rotation, **options), x
 
 
@@ -48,8 +48,8 @@ def error(p: Problem, x: torch.Tensor, name: str, **options) -> float:
 def test_sums_give_the_products():
     p, x = problem()
     y, z = p.weight @ x, p.kept @ x[p.columns]
-    torch.testing.assert_close(cross_products(p.weight, p.x, p.columns), y @ z.T)
-    assert energy(p.weight, p.x) == pytest.approx(y.square().sum().item())
+    torch.testing.assert_close(Outputs(p.weight, p.x).cross_products(p.columns), y @ z.T)
+    assert Outputs(p.weight, p.x).energy == pytest.approx(y.square().sum().item())
     assert p.removed.tolist() == sorted(set(range(D_IN)) - set(p.columns.tolist()))
 
 
@@ -63,7 +63,7 @@ def test_squared_error_is_the_direct_one(changed, with_bias):
     bias = torch.linspace(-1, 2, len(weight)).double() if with_bias else None
     direct = weight @ x - new @ x[p.columns] - (bias[:, None] if with_bias else 0)
     before = weight.clone()
-    assert squared_error(weight, p.x, p.columns, new, bias) == pytest.approx(direct.square().sum().item())
+    assert Outputs(weight, p.x).squared_error(p.columns, new, bias) == pytest.approx(direct.square().sum().item())
     assert weight.equal(before)
 
 
@@ -114,7 +114,7 @@ def test_scale_is_the_best_for_its_rotation(d_out, proper):
 def test_scale_of_dead_inputs_is_one():
     weight, dead = torch.ones(4, 3, dtype=torch.float64), statistics(torch.zeros(3, 5, dtype=torch.float64))
     columns = torch.tensor([0, 2])
-    p = Problem(weight, dead, columns, procrustes.solve(cross_products(weight, dead, columns)))
+    p = Problem(weight, dead, columns, procrustes.solve(Outputs(weight, dead).cross_products(columns)))
     found = COMPENSATORS["rotation_scale"](p)
     assert found.scale == 1
     torch.testing.assert_close(found.weight, p.kept)

@@ -104,7 +104,7 @@ def test_kept_activations_save_a_pass_of_every_layer(gqa, windows, keep_bytes, p
     for i, layer in enumerate(net.model.layers):  # value channels leave the query projection as it is: it is shared
         layer.self_attn.q_proj.register_forward_hook(lambda *_, i=i: calls.append(i))
     rcpu.prune(net, windows, CONFIG, batch=4, keep_bytes=keep_bytes)
-    assert [calls.count(i) for i in range(3)] == [3 * passes] * 3
+    assert [calls.count(i) for i in range(3)] == [3 * passes, 3 * passes, 3]  # nothing is read behind the last
 
 
 @pytest.mark.parametrize("batch", [1, 5, 8, 1000])
@@ -160,7 +160,7 @@ def test_progress_ascends_to_one(mha, windows, settings, keep_bytes):
     assert 0 <= fractions[0] < 0.2
     assert fractions[-1] == pytest.approx(1, abs=1e-9)
     assert fractions[-2] < 0.999 < fractions[-1] <= 1
-    assert max(b - a for a, b in itertools.pairwise(fractions)) < 0.2
+    assert max(b - a for a, b in itertools.pairwise(fractions)) < 0.3
     assert all(step.message for step in steps)
     assert tuple(step.site for step in steps if step.site) == result.sites
 
