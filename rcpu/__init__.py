@@ -12,14 +12,15 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from rcpu.compensation import COMPENSATORS
-from rcpu.config import ORDERS, SITES, PruneConfig, format_layers, parse_layers
+from rcpu.config import ORDERS, SITES, PruneConfig, format_layers, format_ratios, parse_layers, parse_ratios
 from rcpu.errors import Cancelled, RcpuError
 from rcpu.evaluate import Cost, Perplexity, cost, perplexity
 from rcpu.export import check_target, run_record, save
 from rcpu.generate import Generated, generate, stream
 from rcpu.masking import UNITS
 from rcpu.models import DTYPES, Model, load_model
-from rcpu.prune import Plan, Progress, PruneResult, plan, prune
+from rcpu.passes import Progress
+from rcpu.prune import Plan, PruneResult, plan, prune
 from rcpu.scoring import SCORERS
 from rcpu.solve import SiteResult
 from rcpu.text import Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text
@@ -49,11 +50,13 @@ __all__ = [
     "cost",
     "evaluation_windows",
     "format_layers",
+    "format_ratios",
     "from_upload",
     "generate",
     "load_model",
     "load_text",
     "parse_layers",
+    "parse_ratios",
     "perplexity",
     "plan",
     "prune",

@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     prune.add_argument("--seed", type=int, default=defaults.seed, help="of the windows (default: %(default)s)")
     prune.add_argument("--ratio", type=float, default=defaults.ratio, help="share of units to remove (default: 0.2)")
+    prune.add_argument(
+        "--layer-ratios", default="", metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
+    )
     prune.add_argument("--scorer", default=defaults.scorer, help=", ".join(rcpu.SCORERS))
     prune.add_argument("--compensation", default=defaults.compensation, help=", ".join(rcpu.COMPENSATORS))
     prune.add_argument("--sites", default=",".join(defaults.sites), help="o_proj,down_proj or one of them")
@@ -125,6 +128,7 @@ def _prune(options, console: Console) -> None:
         held_out=options.held_out,
         seed=options.seed,
         ratio=options.ratio,
+        ratios=rcpu.parse_ratios(options.layer_ratios),
         scorer=options.scorer,
         compensation=options.compensation,
         sites=tuple(dict.fromkeys(s.strip() for s in options.sites.split(","))),

@@ -27,7 +27,7 @@ class Problem:
     weight: Tensor  # (d_out, d_in) W
     x: Statistics  # of the calibration inputs
     columns: Tensor  # (kept,) K, ascending
-    rotation: procrustes.Rotation  # solved for every site, for its spectrum and angles
+    rotation: procrustes.Rotation | None  # solved for every site of a run; methods that do not rotate need none
     ridge: float | None = None  # λ relative to the mean diagonal; None tries RIDGES on the held-out inputs
     held_out: Statistics | None = None
 

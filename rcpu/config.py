@@ -30,6 +30,7 @@ class PruneConfig:
     held_out: int = 16  # further windows, disjoint from those, on which errors are reported and λ is chosen
     seed: int = 0
     ratio: float = 0.2  # floor(ratio · units) leave every stratum
+    ratios: tuple[tuple[int, float], ...] = ()  # (layer, ratio) where a layer has its own
     scorer: str = "rcpu"
     compensation: str = "rotation"
     sites: tuple[str, ...] = SITES
@@ -44,8 +45,11 @@ class PruneConfig:
         choose("compensation", self.compensation, COMPENSATORS)
         choose("unit", self.unit, dict.fromkeys(UNITS))
         choose("order", self.order, dict.fromkeys(ORDERS))
-        if not 0 <= self.ratio < 1:
-            raise RcpuError(f"ratio must be at least 0 and below 1 (0.2 removes a fifth), got {self.ratio:g}")
+        for ratio in (self.ratio, *(r for _, r in self.ratios)):
+            if not 0 <= ratio < 1:
+                raise RcpuError(f"ratio must be at least 0 and below 1 (0.2 removes a fifth), got {ratio:g}")
+        if any(layer < 0 for layer, _ in self.ratios) or len(dict(self.ratios)) < len(self.ratios):
+            raise RcpuError(f"ratios must name each layer once, from 0; got {format_ratios(self.ratios)}")
         if self.samples < 1 or self.window < 2 or self.held_out < 0:
             raise RcpuError(
                 f"need at least 1 window of at least 2 tokens and no negative number of held-out windows, got "
@@ -65,11 +69,24 @@ class PruneConfig:
 
     def layer_indices(self, count: int) -> tuple[int, ...]:
         """The chosen layers of a model with ``count``, ascending; raises ``RcpuError`` beyond the last."""
+        if self.ratios and (last := max(layer for layer, _ in self.ratios)) >= count:
+            raise RcpuError(f"layer {last} has a ratio but does not exist: this model has layers 0 to {count - 1}")
         if self.layers is None:
             return tuple(range(count))
         if max(self.layers) >= count:
             raise RcpuError(f"layer {max(self.layers)} does not exist: this model has layers 0 to {count - 1}")
         return tuple(sorted(set(self.layers)))
+
+    def ratio_of(self, layer: int) -> float:
+        """The ratio of one layer: its own, or that of all."""
+        return dict(self.ratios).get(layer, self.ratio)
+
+    def layers_by_ratio(self, layers: tuple[int, ...]) -> dict[float, list[int]]:
+        """Which of these layers have which ratio."""
+        found: dict[float, list[int]] = {}
+        for layer in layers:
+            found.setdefault(self.ratio_of(layer), []).append(layer)
+        return found
 
     def to_dict(self) -> dict:
         """Plain values for JSON; :meth:`from_dict` takes them back."""
@@ -81,7 +98,11 @@ class PruneConfig:
         known = {f.name for f in fields(cls)}
         if unknown := set(values) - known:
             raise RcpuError(f"unknown settings in the record: {', '.join(sorted(unknown))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**{k: _tuples(v) for k, v in values.items()})
+
+
+def _tuples(value: object) -> object:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def parse_layers(text: str) -> tuple[int, ...] | None:
@@ -110,3 +131,27 @@ def format_layers(layers: tuple[int, ...] | None) -> str:
         else:
             runs.append([layer])
     return ",".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+
+
+def parse_ratios(text: str) -> tuple[tuple[int, float], ...]:
+    """Ratios of single layers: ``0-3=0.1,29=0`` is ((0, 0.1), (1, 0.1), (2, 0.1), (3, 0.1), (29, 0.0))."""
+    found: dict[int, float] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        layers, equals, ratio = part.partition("=")
+        try:
+            value = float(ratio)
+        except ValueError:
+            equals = ""
+        if not equals or layers.strip() == "all":
+            raise RcpuError(f"ratios of single layers must be like '0-3=0.1,29=0', got {part!r}")
+        found |= dict.fromkeys(parse_layers(layers) or (), value)
+    return tuple(sorted(found.items()))
+
+
+def format_ratios(ratios: tuple[tuple[int, float], ...]) -> str:
+    """The shortest text that :func:`parse_ratios` reads back."""
+    by_ratio: dict[float, list[int]] = {}
+    for layer, ratio in ratios:
+        by_ratio.setdefault(ratio, []).append(layer)
+    parts = [f"{run}={ratio:g}" for ratio, ls in by_ratio.items() for run in format_layers(tuple(ls)).split(",")]
+    return ",".join(sorted(parts, key=lambda p: int(p.split("=")[0].split("-")[0])))

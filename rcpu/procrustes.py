@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,12 +26,28 @@ class Rotation:
 
     q: Tensor  # (d_out, d_out), on M's device
     singular_values: Tensor  # (d_out,) of M, descending
-    angles: Tensor  # (d_out,) phases of Q's eigenvalues in [0, 180], ascending; each plane of rotation counts twice
-    channel_angles: Tensor  # (d_out,) how far Q turns each output channel, arccos Q_ii
     principal_angles: Tensor  # (rank,) between range(Z) and range(QZ), ascending
     alignment: float  # tr(Qᵀ M) = tr S, or less where a reflection was refused: ‖Y − QZ‖² = ‖Y‖² + ‖Z‖² − 2 tr(Qᵀ M)
     determinant: int  # +1 or −1
     rank: int  # of M
+
+    @cached_property
+    def angles(self) -> Tensor:
+        """Phases of Q's eigenvalues in [0, 180], ascending, (d_out,); each plane of rotation counts twice."""
+        with _threads_for(self.q):
+            return _degrees(torch.linalg.eigvalsh((self.q + self.q.mT) / 2).flip(0))
+
+    @cached_property
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvectors V (d_out, d_out) and eigenvalues cos θ (d_out,), ascending, of (Q + Qᵀ)/2."""
+        with _threads_for(self.q):
+            cosines, vectors = torch.linalg.eigh((self.q + self.q.mT) / 2)
+        return vectors, cosines
+
+    @property
+    def channel_angles(self) -> Tensor:
+        """How far Q turns each output channel, arccos Q_ii, (d_out,)."""
+        return _degrees(self.q.diagonal())
 
 
 def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
@@ -66,18 +83,21 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
         q = q - 2 * torch.outer(flip_u, flip_v)
         determinant = 1
-    with _threads_for(m):
-        eigen_cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0)
     return Rotation(
         q=q,
         singular_values=s.cpu().double(),
-        angles=_degrees(eigen_cosines),
-        channel_angles=_degrees(q.diagonal()),
         principal_angles=_degrees(cosines),
         alignment=(q * m).sum(dtype=torch.float64).item(),
         determinant=determinant,
         rank=r,
     )
+
+
+def singular_values(m: Tensor) -> Tensor:
+    """Singular values of M alone, descending, (d_out,) fp64 on the CPU."""
+    m = m.to(working_dtype(m))
+    with _threads_for(m):
+        return torch.linalg.svdvals(m).cpu().double()
 
 
 def working_dtype(x: Tensor) -> torch.dtype:

@@ -25,7 +25,6 @@ from rcpu.architecture import (
     Site,
     architecture_of,
     consumer_of,
-    embed,
     heads_of,
     layers_of,
     run_block,
@@ -33,24 +32,16 @@ from rcpu.architecture import (
 )
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
-from rcpu.errors import Cancelled, RcpuError
-from rcpu.evaluate import Cost, check_ids, check_window, cost
+from rcpu.errors import RcpuError
+from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
+from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
 from rcpu.solve import SiteResult, solve_site
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
 
 KEEP_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a long call is: a fraction from 0 to 1, what it is doing, and a site's result when one is done."""
-
-    fraction: float
-    message: str
-    site: SiteResult | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +76,7 @@ class Plan:
     unit: str  # of o_proj, with auto resolved
     layers: tuple[int, ...]
     layouts: dict[str, Tensor]  # (strata, units, columns) of each site, see masking.py
-    removed: dict[str, tuple[int, int]]  # units that go and units there are, in each chosen layer
+    removed: dict[tuple[int, str], tuple[int, int]]  # units that go and units there are, by layer and site
     notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removes nothing
     before: Cost
     after: Cost
@@ -111,19 +102,20 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
         layout = attention_units(heads, unit) if site.attention else channel_units(consumer.in_features)
         layouts[site.name] = layout
         strata, units = layout.shape[:2]
-        gone = removed_count(units, config.ratio)
-        removed[site.name] = strata * gone, strata * units
-        if config.ratio > 0 and gone == 0:
-            notes.append(
-                f"{site.name}: {config.ratio:g} of {units} {UNIT_NAMES[kind]} rounds down to none, so nothing is "
-                f"removed there; the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
-            )
-        if gone:
-            columns = layout[:, gone:].flatten().sort().values  # how many, not which
-            weight, other = compact.removed_parameters(net, layers[0], site, columns)
-            added = len(consumer.weight) if config.compensation == "bias" and consumer.bias is None else 0
-            weights += weight * len(layers)
-            parameters += (weight + other - added) * len(layers)
+        for ratio, of_ratio in config.layers_by_ratio(layers).items():
+            gone = removed_count(units, ratio)
+            removed |= {(layer, site.name): (strata * gone, strata * units) for layer in of_ratio}
+            if ratio > 0 and gone == 0:
+                notes.append(
+                    f"{site.name}: {ratio:g} of {units} {UNIT_NAMES[kind]} rounds down to none, so nothing is "
+                    f"removed there; the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
+                )
+            if gone:
+                columns = layout[:, gone:].flatten().sort().values  # how many, not which
+                weight, other = compact.removed_parameters(net, layers[0], site, columns)
+                added = len(consumer.weight) if config.compensation == "bias" and consumer.bias is None else 0
+                weights += weight * len(of_ratio)
+                parameters += (weight + other - added) * len(of_ratio)
     after = Cost(
         before.parameters - parameters,
         before.bytes - parameters * net.dtype.itemsize,
@@ -155,7 +147,6 @@ def prune(
     """
     started = time.perf_counter()
     todo = plan(net, config)
-    check_window(net, windows.calibration.shape[1])
     arch, layers, chosen = architecture_of(net), layers_of(net), todo.layers
     assembly, results = compact.Assembly(net), []
     # Order "paper" captures both blocks of a layer before either is repaired, order "site" one after the other.
@@ -167,7 +158,9 @@ def prune(
     ]
     while not stages[-1].live:
         stages.pop()
-    run = _Run(net, windows, batch, keep_bytes, 2 * len(stages), progress, cancelled)
+    run = _Run(
+        net, windows, batch=batch, passes=2 * len(stages), progress=progress, cancelled=cancelled, keep_bytes=keep_bytes
+    )
     for stage in stages:
         i, live = stage.index, stage.live
         repaired, ended = {}, False
@@ -203,30 +196,12 @@ class _Stage:
     columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
 
 
-class _Run:
-    """Hidden states of all windows on their way through the layers, batch by batch."""
+class _Run(Pass):
+    """A pass that measures dense blocks and goes on through repaired ones."""
 
-    def __init__(self, net, windows, batch, keep_bytes, passes, progress, cancelled):
-        ids = torch.cat([windows.calibration, windows.held_out]).to(net.device)
-        check_ids(net, ids)
-        entered = embed(net, ids)
-        self.hidden, self.attention = entered.hidden, entered.attention
-        self.device, self.keep_bytes = net.device, keep_bytes
-        self.progress, self.cancelled, self.fraction = progress, cancelled, 0.0
-        batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // ids.shape[1])
-        ends = ((0, len(windows.calibration)), (len(windows.calibration), len(ids)))
-        # (windows, held out?): no batch holds windows of both kinds.
-        self.batches = [
-            (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
-        ]
-        self.share = 1 / (passes * len(self.batches))
-
-    def step(self, message: str, passes: int = 1, site: SiteResult | None = None) -> None:
-        """Report ``passes`` half stages of one batch as done, and stop here if asked to."""
-        if self.cancelled():
-            raise Cancelled("cancelled")
-        self.fraction = min(1.0, self.fraction + passes * self.share)
-        self.progress(Progress(self.fraction, message, site))
+    def __init__(self, *args, keep_bytes: int, **options):
+        super().__init__(*args, **options)
+        self.keep_bytes = keep_bytes
 
     def measure(self, stage: _Stage) -> None:
         """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""

@@ -92,7 +92,7 @@ def solve_site(
     w = weight.to(calibration.gram.dtype)
     seed = ((config.seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
     scores = SCORERS[config.scorer](w, calibration, attention=site == "o_proj", seed=seed)
-    unit_scores, keep = keep_units(scores, layout, config.ratio)
+    unit_scores, keep = keep_units(scores, layout, config.ratio_of(layer))
     columns = kept_columns(layout, keep)
     k = columns.to(w.device)
 

@@ -257,7 +257,7 @@ def test_plan_tells_before_the_run(gqa):
         "o_proj": (2, 8, 3),
         "down_proj": (1, 72, 1),
     }
-    assert plan.removed == {"o_proj": (0, 16), "down_proj": (7, 72)}
+    assert plan.removed == {(i, s): n for i in (0, 2) for s, n in (("o_proj", (0, 16)), ("down_proj", (7, 72)))}
     assert len(plan.notes) == 1
     assert "0.1 of 8 channels" in plan.notes[0]
 
@@ -271,7 +271,7 @@ def test_plan_is_what_happens(kind, unit, settings, windows):
     assert plan.after == rcpu.cost(result.net)
     assert {s.layer for s in result.sites} == set(plan.layers)
     for s in result.sites:
-        assert plan.removed[s.site] == (s.units - s.kept, s.units)
+        assert plan.removed[s.layer, s.site] == (s.units - s.kept, s.units)
 
 
 @pytest.mark.parametrize(("kind", "unit"), UNITS)

@@ -1,0 +1,63 @@
+"""All calibration windows on their way through the layers, batch by batch; progress is told and cancelling is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rcpu.architecture import embed
+from rcpu.errors import Cancelled
+from rcpu.evaluate import check_ids, check_window
+from rcpu.text import Windows
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a long call is: a fraction from 0 to 1, what it is doing, and a site's result when one is done."""
+
+    fraction: float
+    message: str
+    site: Any = None  # SiteResult
+
+
+class Pass:
+    """Hidden states of all windows, (windows, tokens, d_model), calibration first; one buffer for all layers."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        windows: Windows,
+        *,
+        batch: int | None,  # windows; default: about 1024 tokens on a CPU, 8192 on an accelerator
+        passes: int,  # times that all batches will be gone through
+        progress: Callable[[Progress], None],
+        cancelled: Callable[[], bool],
+    ):
+        ids = torch.cat([windows.calibration, windows.held_out]).to(net.device)
+        check_window(net, ids.shape[1])
+        check_ids(net, ids)
+        entered = embed(net, ids)
+        self.hidden, self.attention, self.device = entered.hidden, entered.attention, net.device
+        self.progress, self.cancelled, self.fraction = progress, cancelled, 0.0
+        batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // ids.shape[1])
+        ends = ((0, len(windows.calibration)), (len(windows.calibration), len(ids)))
+        #: (windows, held out?): no batch holds windows of both kinds.
+        self.batches = [
+            (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
+        ]
+        self.share = 1 / (passes * len(self.batches))
+
+    def step(self, message: str, batches: int = 1, site: Any = None) -> None:
+        """Report ``batches`` as gone through, and stop here if asked to.
+
+        Raises:
+            Cancelled: ``cancelled()`` was true.
+        """
+        if self.cancelled():
+            raise Cancelled("cancelled")
+        self.fraction = min(1.0, self.fraction + batches * self.share)
+        self.progress(Progress(self.fraction, message, site))

@@ -1,0 +1,260 @@
+"""What models predict token by token: losses and divergences on a text, the next token, where two texts part.
+
+Nothing here keeps logits: hidden states are kept, and the output head is applied to a few positions at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from rcpu.errors import Cancelled, RcpuError, choose
+from rcpu.evaluate import check_ids, check_window
+
+CHUNK = 64  # positions whose logits exist at once: 64 × 128k in fp32 are 33 MB
+BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
+VISIBLE = str.maketrans({chr(c): chr(0x2400 + c) for c in range(32)} | BLANKS)
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """One model's predictions of a text; all tuples have an entry a token, None where nothing comes before it."""
+
+    tokens: tuple[str, ...]  # join to the text; a character of several tokens is with the first, the others are empty
+    loss: tuple[float | None, ...]  # −ln of the probability given to the token, nats
+    divergence: tuple[float | None, ...]  # KL(reference ‖ model) of the prediction of this token, nats
+    top: tuple[str | None, ...]  # the most probable token instead
+    top_probability: tuple[float | None, ...]
+
+    @property
+    def probability(self) -> tuple[float | None, ...]:
+        """What the model gave the tokens that came."""
+        return tuple(None if loss is None else math.exp(-loss) for loss in self.loss)
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """A candidate for the next token, and what each model, by name, holds of it; rank 1 is the most probable."""
+
+    token: int
+    text: str
+    probability: dict[str, float]
+    rank: dict[str, int]
+
+
+@torch.no_grad()
+def compare_tokens(
+    nets: Mapping[str, nn.Module],
+    tokenizer,
+    text: str,
+    *,
+    reference: str = "dense",
+    max_tokens: int = 512,
+    progress: Callable[[float], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, TokenView]:
+    """Each model's predictions of every token of one text, beside those of the ``reference`` among them.
+
+    Raises:
+        RcpuError: no such reference; fewer than two tokens, or more than ``max_tokens`` or the model's positions;
+            models of unlike vocabularies; NaN or Inf in the logits.
+        Cancelled: ``cancelled()`` was true between two models or two pieces of the text.
+    """
+    choose("reference", reference, nets)
+    ids, tokens = _encode(text, tokenizer)
+    if len(ids) < 2:
+        raise RcpuError("the text is a single token, and the first is only read: give at least two")
+    if len(ids) > max_tokens:
+        raise RcpuError(f"the text has {len(ids):,} tokens, and {max_tokens:,} at most are compared: shorten it")
+    _check(nets, ids)
+
+    def checkpoint(done: float) -> None:
+        progress(done)
+        if cancelled():
+            raise Cancelled("cancelled")
+
+    hidden = {}
+    for i, (name, net) in enumerate(nets.items()):
+        checkpoint(i / len(nets) / 2)
+        hidden[name] = _hidden(net, ids)[:-1]
+    found: dict[str, list[Tensor]] = {name: [] for name in nets}
+    for start in range(0, len(ids) - 1, CHUNK):
+        checkpoint(0.5 + start / (len(ids) - 1) / 2)
+        part = slice(start, start + CHUNK)
+        expected = _log_probabilities(reference, nets[reference], hidden[reference][part])  # (positions, vocabulary)
+        targets = ids[1:][part, None].to(expected.device)
+        for name, net in nets.items():
+            same = name == reference
+            q = expected if same else _log_probabilities(name, net, hidden[name][part]).to(expected.device)
+            divergence = (expected.exp() * (expected - q)).sum(-1).clamp_min(0)  # below 0 by rounding alone
+            best = q.max(-1)
+            loss = -q.gather(1, targets)[:, 0]
+            # fp32 holds every index of a vocabulary exactly, so that one copy from the device does for all four.
+            found[name].append(torch.stack([loss, divergence, best.values.exp(), best.indices.float()]).cpu())
+    progress(1.0)
+    texts: dict[int, str] = {}
+
+    def view(parts: list[Tensor]) -> TokenView:
+        loss, divergence, probability, top = torch.cat(parts, 1).tolist()
+        top = [int(t) for t in top]
+        texts.update({t: token_text(tokenizer, t) for t in {*top} - texts.keys()})
+        return TokenView(
+            tokens, (None, *loss), (None, *divergence), (None, *(texts[t] for t in top)), (None, *probability)
+        )
+
+    return {name: view(parts) for name, parts in found.items()}
+
+
+@torch.no_grad()
+def next_tokens(
+    nets: Mapping[str, nn.Module], tokenizer, prompt: str, top: int = 10, *, reference: str = "dense"
+) -> tuple[NextToken, ...]:
+    """The ``top`` candidates of every model for what follows ``prompt``, by the reference's probability.
+
+    Raises:
+        RcpuError: no such reference, an empty or over-long prompt, ``top`` beyond the vocabulary, or NaN or Inf in
+            the logits.
+    """
+    choose("reference", reference, nets)
+    ids, _ = _encode(prompt, tokenizer)
+    _check(nets, ids)
+    size = nets[reference].config.vocab_size
+    if not 1 <= top <= size:
+        raise RcpuError(f"top must be between 1 and the vocabulary's {size:,} tokens, got {top}")
+    q = {name: _log_probabilities(name, net, _hidden(net, ids)[-1:])[0].cpu() for name, net in nets.items()}
+    candidates = {t for values in q.values() for t in values.topk(top).indices.tolist()}
+    return tuple(
+        NextToken(
+            t,
+            visible(token_text(tokenizer, t)),
+            {name: values[t].exp().item() for name, values in q.items()},
+            {name: int((values > values[t]).sum()) + 1 for name, values in q.items()},
+        )
+        for t in sorted(candidates, key=lambda t: (-q[reference][t].item(), t))
+    )
+
+
+@torch.no_grad()
+def losses_by_position(
+    net: nn.Module,
+    windows: Tensor,  # (windows, window) token ids
+    *,
+    text: str,
+    batch: int | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """Mean loss in nats at each position of the windows, (window − 1,) fp64: exp of its mean is the perplexity.
+
+    Raises:
+        RcpuError: windows longer than the model's positions, a token beyond its vocabulary, or losses of NaN or Inf.
+        Cancelled: ``cancelled()`` was true between two batches.
+    """
+    count, window = windows.shape
+    check_window(net, window)
+    check_ids(net, windows)
+    batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
+    total = torch.zeros(window - 1, dtype=torch.float64)
+    for start in range(0, count, batch):
+        if cancelled():
+            raise Cancelled("cancelled")
+        ids = windows[start : start + batch].to(net.device)
+        hidden = net.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        losses = [  # logits of one window at a time: a batch of them would be the largest tensor of all
+            cross_entropy(net.lm_head(states).float(), targets, reduction="none")
+            for states, targets in zip(hidden, ids[:, 1:], strict=True)
+        ]
+        total += torch.stack(losses).cpu().double().sum(0)
+        progress(min(1.0, (start + batch) / count))
+    if not total.isfinite().all():
+        raise RcpuError(f"the model's loss on {text} is NaN or Inf: its weights or dtype overflow; try fp32 or bf16")
+    return total / count
+
+
+def token_text(tokenizer, token: int) -> str:
+    """What a token adds to a text, leading blank included; bytes that make no whole character as ``<E9>``."""
+    raw = tokenizer.convert_ids_to_tokens(token) or f"<{token}>"  # an output head may have more rows than tokens
+    once, twice = (tokenizer.decode([token] * n, clean_up_tokenization_spaces=False) for n in (1, 2))
+    if "\ufffd" in once:
+        known = _byte_alphabet()
+        return "".join(f"<{known[c]:02X}>" for c in raw) if known.keys() >= {*raw} else raw
+    return twice[len(once) :] or raw  # the first token of a text may lose its blank
+
+
+def visible(text: str) -> str:
+    """The text with a sign for every blank and control character."""
+    return text.translate(VISIBLE)
+
+
+def words(text: str) -> list[str]:
+    """Words and punctuation marks, each with the blanks before it; they join to the text."""
+    return re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
+
+
+def word_diff(reference: str, other: str) -> list[tuple[str, bool]]:
+    """The :func:`words` of ``other``, and whether each is absent from, or out of order in, ``reference``."""
+    theirs = words(other)
+    matcher = SequenceMatcher(None, words(reference), theirs, autojunk=False)
+    same = {i for _, start, size in matcher.get_matching_blocks() for i in range(start, start + size)}
+    return [(word, i not in same) for i, word in enumerate(theirs)]
+
+
+def first_divergence(reference: Sequence, other: Sequence) -> int | None:
+    """Index of the first word or token that differs, one of them ending included; None if there is none."""
+    for i, (a, b) in enumerate(zip(reference, other, strict=False)):
+        if a != b:
+            return i
+    return min(len(reference), len(other)) if len(reference) != len(other) else None
+
+
+def _encode(text: str, tokenizer) -> tuple[Tensor, tuple[str, ...]]:
+    """Ids, (tokens,), and the stretch of text of each; ``RcpuError`` if there is nothing."""
+    if not tokenizer.is_fast:
+        raise RcpuError("this tokenizer does not say which characters a token stands for: it has no tokenizer.json")
+    encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    if not text or not encoded.input_ids:
+        raise RcpuError("the text is empty: give at least one token")
+    ends = [end for _, end in encoded.offset_mapping]
+    return torch.tensor(encoded.input_ids), tuple(_stretches(text, ends))
+
+
+def _stretches(text: str, ends: list[int]) -> Iterator[str]:
+    # What tokenizers leave out of their offsets, like a leading blank, belongs to the next token.
+    start = 0
+    for end in [*ends[:-1], len(text)]:
+        yield text[start:end]
+        start = max(start, end)
+
+
+def _check(nets: Mapping[str, nn.Module], ids: Tensor) -> None:
+    for net in nets.values():
+        check_window(net, len(ids))
+        check_ids(net, ids)
+    if len(sizes := {net.config.vocab_size for net in nets.values()}) > 1:
+        sizes = " and ".join(f"{size:,}" for size in sorted(sizes))
+        raise RcpuError(f"models with vocabularies of {sizes} tokens cannot be compared token by token")
+
+
+def _hidden(net: nn.Module, ids: Tensor) -> Tensor:  # (tokens, hidden)
+    return net.model(input_ids=ids[None].to(net.device), use_cache=False).last_hidden_state[0]
+
+
+def _log_probabilities(name: str, net: nn.Module, states: Tensor) -> Tensor:  # (positions, vocabulary) fp32
+    logits = net.lm_head(states).float()
+    if not logits.isfinite().all():
+        raise RcpuError(f"the logits of {name} hold NaN or Inf: its weights or dtype overflow; try fp32 or bf16")
+    return logits.log_softmax(-1)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Byte-level tokenizers write printable Latin-1 bytes as themselves and the others, in order, from U+0100 on."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}

@@ -1,0 +1,133 @@
+"""Answers from kept sums against a run that solves the same projection anew."""
+
+import math
+
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+
+import rcpu
+from rcpu import procrustes, whatif
+from rcpu.architecture import ARCHITECTURES, consumer_of, heads_of, layers_of
+from rcpu.collect import SiteData, collect
+from rcpu.masking import attention_units, channel_units
+from tests import tiny
+
+SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
+
+
+@pytest.fixture(scope="module")
+def collected(model, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RCPU_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield collect(model, tiny.calibration())
+
+
+def projection(model, collected, layer: int, site: str) -> whatif.Projection:
+    weight = consumer_of(layers_of(model.net)[layer], SITES[site]).weight
+    return whatif.Projection(weight, collected.get(layer, site), layer=layer, site=site)
+
+
+def layout(model, site: str):
+    return attention_units(heads_of(model.net), "channel") if site == "o_proj" else channel_units(72)
+
+
+@pytest.mark.parametrize("site", rcpu.SITES)
+@pytest.mark.parametrize("compensation", rcpu.COMPENSATORS)
+def test_answers_are_those_of_a_run_where_the_paths_agree(model, collected, site, compensation):
+    """In the first layer a greedy run in order "paper" sees the dense model's own inputs."""
+    config = rcpu.PruneConfig(ratio=0.3, compensation=compensation, layers=(0,), sites=(site,), seed=3)
+    run = rcpu.prune(model.net, tiny.calibration(), config).sites[0]
+    asked = projection(model, collected, 0, site)
+    found = asked.removal(asked.scores("rcpu", 3), layout(model, site), 0.3)
+    assert found.columns.equal(run.columns)
+    torch.testing.assert_close(found.unit_scores, run.unit_scores)
+    error = asked.errors(found.columns)
+    assert error["none"].calibration == pytest.approx(run.error_none, rel=1e-3)
+    assert error["none"].held_out == pytest.approx(run.error_none_held_out, rel=1e-3)
+    assert error[compensation].calibration == pytest.approx(run.error_compensated, rel=2e-3)
+    assert error[compensation].held_out == pytest.approx(run.error_compensated_held_out, rel=2e-3)
+    rotation = asked.rotation(found.columns)
+    torch.testing.assert_close(rotation.angles, run.angles, rtol=0, atol=0.05)
+    largest = run.singular_values[0]
+    torch.testing.assert_close(asked.singular_values(found.columns) / largest, run.singular_values / largest)
+    fresh = projection(model, collected, 0, site)
+    torch.testing.assert_close(fresh.singular_values(found.columns) / largest, run.singular_values / largest)
+
+
+def test_random_scores_are_those_of_a_run(model, collected):
+    config = rcpu.PruneConfig(ratio=0.3, scorer="random", layers=(1,), sites=("down_proj",), seed=5)
+    run = rcpu.prune(model.net, tiny.calibration(), config).sites[0]
+    assert projection(model, collected, 1, "down_proj").scores("random", 5).equal(run.scores)
+
+
+def test_errors_without_held_out_windows(model, collected):
+    whole = collected.get(1, "down_proj")
+    weight = consumer_of(layers_of(model.net)[1], SITES["down_proj"]).weight
+    alone = whatif.Projection(weight, SiteData(whole.calibration, None, whole.sample), layer=1, site="down_proj")
+    columns = torch.arange(50)
+    errors = alone.errors(columns)
+    assert {e.held_out for e in errors.values()} == {None}
+    assert errors["rotation_scale"].calibration <= errors["rotation"].calibration <= errors["none"].calibration
+    with pytest.raises(rcpu.RcpuError, match="held-out"):
+        alone.errors(columns, ridge=None)
+
+
+def test_an_answer_is_kept_and_old_ones_leave(model, collected, monkeypatch):
+    asked = projection(model, collected, 1, "o_proj")
+    first = asked.rotation(torch.arange(40))
+    assert asked.rotation(torch.arange(40)) is first
+    assert asked.rotation(torch.arange(40), proper=True) is not first
+    monkeypatch.setattr(whatif, "ANSWERS", 2)
+    for kept in (30, 31, 32):
+        asked.rotation(torch.arange(kept))
+    assert asked.rotation(torch.arange(40)) is not first
+
+
+def test_factors_multiply_to_the_score_and_one_can_be_left_out(model, collected):
+    asked = projection(model, collected, 2, "down_proj")
+    parts = whatif.factors(asked.weight, asked.x)
+    torch.testing.assert_close(whatif.without(parts, None), asked.scores("rcpu"))
+    for name, values in parts.items():
+        torch.testing.assert_close(whatif.without(parts, name) * values, asked.scores("rcpu"))
+
+
+def test_overlap_counts_what_both_remove():
+    a = torch.tensor([[True, False, False, True]])
+    b = torch.tensor([[True, False, True, False]])
+    assert whatif.overlap(a, b) == 0.5
+    assert whatif.overlap(a, a) == 1.0
+    assert whatif.overlap(torch.ones(1, 3, dtype=bool), torch.ones(1, 3, dtype=bool)) == 1.0
+
+
+def test_rank_correlation_is_spearmans():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    b = a + 0.5 * b
+    assert whatif.rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert whatif.rank_correlation(a, -a) == pytest.approx(-1)
+    assert math.isnan(whatif.rank_correlation(a, torch.ones(50)))
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])
+def test_turned_is_the_matrix_power(t):
+    generator = torch.Generator().manual_seed(1)
+    d = 9
+    skew = torch.randn(d, d, generator=generator, dtype=torch.float64) * 0.3
+    q = torch.matrix_exp(skew - skew.T)
+    rotation = procrustes.solve(q @ torch.diag(torch.arange(1.0, d + 1, dtype=torch.float64)) @ torch.eye(d).double())
+    rotation = procrustes.solve(q)  # its own polar factor
+    points = torch.randn(d, 4, generator=generator, dtype=torch.float64)
+    power = torch.tensor(scipy.linalg.fractional_matrix_power(q.numpy(), t).real) if t else torch.eye(d).double()
+    torch.testing.assert_close(whatif.turned(rotation, points, t), power @ points)
+
+
+def test_a_reflection_shrinks_through_zero():
+    q = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
+    points = torch.ones(3, 1, dtype=torch.float64)
+    rotation = procrustes.solve(q)
+    assert rotation.determinant == -1
+    for t in (0.0, 0.5, 1.0):
+        expected = torch.tensor([[1.0], [1.0], [math.cos(math.pi * t)]], dtype=torch.float64)
+        torch.testing.assert_close(whatif.turned(rotation, points, t), expected)
