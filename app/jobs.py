@@ -10,7 +10,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,7 @@ from rcpu import Cancelled, RcpuError
 
 log = logging.getLogger(__name__)
 
-#: Finished jobs that are remembered, by kind: results that hold a model are heavy. Other kinds: DEFAULT_KEPT.
-KEPT = {"prune": 4}
-DEFAULT_KEPT = 24
-WAITING = 8  # jobs that may wait at once
+KEPT = 24  # finished jobs of a kind that are remembered unless said otherwise
 
 
 @dataclass(eq=False)
@@ -67,7 +64,9 @@ class Job:
 class Jobs:
     """All jobs of this process, run one after another by one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: int = 8, kept: Mapping[str, int] | None = None) -> None:
+        """``waiting``: jobs that may wait at once; ``kept``: finished jobs that are remembered, by kind."""
+        self.waiting, self.kept = waiting, kept or {}
         self._jobs: dict[str, Job] = {}
         self._queue: queue.Queue[Job] = queue.Queue()
         self._lock = threading.Lock()
@@ -82,7 +81,7 @@ class Jobs:
         job = Job(kind, title, work)
         with self._lock:
             waiting = sum(j.state == "waiting" for j in self._jobs.values())
-            if waiting >= WAITING:
+            if waiting >= self.waiting:
                 raise RcpuError(f"{waiting} jobs are waiting already: try again when one has ended, or cancel one")
             self._jobs[job.id] = job
         self._queue.put(job)
@@ -108,6 +107,12 @@ class Jobs:
         with self._lock:
             if job.state == "waiting":
                 job.state, job.ended, job.work = "cancelled", time.time(), None
+
+    def forget(self, job_id: str) -> None:
+        """Let go of a finished job and its result."""
+        with self._lock:
+            if (job := self._jobs.get(job_id)) and not job.active:
+                del self._jobs[job_id]
 
     def _loop(self) -> None:
         while True:
@@ -141,5 +146,5 @@ class Jobs:
         with self._lock:
             for kind in {j.kind for j in self._jobs.values()}:
                 ended = [j for j in self._jobs.values() if j.kind == kind and not j.active]
-                for job in ended[: -KEPT.get(kind, DEFAULT_KEPT)]:
+                for job in ended[: -self.kept.get(kind, KEPT)]:
                     del self._jobs[job.id]

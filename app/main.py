@@ -1,22 +1,43 @@
-"""Entry of the app: navigation, and the settings in the URL. Run from the root: ``make app``."""
+"""Entry of the app: navigation, the jobs, and the settings in the URL. Run from the root: ``make app``."""
 
 import contextlib
 
 import streamlit as st
 
-from app.state import PageEnd, settings, write_url
+from app.demo import limits
+from app.settings import PageEnd, settings, write_url
+from app.widgets import jobs_sidebar
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 
+
+def page(name: str, title: str, icon: str, **options) -> st.Page:
+    """One file of pages/."""
+    return st.Page(f"../pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, **options)
+
+
 settings()
-page = st.navigation(
-    [
-        st.Page("../pages/model.py", title="Model", icon=":material/deployed_code:", url_path="model", default=True),
-        st.Page("../pages/prune.py", title="Prune", icon=":material/content_cut:", url_path="prune"),
-        st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
-    ]
+chosen = st.navigation(
+    {
+        "Prepare": [
+            page("model", "Model", "deployed_code", default=True),
+            page("calibration", "Calibration", "dataset"),
+        ],
+        "Understand": [
+            page("importance", "Importance", "bar_chart"),
+            page("rotation", "Spectrum and rotation", "360"),
+        ],
+        "Prune": [
+            page("prune", "Prune", "content_cut"),
+            page("compare", "Compare", "compare_arrows"),
+        ],
+        "Teach": [page("learn", "Learn", "school")],
+    }
 )
 with contextlib.suppress(PageEnd):
-    page.run()
+    chosen.run()
+jobs_sidebar()
+if limits().demo:
+    st.sidebar.caption("Public demo: listed models only, nothing is saved, lengths are capped.")
 write_url()

@@ -1,24 +1,52 @@
-"""Pieces of pages that more than one page draws: figures with their explanation and downloads, jobs, empty states."""
+"""Pieces that more than one page draws: figures with explanation and downloads, tables, jobs, empty states."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 import streamlit as st
 
+import rcpu
 from app.jobs import Job
-from app.state import jobs, settings
+from app.settings import PageEnd, change, control, settings
+from app.shared import current_collection, current_model, jobs, projections, windows
+from app.work import collect_job
+from rcpu.collect import SITES, Collection, collection_bytes
+from rcpu.whatif import Projection
 
 POLL = 0.7  # seconds between two looks at a running job
+#: Settings that hold the id of a job, and the page that shows what became of it.
+JOB_PAGES = {
+    "load": "model",
+    "collect": "calibration",
+    "run": "prune",
+    "measure": "compare",
+    "generate": "compare",
+    "view_tokens": "compare",
+    "save": "compare",
+    "all_layers_job": "rotation",
+    "curve": "learn",
+    "orders": "learn",
+}
+DENSE_PATH = (
+    "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. In a run "
+    "the layers before it are pruned already, so its inputs, scores and errors there differ somewhat, more so with "
+    "every layer."
+)
 
 
-def figure(fig: go.Figure, name: str, what: str) -> None:
-    """A figure with its alternative text, "What am I looking at?" (Markdown) and downloads."""
+def figure(fig: go.Figure, name: str, what: str, **options) -> object:
+    """A figure with its alternative text, "What am I looking at?" (Markdown) and downloads.
+
+    ``options`` go to ``st.plotly_chart``, whose value is returned: with ``on_select`` it is the selection.
+    """
     alt = fig.layout.meta["alt"]
-    st.plotly_chart(fig, width="stretch", key=f"figure-{name}", alt=alt, config={"displaylogo": False})
+    options = {"width": "stretch", "config": {"displaylogo": False}, **options}
+    selected = st.plotly_chart(fig, key=f"figure-{name}", alt=alt, **options)
     left, right = st.columns([3, 2])
     with left.expander("What am I looking at?"):
         st.markdown(f"{what}\n\n*{alt}.*")
@@ -37,19 +65,51 @@ def figure(fig: go.Figure, name: str, what: str) -> None:
                 key=f"download-{name}-{label}",
                 width="stretch",
             )
+    return selected
 
 
 def to_csv(fig: go.Figure) -> str:
-    """The points of a figure as CSV: trace, x, y."""
+    """The points of a figure as CSV: trace, x, y, and z where there is one; a heat map gives a row a cell."""
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["trace", fig.layout.xaxis.title.text or "x", fig.layout.yaxis.title.text or "y"])
+    scene = fig.layout.scene
+    titles = [
+        (axis.title.text or name)
+        for name, axis in zip(
+            "xyz",
+            (scene.xaxis, scene.yaxis, scene.zaxis) if scene.to_plotly_json() else (fig.layout.xaxis, fig.layout.yaxis),
+            strict=False,
+        )
+    ]
+    deep = any(getattr(trace, "z", None) is not None for trace in fig.data)
+    if deep and len(titles) < 3:
+        titles.append("value")
+    writer.writerow(["trace", *titles])
     for trace in fig.data:
-        x, y = trace.x, trace.y
-        count = len(x if x is not None else y)
-        rows = zip(x if x is not None else [""] * count, y if y is not None else [""] * count, strict=True)
-        writer.writerows([trace.name or "", a, b] for a, b in rows)
+        name = trace.name or ""
+        if trace.type == "heatmap":
+            rows = len(trace.z)
+            ys = list(trace.y) if trace.y is not None else list(range(rows))
+            xs = list(trace.x) if trace.x is not None else list(range(len(trace.z[0]) if rows else 0))
+            writer.writerows(
+                [name, x, y, v] for y, row in zip(ys, trace.z, strict=True) for x, v in zip(xs, row, strict=True)
+            )
+            continue
+        parts = [getattr(trace, axis, None) for axis in ("xyz" if deep else "xy")]
+        count = max((len(p) for p in parts if p is not None), default=0)
+        columns = [p if p is not None else [""] * count for p in parts]
+        writer.writerows([name, *row] for row in zip(*columns, strict=True))
     return out.getvalue()
+
+
+def table(columns: dict[str, Sequence], name: str) -> None:
+    """A table that downloads as CSV."""
+    st.dataframe(columns, hide_index=True, width="stretch")
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    st.download_button("CSV", out.getvalue(), f"{name}.csv", "text/csv", on_click="ignore", key=f"table-{name}")
 
 
 def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None:
@@ -63,16 +123,10 @@ def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None
         def poll() -> None:
             if not job.active:
                 st.rerun()
-            if job.state == "waiting":
-                ahead = jobs().ahead(job)
-                message = f"waiting: {ahead} job{'s' * (ahead != 1)} before it"
-            else:
-                message = f"{job.message or 'starting'} · {job.seconds:.0f} s"
             bar, button = st.columns([5, 1], vertical_alignment="bottom")
-            bar.progress(min(max(job.fraction, 0.0), 1.0), text=f"{job.title}: {message}")
-            if button.button("Cancel", key=f"cancel-{job.id}", width="stretch", disabled=job.cancelled()):
-                jobs().cancel(job)
-                st.rerun()
+            with bar:
+                _progress(job)
+            _cancel(job, button, "cancel")
             running(job)
 
         poll()
@@ -80,6 +134,57 @@ def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None
         st.error(f"{job.title}: {job.error}", icon=":material/error:")
     elif job.state == "cancelled":
         st.info(f"{job.title}: cancelled after {job.seconds:.0f} s.", icon=":material/cancel:")
+
+
+def _progress(job: Job) -> None:
+    if job.state == "waiting":
+        ahead = jobs().ahead(job)
+        message = f"waiting: {ahead} job{'s' * (ahead != 1)} before it"
+    else:
+        message = f"{job.message or 'starting'} · {job.seconds:.0f} s"
+    st.progress(min(max(job.fraction, 0.0), 1.0), text=f"{_plain(job.title)}: {_plain(message)}")
+
+
+def _cancel(job: Job, place: object, name: str) -> None:
+    if place.button("Cancel", key=f"{name}-{job.id}", width="stretch", disabled=job.cancelled()):
+        jobs().cancel(job)
+        st.rerun()
+
+
+def _plain(text: str) -> str:
+    """Text for places that read Markdown, with its signs taken as they are."""
+    return "".join("\\" + c if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text)
+
+
+def jobs_sidebar() -> None:
+    """The one place that shows jobs on every page: one's own with progress and cancel, and how many others run."""
+    s = settings()
+    own = {name: job for name in JOB_PAGES if (job := jobs().get(getattr(s, name)))}
+    active = {job.id for job in own.values() if job.active}
+    others = [job for job in jobs().all() if job.active and job.id not in active]
+
+    @st.fragment(run_every=POLL if active or others else None)
+    def panel() -> None:
+        if any(not job.active for job in own.values() if job.id in active):
+            st.rerun()
+        st.markdown("##### Jobs")
+        running = [job for job in own.values() if job.active]
+        for job in running:
+            with st.container(border=True):
+                _progress(job)
+                _cancel(job, st, "side-cancel")
+        elsewhere = sum(job.active for job in jobs().all()) - len(running)
+        if elsewhere:
+            st.caption(f"{elsewhere} job{'s' * (elsewhere != 1)} of other people in the queue")
+        elif not running:
+            st.caption("None is running.")
+        for name, job in own.items():
+            if not job.active:
+                sign = {"done": ":material/check:", "failed": ":material/error:"}.get(job.state, ":material/cancel:")
+                st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=f"{_plain(job.title)}: {job.state}", icon=sign)
+
+    with st.sidebar:
+        panel()
 
 
 def known_job(name: str) -> Job | None:
@@ -92,11 +197,107 @@ def known_job(name: str) -> Job | None:
     return job
 
 
+def start(name: str, queue: Callable[[], Job]) -> None:
+    """Queue a job, put its id in the setting ``name`` and draw the page anew; bad input is said in place."""
+    try:
+        setattr(settings(), name, queue().id)
+        st.rerun()
+    except rcpu.RcpuError as error:
+        st.error(str(error), icon=":material/error:")
+
+
 def empty(message: str, page: str, label: str) -> None:
     """An empty state: what is missing, and the way there."""
     with st.container(border=True):
         st.markdown(f"#### {message}")
         st.page_link(page, label=label, icon=":material/arrow_forward:")
+
+
+def need_model() -> rcpu.Model:
+    """The model this session has chosen, or the way to it and the end of the page."""
+    model = current_model()
+    if model is None:
+        empty("No model is loaded", "../pages/model.py", "Choose and load a model")
+        raise PageEnd
+    return model
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The statistics of the dense path that a page looks at."""
+
+    model: rcpu.Model
+    config: rcpu.PruneConfig
+    found: Collection
+    layers: tuple[int, ...]  # that were measured
+
+    def projection(self, layer: int, site: str) -> Projection:
+        """One of its projections, ready to answer."""
+        return projections().get(self.model, self.found, layer, site)
+
+
+def need_statistics() -> Dense:
+    """The statistics for the chosen model and windows; without any, what they cost, a button, and the end of the page.
+
+    A bad setting is said, and ends the page.
+    """
+    model = need_model()
+    s = settings()
+    try:
+        config = s.prune_config()
+        found = current_collection(model, config)
+        count = model.net.config.num_hidden_layers
+        config.layer_indices(count)
+    except rcpu.RcpuError as error:
+        st.error(str(error), icon=":material/error:")
+        raise PageEnd from error
+    everything = range(count)
+    measured = () if found is None else tuple(i for i in everything if not found.missing([i]))
+    job = jobs().get(s.collect)
+    if measured and not (job and job.active):
+        return Dense(model, config, found, measured)
+    if job and (job.active or job.state == "failed"):
+        job_panel(job)
+        if job.active:
+            st.caption("The dense model is run once over the calibration windows; every view is instant after that.")
+            raise PageEnd
+    with st.container(border=True):
+        st.markdown("#### The dense model was not measured on these windows yet")
+        drawn = windows().get(model, config)
+        layers = config.layer_indices(count)
+        cost = "" if drawn is None else f" and {size(collection_bytes(model.net, drawn, layers, SITES))} on disk"
+        chosen = "all layers" if len(layers) == count else f"layers {s.layers}"
+        st.markdown(
+            f"One pass over {s.samples} + {s.held_out} windows of {s.window} tokens keeps sums of every projection: "
+            f"{chosen}{cost}. From then on every ratio, scorer, unit and compensator is answered at once, and the next "
+            "start finds the sums again. If that is too much, take fewer layers:"
+        )
+        left, right = st.columns([2, 1], vertical_alignment="bottom")
+        with left:
+            control(st.text_input, "Layers", "layers", help=f"`all`, or numbers and ranges from 0 to {count - 1}")
+        if right.button("Measure the dense model", type="primary", width="stretch"):
+            start("collect", lambda: collect_job(model, config))
+    raise PageEnd
+
+
+def pick_projection(dense: Dense) -> Projection:
+    """Widgets for site and layer, and the projection they name."""
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    with left:
+        site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
+    with right:
+        if len(dense.layers) > 1:
+            layer = control(st.select_slider, "Layer", "layer", options=list(dense.layers))
+        else:
+            change(layer=dense.layers[0])
+            layer = dense.layers[0]
+            st.caption(f"Layer {layer}: the only one that was measured")
+    return dense.projection(layer, site)
+
+
+def size(count_of_bytes: float) -> str:
+    """Bytes as people read them."""
+    return count(count_of_bytes, "B")
 
 
 def count(value: float, unit: str = "") -> str:

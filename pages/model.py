@@ -3,9 +3,11 @@
 import streamlit as st
 
 import rcpu
-from app import figures
-from app.state import PageEnd, control, current_model, load_model_job, memory, model_key, models, settings
+from app.figures import model as figures
+from app.settings import PageEnd, control, settings
+from app.shared import current_model, memory, model_key, models
 from app.widgets import count, figure, job_panel, known_job
+from app.work import load_model_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts
 

@@ -1,61 +1,14 @@
-"""Results → plotly figures. No Streamlit and no mathematics beyond sorting and counting.
-
-One colour each for dense, pruned and compensated, from Okabe and Ito's set: safe for the colour-blind, and readable
-on light and dark grounds. Every figure has units on its axes and says what it shows in ``layout.meta['alt']``.
-"""
+"""Figures of one solved projection and of all of them: what a run found."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from rcpu import Perplexity, SiteResult
+from app.figures.base import COLORS, NEUTRAL, grouped, new_figure
+from rcpu import SiteResult
 from rcpu.masking import UNIT_NAMES
-
-COLORS = {"dense": "#0072B2", "pruned": "#E69F00", "compensated": "#009E73"}
-LABELS = {"dense": "dense", "pruned": "pruned, not repaired", "compensated": "pruned and compensated"}
-NEUTRAL = "#8C8C8C"
-HEIGHT = 360
-
-
-def _figure(title: str, x: str, y: str, alt: str, **layout) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
-        title={"text": title, "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
-        xaxis_title=x,
-        yaxis_title=y,
-        height=HEIGHT,
-        margin={"l": 64, "r": 16, "t": 84, "b": 48},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0},
-        hovermode="closest",
-        meta={"alt": alt},
-        **layout,
-    )
-    return figure
-
-
-def parameters(parts: Mapping[str, int]) -> go.Figure:
-    """Where a model's parameters are: one bar a part, in millions."""
-    total = sum(parts.values())
-    figure = _figure(
-        "Where the parameters are",
-        "parameters (millions)",
-        "",
-        "Parameters by part: " + ", ".join(f"{k} {v / total:.0%}" for k, v in parts.items()),
-    )
-    figure.add_bar(
-        y=list(parts),
-        x=[v / 1e6 for v in parts.values()],
-        orientation="h",
-        marker_color=COLORS["dense"],
-        text=[f"{v / 1e6:,.1f} M · {v / total:.0%}" for v in parts.values()],
-        textposition="auto",
-        hovertemplate="%{y}: %{x:,.2f} million<extra></extra>",
-    )
-    figure.update_yaxes(autorange="reversed")
-    figure.update_layout(margin={"l": 140}, height=300)
-    return figure
 
 
 def scores(site: SiteResult) -> go.Figure:
@@ -65,7 +18,7 @@ def scores(site: SiteResult) -> go.Figure:
     order = values.argsort(descending=True, stable=True)
     names = UNIT_NAMES[site.unit]
     rank = {int(u): i for i, u in enumerate(order)}
-    figure = _figure(
+    figure = new_figure(
         f"Importance of {names}, sorted",
         f"{names}, most important first",
         "importance score",
@@ -94,7 +47,7 @@ def scores(site: SiteResult) -> go.Figure:
 def spectrum(site: SiteResult) -> go.Figure:
     """Singular values of M = YZᵀ over their index, relative to the largest; log axis."""
     s = site.singular_values / site.singular_values[0].clamp_min(1e-300)
-    figure = _figure(
+    figure = new_figure(
         "Singular spectrum of YZᵀ",
         "index",
         "singular value ÷ largest",
@@ -120,7 +73,7 @@ def spectrum(site: SiteResult) -> go.Figure:
 
 def angles(site: SiteResult) -> go.Figure:
     """Distribution of the eigen-angles of Q, and of how far it turns single output channels, in degrees."""
-    figure = _figure(
+    figure = new_figure(
         f"Rotation angles of Q (det Q = {site.determinant:+d})",
         "angle (degrees)",
         "share of directions (%)",
@@ -147,7 +100,7 @@ def angles(site: SiteResult) -> go.Figure:
 
 def site_errors(site: SiteResult) -> go.Figure:
     """Relative error of one site without and with compensation, on calibration and held-out windows."""
-    return _grouped(
+    return grouped(
         "Error of this projection",
         {
             "calibration": {"pruned": site.error_none, "compensated": site.error_compensated},
@@ -161,7 +114,7 @@ def site_errors(site: SiteResult) -> go.Figure:
 def layer_errors(sites: Sequence[SiteResult], name: str) -> go.Figure:
     """Relative error of one kind of site over the layers, without and with compensation; dotted on held-out windows."""
     chosen = [s for s in sites if s.site == name]
-    figure = _figure(
+    figure = new_figure(
         f"Error of {name} over the layers",
         "layer",
         "relative error ‖Y − Ŷ‖ ÷ ‖Y‖",
@@ -179,42 +132,4 @@ def layer_errors(sites: Sequence[SiteResult], name: str) -> go.Figure:
                 hovertemplate="layer %{x}<br>error %{y:.4f}<extra></extra>",
             )
     figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
-def perplexities(found: Mapping[str, Perplexity]) -> go.Figure:
-    """One bar a model; window, tokens and text stand in the title."""
-    first = next(iter(found.values()))
-    figure = _figure(
-        f"Perplexity on {first.text}<br><sup>{first.windows} windows of {first.window} tokens, "
-        f"{first.tokens:,} predictions</sup>",
-        "",
-        "perplexity (lower is better)",
-        "Perplexity: " + ", ".join(f"{LABELS[k]} {v.perplexity:.2f}" for k, v in found.items()),
-    )
-    figure.add_bar(
-        x=[LABELS[k] for k in found],
-        y=[v.perplexity for v in found.values()],
-        marker_color=[COLORS[k] for k in found],
-        text=[f"{v.perplexity:,.2f}" for v in found.values()],
-        textposition="outside",
-        cliponaxis=False,
-        hovertemplate="%{x}: %{y:,.3f}<extra></extra>",
-    )
-    return figure
-
-
-def _grouped(title: str, groups: Mapping[str, Mapping[str, float | None]], y: str, form: str) -> go.Figure:
-    figure = _figure(title, "", y, title + ": " + "; ".join(groups), barmode="group")
-    for model in next(iter(groups.values())):
-        values = [g[model] for g in groups.values()]
-        figure.add_bar(
-            x=list(groups),
-            y=values,
-            name="not repaired" if model == "pruned" else model,
-            marker_color=COLORS[model],
-            text=["–" if v is None else format(v, form) for v in values],
-            textposition="auto",
-            hovertemplate="%{x}: %{y:" + form + "}<extra></extra>",
-        )
     return figure

@@ -1,0 +1,50 @@
+"""Results → plotly figures. No Streamlit and no mathematics beyond sorting and counting.
+
+One colour each for dense, pruned and compensated, from Okabe and Ito's set: safe for the colour-blind, and readable
+on light and dark grounds. Every figure has units on its axes and says what it shows in ``layout.meta['alt']``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+COLORS = {"dense": "#0072B2", "pruned": "#E69F00", "compensated": "#009E73"}
+LABELS = {"dense": "dense", "pruned": "pruned, not repaired", "compensated": "pruned and compensated"}
+NEUTRAL = "#8C8C8C"
+HEIGHT = 360
+
+
+def new_figure(title: str, x: str, y: str, alt: str, **layout) -> go.Figure:
+    """An empty figure in the house style; ``alt`` says in words what it shows."""
+    figure = go.Figure()
+    figure.update_layout(
+        title={"text": title, "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
+        xaxis_title=x,
+        yaxis_title=y,
+        height=HEIGHT,
+        margin={"l": 64, "r": 16, "t": 84, "b": 48},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.01, "x": 0},
+        hovermode="closest",
+        meta={"alt": alt},
+        **layout,
+    )
+    return figure
+
+
+def grouped(title: str, groups: Mapping[str, Mapping[str, float | None]], y: str, form: str) -> go.Figure:
+    """Bars in groups: one group a key, one bar a model."""
+    figure = new_figure(title, "", y, title + ": " + "; ".join(groups), barmode="group")
+    for model in next(iter(groups.values())):
+        values = [g[model] for g in groups.values()]
+        figure.add_bar(
+            x=list(groups),
+            y=values,
+            name="not repaired" if model == "pruned" else model,
+            marker_color=COLORS[model],
+            text=["–" if v is None else format(v, form) for v in values],
+            textposition="auto",
+            hovertemplate="%{x}: %{y:" + form + "}<extra></extra>",
+        )
+    return figure

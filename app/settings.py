@@ -1,0 +1,164 @@
+"""What a person has set, kept in the URL: a copied link shows the same view. Widgets are drawn through ``control``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import streamlit as st
+
+import rcpu
+
+PREFIX = "set_"  # of widget keys that stand for a setting
+
+
+@dataclass
+class Settings:
+    """Everything a person set; each field is one URL parameter, left out while it has its default."""
+
+    model: str = "embedded"
+    device: str = "auto"
+    dtype: str = "auto"
+    # calibration
+    text: str = "embedded"
+    samples: int = 128
+    window: int = 128
+    held_out: int = 16
+    seed: int = 0
+    shown_window: int = 0
+    heat: str = "mean_absolute"
+    # pruning
+    ratio: float = 0.2
+    ratios: str = ""  # of single layers, like 0-3=0.1,29=0
+    scorer: str = "rcpu"
+    compensation: str = "rotation"
+    sites: str = "o_proj,down_proj"
+    layers: str = "all"
+    unit: str = "auto"
+    order: str = "paper"
+    ridge: str = "0.01"
+    proper: bool = False
+    name: str = ""  # of the next run
+    # what is looked at
+    layer: int = 0
+    site: str = "o_proj"
+    view: str = "cut"  # of Importance
+    shown_unit: int = -1
+    spectrum: str = "spectrum"  # the view of Spectrum and rotation
+    overlay: str = ""  # further ratios
+    t: float = 0.0
+    all_layers: bool = False
+    # comparing
+    compare: str = ""  # run ids, with :plain for the same removal not repaired
+    eval_text: str = "embedded"
+    eval_window: int = 128
+    eval_windows: int = 48
+    prompt: str = "The old lighthouse keeper"
+    tokens: int = 48
+    temperature: float = 0.0
+    top_p: float = 1.0
+    gen_seed: int = 0
+    probe: str = "The with statement wraps a block with methods defined by a context manager."
+    colour: str = "loss"
+    # lessons
+    lesson: int = 0
+    points: str = ""  # of the 2-D picture
+    # jobs and results, by id
+    load: str = ""
+    collect: str = ""
+    run: str = ""
+    runs: str = ""
+    measure: str = ""
+    generate: str = ""
+    view_tokens: str = ""
+    all_layers_job: str = ""
+    curve: str = ""  # lesson: errors over the number of windows
+    orders: str = ""  # lesson: both orders
+    save: str = ""
+
+    def prune_config(self) -> rcpu.PruneConfig:
+        """The pruning run that these settings describe; raises ``RcpuError`` where they make no sense."""
+        try:
+            ridge = None if self.ridge == "auto" else float(self.ridge)
+        except ValueError as error:
+            raise rcpu.RcpuError(f"ridge must be a number or auto, got {self.ridge!r}") from error
+        return rcpu.PruneConfig(
+            model=self.model,
+            text=self.text,
+            samples=self.samples,
+            window=self.window,
+            held_out=self.held_out,
+            seed=self.seed,
+            ratio=self.ratio,
+            ratios=rcpu.parse_ratios(self.ratios),
+            scorer=self.scorer,
+            compensation=self.compensation,
+            sites=tuple(filter(None, self.sites.split(","))),
+            layers=rcpu.parse_layers(self.layers),
+            unit=self.unit,
+            order=self.order,
+            ridge=ridge,
+            proper=self.proper,
+        )
+
+
+class PageEnd(Exception):
+    """A page has nothing more to draw. Unlike ``st.stop()`` it lets main.py write the URL afterwards."""
+
+
+def settings() -> Settings:
+    """This session's settings; the first call reads them from the URL."""
+    if "settings" not in st.session_state:
+        loaded = Settings()
+        for field in fields(Settings):
+            if (text := st.query_params.get(field.name)) is None:
+                continue
+            default = getattr(loaded, field.name)
+            try:
+                value = text == "1" if isinstance(default, bool) else type(default)(text)
+            except ValueError:
+                continue  # an unreadable value in a link: keep the default
+            setattr(loaded, field.name, value)
+        st.session_state["settings"] = loaded
+    return st.session_state["settings"]
+
+
+def write_url() -> None:
+    """Put every setting that differs from its default into the URL."""
+    now, defaults = settings(), Settings()
+    wanted = {}
+    for field in fields(Settings):
+        value = getattr(now, field.name)
+        if value != getattr(defaults, field.name):
+            wanted[field.name] = str(int(value)) if isinstance(value, bool) else str(value)
+    if wanted != st.query_params.to_dict():
+        st.query_params.from_dict(wanted)
+
+
+def change(**values: Any) -> None:
+    """Set some settings from code, their widgets included; before those are drawn in this run of the page."""
+    for name, value in values.items():
+        setattr(settings(), name, value)
+        st.session_state.pop(PREFIX + name, None)
+
+
+def control(widget: Callable, label: str, name: str, **options) -> Any:
+    """Draw ``widget`` for the setting ``name`` and return its value, which is the setting from now on.
+
+    Options to choose from are given as ``options``; a setting that is not among them falls back to the first.
+    """
+    key, now = PREFIX + name, settings()
+    value = st.session_state.get(key, getattr(now, name))
+    choices = options.get("options")
+    if choices is not None and value not in choices:
+        value = next(iter(choices))
+    low, high = options.get("min_value"), options.get("max_value")
+    if low is not None:
+        value = min(max(value, low), value if high is None else high)
+    st.session_state[key] = value
+    value = widget(label, key=key, **options)
+    if value is None:  # a segmented control that was switched off
+        value = getattr(now, name)
+    setattr(now, name, value)
+    return value

@@ -1,0 +1,140 @@
+"""What pages ask to be done: each function queues one job. The work itself is the library's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import rcpu
+from app import demo
+from app.jobs import Job
+from app.runs import PrunedRun, Variant, default_name
+from app.shared import jobs, load_text, models, windows
+from rcpu.collect import Collection, collect
+
+
+def _join_or_submit(kind: str, title: str, work: Callable[[Job], object]) -> Job:
+    """Join the job of this title that is waiting or running already, or queue a new one."""
+    for job in jobs().all(kind):
+        if job.active and job.title == title:
+            return job
+    return jobs().submit(kind, title, work)
+
+
+def load_model_job(key: tuple[str, str, str]) -> Job:
+    """Queue the loading of a model, or join the job that loads it already."""
+    name, device, dtype = key
+    demo.check_model(name, device, dtype)
+    steps = {"converting": 0.1, "asking": 0.05, "downloading": 0.1, "loading": 0.5, "checking": 0.8}
+    store = models()
+
+    def work(job: Job) -> None:
+        def report(message: str) -> None:
+            if job.cancelled():
+                raise rcpu.Cancelled
+            job.report(steps.get(message.split()[0], 0.0), message)
+
+        store.put(key, rcpu.load_model(name, device, dtype, report=report))
+
+    return _join_or_submit("load", f"Load {name} ({device}, {dtype})", work)
+
+
+def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
+    """Queue one pass of the dense model that keeps the statistics of the config's layers and sites, or join it."""
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    drawn = windows()
+
+    def work(job: Job) -> Collection:
+        job.report(0.0, "drawing calibration windows")
+        layers = config.layer_indices(model.net.config.num_hidden_layers)
+        return collect(
+            model,
+            drawn.get(model, config, patient=True),
+            layers=layers,
+            progress=lambda p: job.report(p.fraction, p.message),
+            cancelled=job.cancelled,
+        )
+
+    shape = f"{config.samples} + {config.held_out} × {config.window} tokens, seed {config.seed}"
+    layers = rcpu.format_layers(config.layers)
+    return _join_or_submit("collect", f"Measure {model.name}, layers {layers}: {shape} of {config.text}", work)
+
+
+def prune_job(model: rcpu.Model, config: rcpu.PruneConfig, name: str = "") -> Job:
+    """Queue a pruning run; ``partial`` grows by one SiteResult at a time."""
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    drawn = windows()
+
+    def work(job: Job) -> PrunedRun:
+        job.report(0.0, "drawing calibration windows")
+        calibration = drawn.get(model, config, patient=True)
+        job.partial = ()
+
+        def progress(p: rcpu.Progress) -> None:
+            job.report(p.fraction, p.message)
+            if p.site is not None:
+                job.partial = (*job.partial, p.site)
+
+        result = rcpu.prune(model.net, calibration, config, progress=progress, cancelled=job.cancelled)
+        return PrunedRun(name or default_name(config), model, result, result.uncompensated(model.net))
+
+    return jobs().submit("prune", f"Prune: {name or default_name(config)}", work)
+
+
+def save_job(run: PrunedRun, folder: str, padded: bool) -> Job:
+    """Queue the writing of a pruned model to a new folder on the machine that serves the app."""
+    demo.check_saving()
+    target = rcpu.check_target(folder)
+    return jobs().submit(
+        "save", f"Save to {target}", lambda _: rcpu.save(run.model, run.result, target, as_padded=padded)
+    )
+
+
+def measure_job(tokenizer: object, variants: dict[str, Variant], text: str, window: int, max_windows: int) -> Job:
+    """Queue the perplexity of every variant; ``partial`` fills as they come."""
+    demo.check_text(text)
+    demo.check_evaluation(max_windows, window)
+
+    def work(job: Job) -> dict[str, rcpu.Perplexity]:
+        source = load_text(text)
+        measured = rcpu.evaluation_windows(source, tokenizer, window=window, max_windows=max_windows)
+        found: dict[str, rcpu.Perplexity] = {}
+        for i, (key, variant) in enumerate(variants.items()):
+            found = found | {
+                key: rcpu.perplexity(
+                    variant.net,
+                    measured,
+                    text=source.name,
+                    progress=lambda f, i=i, name=variant.label: job.report((i + f) / len(variants), name),
+                    cancelled=job.cancelled,
+                )
+            }
+            job.partial = found
+        return found
+
+    return jobs().submit("measure", f"Perplexity on {text}", work)
+
+
+def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, **options) -> Job:
+    """Queue one continuation a variant, token by token in turn, so that they grow side by side in ``partial``."""
+    demo.check_generation(prompt, options["max_new_tokens"])
+
+    def work(job: Job) -> dict[str, rcpu.Generated]:
+        streams = {
+            key: rcpu.stream(variant.net, tokenizer, prompt, cancelled=job.cancelled, **options)
+            for key, variant in variants.items()
+        }
+        texts: dict[str, rcpu.Generated] = {}
+        while streams:
+            for key in list(streams):
+                if (step := next(streams[key], None)) is None:
+                    del streams[key]
+                else:
+                    texts = texts | {key: step}
+            job.partial = texts
+            done = max(t.tokens for t in texts.values())
+            job.report(done / options["max_new_tokens"], f"{done} of {options['max_new_tokens']} tokens")
+        return texts
+
+    return jobs().submit("generate", "Generate side by side", work)

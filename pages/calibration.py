@@ -1,0 +1,5 @@
+"""Calibration."""
+
+import streamlit as st
+
+st.title("Calibration")

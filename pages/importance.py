@@ -1,0 +1,5 @@
+"""Importance."""
+
+import streamlit as st
+
+st.title("Importance")

@@ -1,0 +1,5 @@
+"""Rotation."""
+
+import streamlit as st
+
+st.title("Rotation")
