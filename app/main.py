@@ -7,6 +7,7 @@ import streamlit as st
 from app.demo import limits
 from app.settings import PageEnd, settings, write_url
 from app.widgets import jobs_sidebar
+from rcpu import RcpuError
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
@@ -17,6 +18,11 @@ def page(name: str, title: str, icon: str, **options) -> st.Page:
     return st.Page(f"../pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, **options)
 
 
+try:
+    demo = limits().demo
+except RcpuError as error:  # of the person who serves it, not of a visitor
+    st.error(str(error))
+    st.stop()
 settings()
 chosen = st.navigation(
     {
@@ -38,6 +44,6 @@ chosen = st.navigation(
 with contextlib.suppress(PageEnd):
     chosen.run()
 jobs_sidebar()
-if limits().demo:
+if demo:
     st.sidebar.caption("Public demo: listed models only, nothing is saved, lengths are capped.")
 write_url()

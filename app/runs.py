@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,17 +73,17 @@ def variants(runs: dict[str, PrunedRun]) -> dict[str, Variant]:
         return {}
     model = next(reversed(runs.values())).model
     found = {DENSE: Variant(DENSE, "dense", "dense", 0, model.net)}
+    names: list[str] = []
     for i, (job_id, run) in enumerate((k, r) for k, r in runs.items() if r.model is model):
+        names.append(run.name)
+        name = run.name if names.count(run.name) == 1 else f"{run.name} ({names.count(run.name)})"
         plain = job_id + PLAIN
-        found[plain] = Variant(plain, f"{run.name}, not repaired", "pruned", i, run.uncompensated)
-        found[job_id] = Variant(job_id, run.name, "compensated", i, run.result.net)
+        found[plain] = Variant(plain, f"{name}, not repaired", "pruned", i, run.uncompensated)
+        found[job_id] = Variant(job_id, name, "compensated", i, run.result.net)
     return found
 
 
-def chosen(all_variants: dict[str, Variant], keys: Iterable[str]) -> dict[str, Variant]:
-    """The variants of these keys; without any, dense and the newest run with and without repair."""
-    wanted = [k for k in keys if k in all_variants]
-    if not wanted and all_variants:
-        last = list(all_variants)[-1]
-        wanted = [DENSE, last + PLAIN, last]
-    return {k: all_variants[k] for k in wanted}
+def usual(all_variants: dict[str, Variant]) -> list[str]:
+    """What to compare unless something else was chosen: dense, and the newest run without and with repair."""
+    last = list(all_variants)[-1]
+    return [DENSE, last + PLAIN, last]

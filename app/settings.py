@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -28,6 +29,7 @@ class Settings:
     seed: int = 0
     shown_window: int = 0
     heat: str = "mean_absolute"
+    calibration_view: str = "windows"
     # pruning
     ratio: float = 0.2
     ratios: str = ""  # of single layers, like 0-3=0.1,29=0
@@ -45,6 +47,7 @@ class Settings:
     site: str = "o_proj"
     view: str = "cut"  # of Importance
     shown_unit: int = -1
+    relative: bool = True  # heat map of Importance: to the layer's mean
     spectrum: str = "spectrum"  # the view of Spectrum and rotation
     overlay: str = ""  # further ratios
     t: float = 0.0
@@ -117,6 +120,8 @@ def settings() -> Settings:
             default = getattr(loaded, field.name)
             try:
                 value = text == "1" if isinstance(default, bool) else type(default)(text)
+                if isinstance(value, float) and not math.isfinite(value):
+                    continue
             except ValueError:
                 continue  # an unreadable value in a link: keep the default
             setattr(loaded, field.name, value)
@@ -161,4 +166,16 @@ def control(widget: Callable, label: str, name: str, **options) -> Any:
     if value is None:  # a segmented control that was switched off
         value = getattr(now, name)
     setattr(now, name, value)
+    return value
+
+
+def control_list(widget: Callable, label: str, name: str, options: Sequence[str], **others) -> list[str]:
+    """As :func:`control` for a widget that chooses several ``options``; the setting joins them with commas."""
+    key, now = PREFIX + name, settings()
+    value = st.session_state.get(key)
+    if value is None:
+        value = getattr(now, name).split(",")
+    st.session_state[key] = [v for v in value if v in options][: others.get("max_selections")]
+    value = widget(label, key=key, options=options, **others)
+    setattr(now, name, ",".join(value))
     return value

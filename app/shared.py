@@ -12,7 +12,7 @@ import streamlit as st
 import torch
 
 import rcpu
-from app.demo import UPLOAD, check_text, limits
+from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
 from app.jobs import Jobs
 from app.settings import settings
 from rcpu.architecture import architecture_of, consumer_of, layers_of
@@ -61,6 +61,7 @@ class TextStore:
         Raises:
             RcpuError: empty, or not UTF-8.
         """
+        check_upload(len(data))
         text = rcpu.from_upload(name, data)
         key = UPLOAD + hashlib.sha256(data).hexdigest()[:16]
         with self._lock:
@@ -92,6 +93,7 @@ class Windows:
         Raises:
             RcpuError: there is no such text, or too little of it.
         """
+        check_calibration(config.samples, config.window, config.held_out)
         check_text(config.text)  # before anything looks for a file of that name
         key = (model.fingerprint, config.text, config.samples, config.window, config.held_out, config.seed)
         with self._lock:

@@ -35,6 +35,16 @@ def token_spans(
     return _box(spans)
 
 
+def border_spans(pieces: Sequence[str], titles: Sequence[str]) -> str:
+    """Pieces of a text on alternating grounds with a line before each, and a tooltip each."""
+    spans = (
+        f'<span title="{_attribute(title)}" style="background:rgba(128,128,128,{(0.08, 0.24)[i % 2]});'
+        f'border-left:1px solid rgba(128,128,128,.7);border-radius:2px">{_text(piece) or SIGN.format("·")}</span>'
+        for i, (piece, title) in enumerate(zip(pieces, titles, strict=True))
+    )
+    return _box(spans)
+
+
 def token_titles(view: TokenView) -> list[str]:
     """A tooltip for each token: its loss, what it was given, the divergence and what was expected."""
     rows = zip(view.loss, view.probability, view.divergence, view.top, view.top_probability, strict=True)

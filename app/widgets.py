@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 import streamlit as st
+from torch import Tensor
 
 import rcpu
 from app.jobs import Job
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, projections, windows
 from app.work import collect_job
+from rcpu.architecture import architecture_of, consumer_of, heads_of, layers_of
 from rcpu.collect import SITES, Collection, collection_bytes
-from rcpu.whatif import Projection
+from rcpu.masking import attention_units, channel_units, resolve_unit
+from rcpu.whatif import Projection, Removal, column_scores
 
 POLL = 0.7  # seconds between two looks at a running job
 #: Settings that hold the id of a job, and the page that shows what became of it.
@@ -49,7 +52,7 @@ def figure(fig: go.Figure, name: str, what: str, **options) -> object:
     selected = st.plotly_chart(fig, key=f"figure-{name}", alt=alt, **options)
     left, right = st.columns([3, 2])
     with left.expander("What am I looking at?"):
-        st.markdown(f"{what}\n\n*{alt}.*")
+        st.markdown(f"{what}\n\n*{plain(alt)}.*")
     with right.popover("Download", width="stretch"):
         for label, data, kind in (
             ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),
@@ -72,33 +75,20 @@ def to_csv(fig: go.Figure) -> str:
     """The points of a figure as CSV: trace, x, y, and z where there is one; a heat map gives a row a cell."""
     out = io.StringIO()
     writer = csv.writer(out)
-    scene = fig.layout.scene
-    titles = [
-        (axis.title.text or name)
-        for name, axis in zip(
-            "xyz",
-            (scene.xaxis, scene.yaxis, scene.zaxis) if scene.to_plotly_json() else (fig.layout.xaxis, fig.layout.yaxis),
-            strict=False,
-        )
-    ]
-    deep = any(getattr(trace, "z", None) is not None for trace in fig.data)
-    if deep and len(titles) < 3:
-        titles.append("value")
-    writer.writerow(["trace", *titles])
+    deep = any("z" in trace for trace in fig.data)
+    space = any(trace.type.endswith("3d") for trace in fig.data)
+    axes = [getattr(fig.layout.scene if space else fig.layout, f"{name}axis") for name in ("xyz" if space else "xy")]
+    titles = [axis.title.text or name for axis, name in zip(axes, "xyz", strict=False)]
+    writer.writerow(["trace", *titles, *(["value"] if deep and not space else [])])
     for trace in fig.data:
-        name = trace.name or ""
+        parts = [getattr(trace, name, None) for name in ("xyz" if deep else "xy")]
         if trace.type == "heatmap":
-            rows = len(trace.z)
-            ys = list(trace.y) if trace.y is not None else list(range(rows))
-            xs = list(trace.x) if trace.x is not None else list(range(len(trace.z[0]) if rows else 0))
-            writer.writerows(
-                [name, x, y, v] for y, row in zip(ys, trace.z, strict=True) for x, v in zip(xs, row, strict=True)
-            )
-            continue
-        parts = [getattr(trace, axis, None) for axis in ("xyz" if deep else "xy")]
-        count = max((len(p) for p in parts if p is not None), default=0)
-        columns = [p if p is not None else [""] * count for p in parts]
-        writer.writerows([name, *row] for row in zip(*columns, strict=True))
+            x, y, z = parts
+            rows = ((a, b, v) for b, row in zip(y, z, strict=True) for a, v in zip(x, row, strict=True))
+        else:
+            length = max((len(p) for p in parts if p is not None), default=0)
+            rows = zip(*(p if p is not None else [""] * length for p in parts), strict=True)
+        writer.writerows([trace.name or "", *row] for row in rows)
     return out.getvalue()
 
 
@@ -131,9 +121,9 @@ def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None
 
         poll()
     elif job.state == "failed":
-        st.error(f"{job.title}: {job.error}", icon=":material/error:")
+        say(f"{job.title}: {job.error}")
     elif job.state == "cancelled":
-        st.info(f"{job.title}: cancelled after {job.seconds:.0f} s.", icon=":material/cancel:")
+        st.info(f"{plain(job.title)}: cancelled after {job.seconds:.0f} s.", icon=":material/cancel:")
 
 
 def _progress(job: Job) -> None:
@@ -142,7 +132,7 @@ def _progress(job: Job) -> None:
         message = f"waiting: {ahead} job{'s' * (ahead != 1)} before it"
     else:
         message = f"{job.message or 'starting'} · {job.seconds:.0f} s"
-    st.progress(min(max(job.fraction, 0.0), 1.0), text=f"{_plain(job.title)}: {_plain(message)}")
+    st.progress(min(max(job.fraction, 0.0), 1.0), text=f"{plain(job.title)}: {plain(message)}")
 
 
 def _cancel(job: Job, place: object, name: str) -> None:
@@ -151,9 +141,14 @@ def _cancel(job: Job, place: object, name: str) -> None:
         st.rerun()
 
 
-def _plain(text: str) -> str:
-    """Text for places that read Markdown, with its signs taken as they are."""
-    return "".join("\\" + c if c in "\\`*_{}[]()#+-.!|<>$~:" else c for c in text)
+def plain(text: str) -> str:
+    """A line of text for places that read Markdown, with its signs taken as they are."""
+    return "".join("\\" + c if c in "\\`*_[]<>$~|#:" else c for c in text)
+
+
+def say(error: Exception | str) -> None:
+    """Bad input, said in place; a message may quote a link, so nothing in it is read as Markdown."""
+    st.error(plain(str(error)), icon=":material/error:")
 
 
 def jobs_sidebar() -> None:
@@ -181,7 +176,7 @@ def jobs_sidebar() -> None:
         for name, job in own.items():
             if not job.active:
                 sign = {"done": ":material/check:", "failed": ":material/error:"}.get(job.state, ":material/cancel:")
-                st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=f"{_plain(job.title)}: {job.state}", icon=sign)
+                st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=f"{plain(job.title)}: {job.state}", icon=sign)
 
     with st.sidebar:
         panel()
@@ -203,7 +198,7 @@ def start(name: str, queue: Callable[[], Job]) -> None:
         setattr(settings(), name, queue().id)
         st.rerun()
     except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
+        say(error)
 
 
 def empty(message: str, page: str, label: str) -> None:
@@ -222,6 +217,18 @@ def need_model() -> rcpu.Model:
     return model
 
 
+def layout_of(model: rcpu.Model, config: rcpu.PruneConfig, site: str) -> Tensor:
+    """The input columns of each unit of a site, (strata, units, columns), see masking.py.
+
+    Raises:
+        RcpuError: a unit of o_proj that this model cannot have.
+    """
+    if site == "o_proj":
+        heads = heads_of(model.net)
+        return attention_units(heads, resolve_unit(config.unit, heads))
+    return channel_units(model.net.config.intermediate_size)
+
+
 @dataclass(frozen=True)
 class Dense:
     """The statistics of the dense path that a page looks at."""
@@ -234,6 +241,45 @@ class Dense:
     def projection(self, layer: int, site: str) -> Projection:
         """One of its projections, ready to answer."""
         return projections().get(self.model, self.found, layer, site)
+
+    def unit(self, site: str) -> str:
+        """What leaves a site at once: a key of UNIT_NAMES."""
+        return resolve_unit(self.config.unit, heads_of(self.model.net)) if site == "o_proj" else "channel"
+
+    def layout(self, site: str) -> Tensor:
+        """The input columns of each unit of a site, (strata, units, columns)."""
+        return layout_of(self.model, self.config, site)
+
+    def scores(self, site: str) -> dict[int, Tensor]:
+        """Importance of every input column of a site in each measured layer, (d_in,) fp64 a layer."""
+        return _scores(self.model, self.found, self.layers, site, self.config.scorer, self.config.seed)
+
+    def removal(self, projection: Projection) -> Removal:
+        """What the settings would take from a projection."""
+        scores = projection.scores(self.config.scorer, self.config.seed)
+        return projection.removal(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
+
+
+@st.cache_resource(
+    show_spinner=False,
+    max_entries=32,
+    hash_funcs={rcpu.Model: lambda m: (m.fingerprint, m.dtype), Collection: lambda c: str(c.folder)},
+)
+def _scores(
+    model: rcpu.Model, found: Collection, layers: tuple[int, ...], site: str, scorer: str, seed: int
+) -> dict[int, Tensor]:
+    spec = next(s for s in architecture_of(model.net).sites if s.name == site)
+    return {
+        i: column_scores(
+            consumer_of(layers_of(model.net)[i], spec).weight,
+            found.vectors(i, site),
+            scorer,
+            layer=i,
+            site=site,
+            seed=seed,
+        )
+        for i in layers
+    }
 
 
 def need_statistics() -> Dense:
@@ -248,8 +294,9 @@ def need_statistics() -> Dense:
         found = current_collection(model, config)
         count = model.net.config.num_hidden_layers
         config.layer_indices(count)
+        resolve_unit(config.unit, heads_of(model.net))
     except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
+        say(error)
         raise PageEnd from error
     everything = range(count)
     measured = () if found is None else tuple(i for i in everything if not found.missing([i]))

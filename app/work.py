@@ -10,6 +10,7 @@ from app.jobs import Job
 from app.runs import PrunedRun, Variant, default_name
 from app.shared import jobs, load_text, models, windows
 from rcpu.collect import Collection, collect
+from rcpu.predictions import NextToken, TokenView, compare_tokens, next_tokens
 
 
 def _join_or_submit(kind: str, title: str, work: Callable[[Job], object]) -> Job:
@@ -138,3 +139,19 @@ def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, *
         return texts
 
     return jobs().submit("generate", "Generate side by side", work)
+
+
+def tokens_job(tokenizer: object, variants: dict[str, Variant], text: str, prompt: str) -> Job:
+    """Queue what each variant makes of every token of a text, and of the one after the prompt."""
+    demo.check_shown(text)
+    demo.check_generation(prompt, 1)
+    nets = {key: variant.net for key, variant in variants.items()}
+    reference = next(iter(nets))
+
+    def work(job: Job) -> tuple[dict[str, TokenView], tuple[NextToken, ...]]:
+        views = compare_tokens(
+            nets, tokenizer, text, reference=reference, progress=lambda f: job.report(f), cancelled=job.cancelled
+        )
+        return views, next_tokens(nets, tokenizer, prompt, reference=reference)
+
+    return jobs().submit("tokens", "Losses token by token", work)

@@ -1,158 +1,250 @@
-"""Compare: perplexity and text of the dense, the pruned and the compensated model, side by side."""
+"""Compare: perplexity, text and single tokens of the dense model and of runs, side by side."""
+
+import json
+from pathlib import Path
 
 import streamlit as st
 
 import rcpu
-from app import figures
+from app import spans
+from app.demo import limits
+from app.figures import compare as figures
 from app.jobs import Job
-from app.state import PageEnd, control, generate_job, measure_job, save_job, settings
-from app.widgets import count, empty, figure, job_panel, known_job
+from app.runs import session_runs, usual, variants
+from app.settings import PageEnd, change, control, control_list, settings
+from app.shared import jobs, memory
+from app.widgets import count, empty, figure, job_panel, known_job, size, start, table
+from app.work import generate_job, measure_job, save_job, tokens_job
+from rcpu.diff import first_divergence, word_diff, words
+
+PROMPTS = json.loads((Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8"))
+MOST = 4  # models side by side
 
 st.title("Compare")
-st.write("The dense model, the same units removed with nothing repaired, and the compensated model, on the same text.")
+st.write("The dense model and pruned ones on the same text: how well they predict it, and what they write themselves.")
 
-s = settings()
-job = known_job("run")
-if job is None:
-    empty("There is no pruned model yet", "../pages/prune.py", "Prune one first")
-    raise PageEnd
-if job.state != "done":
-    job_panel(job)
-    if not job.active:
-        empty("This run has no model to compare", "../pages/prune.py", "Run it again")
+s, allowed = settings(), limits()
+runs = session_runs()
+running = jobs().get(s.run)
+if running and running.active:
+    job_panel(running)
+if not runs:
+    if s.runs and not (running and running.active):
+        st.info("The runs that this link points at are no longer in memory.", icon=":material/info:")
+    if not (running and running.active):
+        empty("There is no pruned model yet", "../pages/prune.py", "Prune one first")
     raise PageEnd
 
-run = job.result
-done = run.result.config
-networks = run.networks()
-st.caption(
-    f"{run.model.name}: {done.ratio:.0%} removed by {done.scorer}, compensation {done.compensation}, calibrated on "
-    f"{done.samples} × {done.window} tokens of {done.text}."
+everything = variants(runs)
+if not [k for k in s.compare.split(",") if k in everything]:
+    change(compare=",".join(usual(everything)))
+keys = control_list(
+    st.multiselect,
+    "Models to compare",
+    "compare",
+    options=list(everything),
+    format_func=lambda k: everything[k].label,
+    max_selections=MOST,
+    help="Each run as it is, and with the same units removed but nothing repaired",
 )
+if not keys:
+    st.info("Choose at least one model.", icon=":material/info:")
+    raise PageEnd
+keys = sorted(keys, key=list(everything).index)  # dense, where chosen, is the one to differ from
+chosen = {k: everything[k] for k in keys}
+styles = {k: figures.style(v.label, v.role, v.order) for k, v in chosen.items()}
+run = next(reversed(runs.values()))
+tokenizer = run.model.tokenizer
 
-for tile, (name, net) in zip(st.columns(3), networks.items(), strict=True):
-    cost = rcpu.cost(net)
+for tile, variant in zip(st.columns(len(chosen)), chosen.values(), strict=True):
+    cost = rcpu.cost(variant.net)
     tile.metric(
-        f"{figures.LABELS[name].capitalize()}: parameters",
+        f"{variant.label}: parameters",
         count(cost.parameters),
-        count(cost.bytes, "B"),
+        f"{size(cost.bytes)} · {count(cost.flops_per_token)} FLOPs a token",
         delta_color="off",
         delta_arrow="off",
         border=True,
     )
+used = memory(run.model.device)
+st.caption(
+    "Memory now: "
+    + " · ".join(f"{'this process' if k == 'process' else k} {size(v)}" for k, v in used.items())
+    + ". Pruned models share with the dense one whatever was not pruned."
+)
 
 st.subheader("Perplexity")
-text, window, windows, button = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
+text, window, number, button = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
 with text:
     control(
         st.text_input, "Evaluation text", "eval_text", help="`embedded`, a UTF-8 file, `wikitext2` or a hub data set"
     )
 with window:
-    control(st.number_input, "Tokens a window", "eval_window", min_value=2, max_value=4096, step=16)
-with windows:
-    control(st.number_input, "Windows at most", "eval_windows", min_value=1, max_value=100_000, step=16)
-with button:
-    if st.button("Measure perplexity", type="primary", width="stretch"):
-        try:
-            s.measure = measure_job(run, s.eval_text, s.eval_window, s.eval_windows).id
-            st.rerun()
-        except rcpu.RcpuError as error:
-            st.error(str(error), icon=":material/error:")
-if s.eval_text == done.text and s.eval_text != "embedded":
-    st.warning(
-        "The evaluation text is the calibration text: these numbers flatter the pruned models.", icon=":material/info:"
-    )
-
-
-def bars(found: dict[str, rcpu.Perplexity]) -> None:
-    """Bars and the numbers beside them."""
-    chart, table = st.columns([3, 2], gap="medium", vertical_alignment="center")
-    with chart:
-        figure(
-            figures.perplexities(found),
-            "perplexity",
-            "exp of the mean negative log-likelihood of the next token, over windows that do not see one another. It "
-            "can only be compared with numbers of the same text, window length and tokenizer.",
-        )
-    dense = found["dense"].perplexity
-    table.dataframe(
-        {
-            "model": [figures.LABELS[k] for k in found],
-            "perplexity": [round(p.perplexity, 3) for p in found.values()],
-            "÷ dense": [round(p.perplexity / dense, 3) for p in found.values()],
-        },
-        hide_index=True,
-        width="stretch",
-    )
-
+    control(st.number_input, "Tokens a window", "eval_window", min_value=2, max_value=allowed.window, step=16)
+with number:
+    control(st.number_input, "Windows at most", "eval_windows", min_value=1, max_value=allowed.eval_windows, step=16)
+if button.button("Measure perplexity", type="primary", width="stretch"):
+    start("measure", lambda: measure_job(tokenizer, chosen, s.eval_text, s.eval_window, s.eval_windows))
+if s.eval_text == run.result.config.text and s.eval_text != "embedded":
+    st.warning("The evaluation text is the calibration text: that flatters pruned models.", icon=":material/info:")
 
 measured = known_job("measure")
 if measured is None:
     st.caption("Not measured yet.")
 else:
     job_panel(measured)
-    if measured.state == "done":
-        bars(measured.result)
+    found = {k: v for k, v in (measured.result or {}).items() if k in chosen}
+    if found:
+        if len(found) < len(chosen):
+            st.info("Not every chosen model was measured: measure again.", icon=":material/info:")
+        left, right = st.columns(2, gap="medium")
+        with left:
+            figure(
+                figures.perplexity_bars(found, styles),
+                "perplexity",
+                "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
+                "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
+                "length and tokenizer.",
+            )
+        with right:
+            figure(
+                figures.by_position({k: p.by_position for k, p in found.items()}, styles),
+                "by-position",
+                "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
+                "context and are hard for every model; where the curves draw apart, a model has lost the use of "
+                "longer context.",
+            )
+        first = next(iter(found.values())).perplexity
+        table(
+            {
+                "model": [chosen[k].label for k in found],
+                "perplexity": [round(p.perplexity, 3) for p in found.values()],
+                f"÷ {chosen[next(iter(found))].label}": [round(p.perplexity / first, 3) for p in found.values()],
+                "window": [p.window for p in found.values()],
+                "predictions": [p.tokens for p in found.values()],
+            },
+            "perplexity",
+        )
 
 st.subheader("Text")
-control(st.text_area, "Prompt", "prompt", height=80, max_chars=4000)
+names = ["a prompt of your own"] + [p["label"] for p in PROMPTS]
+current = next((i + 1 for i, p in enumerate(PROMPTS) if p["prompt"] == s.prompt), 0)
+picked = st.selectbox("Prompts", range(len(names)), current, format_func=lambda i: names[i], key=f"prompts-{current}")
+if picked != current and picked:
+    change(prompt=PROMPTS[picked - 1]["prompt"])
+    st.rerun()
+control(st.text_area, "Prompt", "prompt", height=80, max_chars=allowed.prompt_characters)
 tokens, temperature, top_p, seed, button = st.columns([2, 2, 2, 2, 2], vertical_alignment="bottom")
 with tokens:
-    control(st.number_input, "New tokens", "tokens", min_value=1, max_value=1024, step=16)
+    control(st.number_input, "New tokens", "tokens", min_value=1, max_value=allowed.new_tokens, step=16)
 with temperature:
     control(st.number_input, "Temperature", "temperature", min_value=0.0, max_value=5.0, step=0.1, help="0 is greedy")
 with top_p:
     control(st.number_input, "Top-p", "top_p", min_value=0.05, max_value=1.0, step=0.05)
 with seed:
     control(st.number_input, "Sampling seed", "gen_seed", min_value=0, max_value=2**31 - 1)
-with button:
-    if st.button("Generate", type="primary", width="stretch"):
-        try:
-            s.generate = generate_job(
-                run,
-                s.prompt,
-                max_new_tokens=s.tokens,
-                temperature=s.temperature,
-                top_p=s.top_p,
-                seed=s.gen_seed,
-            ).id
-            st.rerun()
-        except rcpu.RcpuError as error:
-            st.error(str(error), icon=":material/error:")
+if button.button("Generate", type="primary", width="stretch"):
+    options = {"max_new_tokens": s.tokens, "temperature": s.temperature, "top_p": s.top_p, "seed": s.gen_seed}
+    start("generate", lambda: generate_job(tokenizer, chosen, s.prompt, **options))
 
 
 def texts(job: Job) -> None:
-    """One column a model; text is shown as it is, never as Markdown or HTML."""
+    """One column a model; words that the first model did not write are marked. Text is shown as it is."""
     found = job.result or job.partial or {}
-    for column, name in zip(st.columns(3, gap="medium"), figures.LABELS, strict=True):
+    shown = [k for k in chosen if k in found] if found else list(chosen)
+    first = found.get(shown[0])
+    for i, (column, key) in enumerate(zip(st.columns(len(shown), gap="medium"), shown, strict=True)):
         with column.container(border=True):
-            st.markdown(f"**{figures.LABELS[name].capitalize()}**")
-            made = found.get(name)
-            st.code(made.text if made else " ", language=None, wrap_lines=True, height=240)
+            st.text(chosen[key].label)
+            made = found.get(key)
+            with st.container(height=240, border=False):
+                if made and i and first:
+                    part = first_divergence(words(first.text), words(made.text))
+                    st.html(spans.diff_spans(word_diff(first.text, made.text), part))
+                else:
+                    st.html(spans.diff_spans([(made.text if made else "", False)]))
             if made:
                 end = ", ended by the model" if made.finished else ""
-                st.caption(f"{made.tokens} tokens{end} · {made.tokens_per_second:.1f} tokens/s decoding")
+                part = first_divergence(words(first.text), words(made.text)) if i and first else None
+                apart = f" · parts from {chosen[shown[0]].label} at word {part + 1}" if part is not None else ""
+                st.caption(f"{made.tokens} tokens{end} · {made.tokens_per_second:.1f} tokens/s decoding{apart}")
 
 
 generated = known_job("generate")
 if generated is None:
-    st.caption("No text yet: the three models will continue the same prompt with the same seed.")
+    st.caption("No text yet: the models will continue the same prompt with the same seed, all at once.")
 else:
     job_panel(generated, texts)
-    if not generated.active:
+    if not generated.active and (generated.result or generated.partial):
         texts(generated)
+        st.caption("Underlined: words that the first model did not write there. ◆ marks where a text leaves the first.")
 
-st.subheader("Keep it")
-folder, stock, button = st.columns([5, 3, 2], vertical_alignment="bottom")
-target = folder.text_input("New folder on the machine that serves this app", placeholder="/path/to/pruned-model")
-padded = stock.toggle("Stock shape, zeros in place", help="Larger, but any loader takes it; off: truly smaller")
-if button.button("Save", width="stretch", disabled=not target):
-    try:
-        s.save = save_job(run, target, padded).id
-        st.rerun()
-    except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
-if saved := known_job("save"):
-    job_panel(saved)
-    if saved.state == "done":
-        st.success(f"Saved to {saved.result}", icon=":material/check:")
+st.subheader("Token by token")
+control(
+    st.text_area,
+    "Text to look at",
+    "probe",
+    height=80,
+    max_chars=allowed.text_characters,
+    help="Any text: each token is coloured by how badly a model predicted it",
+)
+kind, _, button = st.columns([3, 2, 2], vertical_alignment="bottom")
+with kind:
+    control(
+        st.segmented_control,
+        "Colour",
+        "colour",
+        options=["loss", "divergence"],
+        format_func={"loss": "loss (nats)", "divergence": f"KL from {chosen[keys[0]].label} (nats)"}.get,
+    )
+if button.button("Look at the tokens", type="primary", width="stretch"):
+    start("view_tokens", lambda: tokens_job(tokenizer, chosen, s.probe, s.prompt))
+looked = known_job("view_tokens")
+if looked is not None:
+    job_panel(looked)
+if looked is None or looked.state != "done":
+    st.caption("Not looked at yet. The next-token table continues the prompt above.")
+else:
+    views, rows = looked.result
+    seen = {k: v for k, v in views.items() if k in chosen}
+    if not seen or set(rows[0].probability) - set(seen):
+        st.info("These tokens were looked at with other models: look again.", icon=":material/info:")
+    else:
+        values = {k: v.loss if s.colour == "loss" else v.divergence for k, v in seen.items()}
+        high = max((x for row in values.values() for x in row if x is not None), default=1.0) or 1.0
+        high = min(high, 12.0)
+        st.html(spans.legend(0.0, high, "loss in nats" if s.colour == "loss" else "KL divergence in nats"))
+        for column, key in zip(st.columns(min(2, len(seen)), gap="medium") * 2, seen, strict=False):
+            with column.container(border=True):
+                known = [x for x in values[key] if x is not None]
+                st.text(f"{chosen[key].label}: mean {sum(known) / len(known):.3f} nats")
+                st.html(spans.token_spans(seen[key].tokens, values[key], 0.0, high, spans.token_titles(seen[key])))
+        with st.expander("As a table"):
+            table(
+                {
+                    "token": list(next(iter(seen.values())).tokens),
+                    **{f"loss, {chosen[k].label}": v.loss for k, v in seen.items()},
+                    **{f"KL, {chosen[k].label}": v.divergence for k, v in seen.items()},
+                },
+                "tokens",
+            )
+        figure(
+            figures.next_token_bars(rows, styles),
+            "next-token",
+            "What each model holds of the token after the prompt: the ten most probable of every model together. A "
+            "pruned model can write the same text as the dense one and yet be far less sure of it.",
+        )
+        table(figures.next_token_table(rows, styles), "next-token")
+
+if allowed.saving:
+    st.subheader("Keep it")
+    which, folder, stock, button = st.columns([3, 4, 3, 2], vertical_alignment="bottom")
+    kept = which.selectbox("Run", list(reversed(runs)), format_func=lambda k: runs[k].name)
+    target = folder.text_input("New folder on the machine that serves this app", placeholder="/path/to/pruned-model")
+    padded = stock.toggle("Stock shape, zeros in place", help="Larger, but any loader takes it; off: truly smaller")
+    if button.button("Save", width="stretch", disabled=not target):
+        start("save", lambda: save_job(runs[kept], target, padded))
+    if saved := known_job("save"):
+        job_panel(saved)
+        if saved.state == "done":
+            st.success(f"Saved to {saved.result}", icon=":material/check:")

@@ -6,7 +6,7 @@ import rcpu
 from app.figures import model as figures
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, memory, model_key, models
-from app.widgets import count, figure, job_panel, known_job
+from app.widgets import count, figure, job_panel, known_job, say
 from app.work import load_model_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts
@@ -35,7 +35,7 @@ with button:
             s.load = load_model_job(model_key()).id
             st.rerun()
         except rcpu.RcpuError as error:
-            st.error(str(error))
+            say(error)
 
 job = known_job("load")
 if job and (job.active or model is None):

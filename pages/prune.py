@@ -3,10 +3,13 @@
 import streamlit as st
 
 import rcpu
-from app import figures
+from app.figures import prune as figures
+from app.figures import sites as site_figures
 from app.jobs import Job
-from app.state import PageEnd, control, current_model, prune_job, settings
-from app.widgets import count, empty, figure, job_panel, known_job
+from app.runs import default_name, forget, remember, session_runs
+from app.settings import PageEnd, change, control, settings
+from app.widgets import count, figure, job_panel, known_job, need_model, say, table
+from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
 
 SCORERS = {
@@ -33,17 +36,15 @@ ORDERS = {
     "paper": "Paper: measure both, then repair",
     "site": "Site: repair o_proj first",
 }
+SITES = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj"}
 
 st.title("Prune")
 st.write("Choose what leaves and how the rest is repaired. What will go is shown before anything runs.")
-
+model = need_model()
 s = settings()
-model = current_model()
-if model is None:
-    empty("No model is loaded", "../pages/model.py", "Choose and load a model")
-    raise PageEnd
+last = model.net.config.num_hidden_layers - 1
 
-what, how, data = st.columns(3, gap="medium")
+what, how, where = st.columns(3, gap="medium")
 with what.container(border=True, height="stretch"):
     st.markdown("##### What goes")
     control(
@@ -55,11 +56,8 @@ with what.container(border=True, height="stretch"):
         step=0.05,
         help="Share of units to remove in every chosen layer, rounded down",
     )
-    sites = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj"}
-    control(st.segmented_control, "Sites", "sites", options=list(sites), format_func=sites.get, width="stretch")
+    control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=SITES.get, width="stretch")
     control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
-    last = model.net.config.num_hidden_layers - 1
-    control(st.text_input, "Layers", "layers", help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`")
 with how.container(border=True, height="stretch"):
     st.markdown("##### Choice and repair")
     control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
@@ -71,48 +69,71 @@ with how.container(border=True, height="stretch"):
     if s.compensation.startswith("rotation"):
         control(st.toggle, "Proper rotation (det Q = +1)", "proper")
     control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=ORDERS.get)
-with data.container(border=True, height="stretch"):
-    st.markdown("##### Calibration")
+with where.container(border=True, height="stretch"):
+    st.markdown("##### Where, and calibrated on what")
     control(
         st.text_input,
-        "Text",
-        "text",
-        help="`embedded` (the Python language reference), a UTF-8 file, `wikitext2` or a hub data set",
+        "Layers",
+        "layers",
+        max_chars=1000,
+        help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`",
     )
-    a, b = st.columns(2)
-    with a:
-        control(st.number_input, "Windows", "samples", min_value=1, max_value=4096, step=16)
-        control(st.number_input, "Seed", "seed", min_value=0, max_value=2**31 - 1)
-    with b:
-        control(st.number_input, "Tokens a window", "window", min_value=2, max_value=4096, step=16)
-        control(
-            st.number_input,
-            "Held-out windows",
-            "held_out",
-            min_value=0,
-            max_value=512,
-            help="Further windows from another stretch of the text, on which errors are reported",
-        )
-    tokens = s.samples * s.window
+    control(
+        st.text_input,
+        "Ratios of single layers",
+        "ratios",
+        max_chars=1000,
+        placeholder="like 0-3=0.1,29=0",
+        help="Layers named here have a ratio of their own; the map below writes it for you",
+    )
     st.caption(
-        f"{tokens:,} tokens: {tokens / (model.net.config.num_attention_heads * model.net.config.head_dim):.1f} "
-        f"for each input of o_proj, {tokens / model.net.config.intermediate_size:.1f} for each of down_proj."
+        f"{s.samples} + {s.held_out} windows of {s.window} tokens, seed {s.seed}: "
+        f"{s.samples * s.window / model.net.config.intermediate_size:.1f} tokens for each input of down_proj."
     )
+    st.page_link("../pages/calibration.py", label="Change the calibration", icon=":material/dataset:")
 
 try:
     config = s.prune_config()
     todo = rcpu.plan(model.net, config)
 except rcpu.RcpuError as error:
-    st.error(str(error), icon=":material/error:")
+    say(error)
     raise PageEnd from error
 
+event = st.plotly_chart(
+    figures.layer_map(config, todo.layers, last + 1),
+    key=f"map-{s.layers}-{s.ratios}",  # a new one after each change, with nothing selected
+    on_select="rerun",
+    selection_mode=("points", "box"),
+    width="stretch",
+    config={"displaylogo": False},
+)
+picked = sorted(
+    {
+        int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
+        for p in event["selection"]["points"]
+    }
+)
+if picked:
+    names = rcpu.format_layers(tuple(picked))
+    only, ratio, give, everything = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
+    if only.button(f"Prune only layers {names}", width="stretch"):
+        change(layers=names)
+        st.rerun()
+    own = ratio.number_input(f"Ratio for layers {names}", 0.0, 0.95, s.ratio, 0.05)
+    if give.button("Give them this ratio", width="stretch"):
+        change(ratios=rcpu.format_ratios(tuple(sorted((dict(config.ratios) | dict.fromkeys(picked, own)).items()))))
+        st.rerun()
+    if everything.button("All layers, one ratio", width="stretch"):
+        change(layers="all", ratios="")
+        st.rerun()
 
-def change(before: float, after: float) -> str:
+
+def percent(before: float, after: float) -> str:
     """A difference in percent, as metrics show it."""
     return f"{100 * (after / before - 1):+.1f} %"
 
 
-tiles = st.columns(3 + len(todo.removed))
+tiles = st.columns(3 + len(config.sites))
 for tile, (label, before, after, unit) in zip(
     tiles,
     (
@@ -122,15 +143,18 @@ for tile, (label, before, after, unit) in zip(
     ),
     strict=False,
 ):
-    tile.metric(label, count(after, unit), change(before, after), delta_color="off", border=True)
-for tile, (name, (gone, units)) in zip(tiles[3:], todo.removed.items(), strict=True):
+    tile.metric(label, count(after, unit), percent(before, after), delta_color="off", border=True)
+for tile, name in zip(tiles[3:], config.sites, strict=True):
     kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
+    gone, units = (sum(n[i] for (_, site), n in todo.removed.items() if site == name) for i in (0, 1))
     tile.metric(
-        f"{name}, a layer", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
+        f"{name}, all layers", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
     )
-button, summary = st.columns([1, 4], vertical_alignment="center")
+label, button = st.columns([3, 1], vertical_alignment="bottom")
+with label:
+    control(st.text_input, "Name of the run", "name", placeholder=default_name(config), max_chars=60)
 start = button.button("Run", type="primary", width="stretch", icon=":material/play_arrow:")
-summary.caption(
+st.caption(
     f"{len(todo.layers)} of {last + 1} layers. A ratio is not a parameter count: embeddings, norms and, for value "
     "channels, queries and keys stay."
 )
@@ -138,35 +162,69 @@ for note in todo.notes:
     st.warning(note, icon=":material/info:")
 if start:
     try:
-        s.run = prune_job(model, config).id
+        s.run = prune_job(model, config, s.name).id
+        remember(s.run)
+        change(name="", compare="")
         st.rerun()
     except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
+        say(error)
 
 
 def growing(job: Job) -> None:
     """The error curve of the layers that are done."""
     if job.partial:
-        st.plotly_chart(figures.layer_errors(job.partial, job.partial[0].site), width="stretch", key="growing")
+        st.plotly_chart(site_figures.layer_errors(job.partial, job.partial[0].site), width="stretch", key="growing")
 
 
 job = known_job("run")
-if job is None:
-    st.caption("No run yet. Scores, spectrum, angles and errors of every projection appear here when one is done.")
-    raise PageEnd
-job_panel(job, growing)
-if job.state != "done":
+if job is not None:
+    job_panel(job, growing)
+runs = session_runs()
+if not runs:
+    if job is None:
+        st.caption("No run yet. Scores, spectrum, angles and errors of every projection appear here when one is done.")
     raise PageEnd
 
-run = job.result
+st.subheader("Runs")
+if s.run not in runs and not (job and job.active):
+    s.run = list(runs)[-1]
+if s.run in runs:
+    pick, drop = st.columns([5, 1], vertical_alignment="bottom")
+    with pick:
+        control(st.selectbox, "Shown", "run", options=list(reversed(runs)), format_func=lambda k: runs[k].name)
+    if drop.button("Forget", width="stretch", help="Lets go of this run and its memory"):
+        forget(s.run)
+        change(run="")
+        st.rerun()
+costs = {key: rcpu.cost(run.result.net) for key, run in runs.items()}
+held_out = {key: [r.error_compensated_held_out for r in run.result.sites] for key, run in runs.items()}
+table(
+    {
+        "run": [run.name for run in runs.values()],
+        "scorer": [run.result.config.scorer for run in runs.values()],
+        "compensation": [run.result.config.compensation for run in runs.values()],
+        "ratio": [run.result.config.ratio for run in runs.values()],
+        "layers": [rcpu.format_layers(run.result.config.layers) for run in runs.values()],
+        "parameters": [count(costs[key].parameters) for key in runs],
+        "mean error, held-out": [
+            "–" if None in values else f"{sum(values) / len(values):.4f}" for values in held_out.values()
+        ],
+        "seconds": [round(run.result.seconds, 1) for run in runs.values()],
+    },
+    "runs",
+)
+if s.run not in runs:
+    raise PageEnd
+
+run = runs[s.run]
 results = {(r.layer, r.site): r for r in run.result.sites}
 done = run.result.config
-st.subheader(f"{COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed")
-before, after = rcpu.cost(run.model.net), rcpu.cost(run.result.net)
+st.subheader("What was found")
+before, after = rcpu.cost(run.model.net), costs[s.run]
 st.caption(
-    f"{run.model.name}, scorer {done.scorer}, layers {rcpu.format_layers(done.layers)}, {done.samples} × {done.window} "
-    f"tokens of {done.text}, seed {done.seed}, order {done.order}: {count(before.parameters)} → "
-    f"{count(after.parameters)} parameters in {run.result.seconds:.0f} s."
+    f"{run.model.name}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by {done.scorer}, layers "
+    f"{rcpu.format_layers(done.layers)}, {done.samples} × {done.window} tokens, seed {done.seed}, order {done.order}: "
+    f"{count(before.parameters)} → {count(after.parameters)} parameters in {run.result.seconds:.0f} s."
 )
 if done != config:
     st.info("The settings above have changed since this run: what follows belongs to the run.", icon=":material/info:")
@@ -180,14 +238,14 @@ with layer_pick:
     if len(layers) > 1:
         control(st.select_slider, "Layer", "layer", options=layers)
     else:
-        s.layer = layers[0]
+        change(layer=layers[0])
         st.caption(f"Layer {s.layer}")
 site = results[s.layer, s.site]
 
 left, right = st.columns(2, gap="medium")
 with left:
     figure(
-        figures.scores(site),
+        site_figures.scores(site),
         "scores",
         "One point a unit, sorted by importance; those right of the cut go. The RCPU score of an input column is "
         "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j), summed over the columns of a unit "
@@ -196,7 +254,7 @@ with left:
     )
 with right:
     figure(
-        figures.spectrum(site),
+        site_figures.spectrum(site),
         "spectrum",
         "With Y = WX the output before and Z = W_K X_K after removal, M = YZᵀ = U S Vᵀ gives the best rotation "
         "Q = U Vᵀ, and S says how much each direction counts. Where the values fall to rounding, M says nothing and Q "
@@ -205,7 +263,7 @@ with right:
 left, right = st.columns(2, gap="medium")
 with left:
     figure(
-        figures.angles(site),
+        site_figures.angles(site),
         "angles",
         "Q turns the output space. Its eigenvalues are e^{±iθ}: the eigen-angles θ say how far Q turns in each of its "
         "planes; arccos Q_ii says how far one output channel turns. Small angles: removal hardly drifted the output. "
@@ -213,13 +271,13 @@ with left:
     )
 with right:
     figure(
-        figures.site_errors(site),
+        site_figures.site_errors(site),
         "errors",
         "‖Y − Ŷ‖ ÷ ‖Y‖ of this projection alone, with nothing repaired and after compensation. A gain on calibration "
         "windows that is lost on held-out ones is over-fitting: raise the number of windows.",
     )
 figure(
-    figures.layer_errors(run.result.sites, s.site),
+    site_figures.layer_errors(run.result.sites, s.site),
     "layer-errors",
     "The same error in every pruned layer. Each layer gets its input from the pruned layers before it, so the curve "
     "describes this run and not the dense model's own path.",

@@ -13,6 +13,7 @@ from rcpu.scoring import SCORERS
 SITES = ("o_proj", "down_proj")
 #: ``paper`` captures both sites in one pass of the dense layer; ``site`` repairs o_proj before down_proj is captured.
 ORDERS = ("paper", "site")
+LONGEST = 1000  # characters of a list of layers: it may come from a link
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
     """``all``, or numbers and ranges with both ends included: ``0-3,7`` is (0, 1, 2, 3, 7)."""
     if text.strip() == "all":
         return None
+    if len(text) > LONGEST:
+        raise RcpuError(f"the list of layers has {len(text):,} characters, more than {LONGEST:,}: write ranges")
     layers: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
@@ -136,6 +139,8 @@ def format_layers(layers: tuple[int, ...] | None) -> str:
 def parse_ratios(text: str) -> tuple[tuple[int, float], ...]:
     """Ratios of single layers: ``0-3=0.1,29=0`` is ((0, 0.1), (1, 0.1), (2, 0.1), (3, 0.1), (29, 0.0))."""
     found: dict[int, float] = {}
+    if len(text) > LONGEST:
+        raise RcpuError(f"the list of ratios has {len(text):,} characters, more than {LONGEST:,}: write ranges")
     for part in filter(None, (p.strip() for p in text.split(","))):
         layers, equals, ratio = part.partition("=")
         try:

@@ -22,10 +22,11 @@ class Perplexity:
     window: int
     windows: int
     text: str
+    by_position: tuple[float, ...] = ()  # mean loss in nats at each position, (window − 1,)
 
     def to_dict(self) -> dict:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, without the losses by position."""
+        return {k: v for k, v in asdict(self).items() if k != "by_position"}
 
 
 @dataclass(frozen=True)
@@ -57,22 +58,24 @@ def perplexity(
     check_window(net, window)
     check_ids(net, windows)
     batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
-    total, tokens = 0.0, count * (window - 1)
+    total = torch.zeros(window - 1, dtype=torch.float64)
     for start in range(0, count, batch):
         if cancelled():
             raise Cancelled("cancelled")
         ids = windows[start : start + batch].to(net.device)
         hidden = net.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         losses = [  # logits of one window at a time: a batch of them would be the largest tensor of all
-            cross_entropy(net.lm_head(states).float(), targets, reduction="sum")
+            cross_entropy(net.lm_head(states).float(), targets, reduction="none")
             for states, targets in zip(hidden, ids[:, 1:], strict=True)
         ]
-        total += torch.stack(losses).cpu().double().sum().item()
+        total += torch.stack(losses).cpu().double().sum(0)
         progress(min(1.0, (start + batch) / count))
-    if not math.isfinite(total):
-        raise RcpuError(f"the model's loss on {text} is {total}: its weights or dtype overflow; try fp32 or bf16")
-    mean = total / tokens
-    return Perplexity(math.exp(mean) if mean < 700 else math.inf, tokens, window, count, text)
+    by_position = total / count
+    mean = by_position.mean().item()
+    if not math.isfinite(mean):
+        raise RcpuError(f"the model's loss on {text} is {mean}: its weights or dtype overflow; try fp32 or bf16")
+    value = math.exp(mean) if mean < 700 else math.inf
+    return Perplexity(value, count * (window - 1), window, count, text, tuple(by_position.tolist()))
 
 
 def check_window(net: nn.Module, window: int) -> None:

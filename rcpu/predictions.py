@@ -1,4 +1,4 @@
-"""What models predict token by token: losses and divergences on a text, the next token, where two texts part.
+"""What models predict token by token: losses and divergences on a text, and the next token.
 
 Nothing here keeps logits: hidden states are kept, and the output head is applied to a few positions at a time.
 """
@@ -6,14 +6,11 @@ Nothing here keeps logits: hidden states are kept, and the output head is applie
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from rcpu.errors import Cancelled, RcpuError, choose
 from rcpu.evaluate import check_ids, check_window
@@ -141,43 +138,6 @@ def next_tokens(
     )
 
 
-@torch.no_grad()
-def losses_by_position(
-    net: nn.Module,
-    windows: Tensor,  # (windows, window) token ids
-    *,
-    text: str,
-    batch: int | None = None,
-    progress: Callable[[float], None] = lambda _: None,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Tensor:
-    """Mean loss in nats at each position of the windows, (window − 1,) fp64: exp of its mean is the perplexity.
-
-    Raises:
-        RcpuError: windows longer than the model's positions, a token beyond its vocabulary, or losses of NaN or Inf.
-        Cancelled: ``cancelled()`` was true between two batches.
-    """
-    count, window = windows.shape
-    check_window(net, window)
-    check_ids(net, windows)
-    batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // window)
-    total = torch.zeros(window - 1, dtype=torch.float64)
-    for start in range(0, count, batch):
-        if cancelled():
-            raise Cancelled("cancelled")
-        ids = windows[start : start + batch].to(net.device)
-        hidden = net.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        losses = [  # logits of one window at a time: a batch of them would be the largest tensor of all
-            cross_entropy(net.lm_head(states).float(), targets, reduction="none")
-            for states, targets in zip(hidden, ids[:, 1:], strict=True)
-        ]
-        total += torch.stack(losses).cpu().double().sum(0)
-        progress(min(1.0, (start + batch) / count))
-    if not total.isfinite().all():
-        raise RcpuError(f"the model's loss on {text} is NaN or Inf: its weights or dtype overflow; try fp32 or bf16")
-    return total / count
-
-
 def token_text(tokenizer, token: int) -> str:
     """What a token adds to a text, leading blank included; bytes that make no whole character as ``<E9>``."""
     raw = tokenizer.convert_ids_to_tokens(token) or f"<{token}>"  # an output head may have more rows than tokens
@@ -191,27 +151,6 @@ def token_text(tokenizer, token: int) -> str:
 def visible(text: str) -> str:
     """The text with a sign for every blank and control character."""
     return text.translate(VISIBLE)
-
-
-def words(text: str) -> list[str]:
-    """Words and punctuation marks, each with the blanks before it; they join to the text."""
-    return re.findall(r"\s*(?:\w+|[^\w\s])|\s+", text)
-
-
-def word_diff(reference: str, other: str) -> list[tuple[str, bool]]:
-    """The :func:`words` of ``other``, and whether each is absent from, or out of order in, ``reference``."""
-    theirs = words(other)
-    matcher = SequenceMatcher(None, words(reference), theirs, autojunk=False)
-    same = {i for _, start, size in matcher.get_matching_blocks() for i in range(start, start + size)}
-    return [(word, i not in same) for i, word in enumerate(theirs)]
-
-
-def first_divergence(reference: Sequence, other: Sequence) -> int | None:
-    """Index of the first word or token that differs, one of them ending included; None if there is none."""
-    for i, (a, b) in enumerate(zip(reference, other, strict=False)):
-        if a != b:
-            return i
-    return min(len(reference), len(other)) if len(reference) != len(other) else None
 
 
 def _encode(text: str, tokenizer) -> tuple[Tensor, tuple[str, ...]]:

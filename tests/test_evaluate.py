@@ -22,6 +22,10 @@ def test_perplexity_is_the_exponential_of_the_loss(kind):
         losses = [net(input_ids=window[None], labels=window[None]).loss.item() for window in windows]
     found = perplexity(net, windows)
     assert found.perplexity == pytest.approx(math.exp(sum(losses) / 7), rel=1e-5)
+    by_position = [
+        torch.nn.functional.cross_entropy(net(windows).logits[:, i], windows[:, i + 1]).item() for i in range(11)
+    ]
+    assert found.by_position == pytest.approx(by_position, rel=1e-5)
     assert found.to_dict() == {
         "perplexity": found.perplexity,
         "tokens": 77,

@@ -3,7 +3,8 @@
 import pytest
 
 import rcpu
-from app import figures
+from app.figures import model, prune, sites
+from app.figures.base import COLORS, new_figure
 from app.widgets import count, to_csv
 
 
@@ -14,17 +15,14 @@ def results(gqa, windows) -> rcpu.PruneResult:
 
 def all_figures(results, gqa) -> dict:
     site = results.sites[0]
-    found = {
-        name: rcpu.Perplexity(value, 100, 8, 10, "words") for name, value in zip(figures.COLORS, (2, 4, 3), strict=True)
-    }
     return {
-        "scores": figures.scores(site),
-        "spectrum": figures.spectrum(site),
-        "angles": figures.angles(site),
-        "site_errors": figures.site_errors(site),
-        "layer_errors": figures.layer_errors(results.sites, site.site),
-        "perplexities": figures.perplexities(found),
-        "parameters": figures.parameters(rcpu.evaluate.parts(gqa)),
+        "scores": sites.scores(site),
+        "spectrum": sites.spectrum(site),
+        "angles": sites.angles(site),
+        "site_errors": sites.site_errors(site),
+        "layer_errors": sites.layer_errors(results.sites, site.site),
+        "layer_map": prune.layer_map(rcpu.PruneConfig(ratios=((1, 0.5),)), (0, 1), 3),
+        "parameters": model.parameters(rcpu.evaluate.parts(gqa)),
     }
 
 
@@ -39,7 +37,7 @@ def test_every_figure_has_title_axis_title_hover_text_and_alternative_text(resul
 
 def test_scores_show_every_unit_once_sorted_on_the_right_side_of_the_cut(results):
     for site in results.sites:
-        stays, goes = figures.scores(site).data
+        stays, goes = sites.scores(site).data
         assert len(stays.x) == site.kept
         assert len(goes.x) == site.units - site.kept
         points = sorted(zip([*stays.x, *goes.x], [*stays.y, *goes.y], strict=True))
@@ -51,7 +49,7 @@ def test_scores_show_every_unit_once_sorted_on_the_right_side_of_the_cut(results
 
 def test_spectrum_shows_all_singular_values_and_where_the_rank_ends(results):
     site = results.sites[0]
-    traces = figures.spectrum(site).data
+    traces = sites.spectrum(site).data
     assert len(traces[0].x) == site.rank
     assert sum(len(t.x) for t in traces) == len(site.singular_values)
     assert traces[0].y[1] == pytest.approx((site.singular_values[1] / site.singular_values[0]).item())
@@ -59,22 +57,43 @@ def test_spectrum_shows_all_singular_values_and_where_the_rank_ends(results):
 
 def test_errors_carry_the_numbers_of_the_run_in_the_models_colours(results):
     site = results.sites[0]
-    pruned, compensated = figures.site_errors(site).data
+    pruned, compensated = sites.site_errors(site).data
     assert list(pruned.y) == [site.error_none, site.error_none_held_out]
     assert list(compensated.y) == [site.error_compensated, site.error_compensated_held_out]
     assert (pruned.marker.color, compensated.marker.color) == (
-        figures.COLORS["pruned"],
-        figures.COLORS["compensated"],
+        COLORS["pruned"],
+        COLORS["compensated"],
     )
-    lines = figures.layer_errors(results.sites, "down_proj").data
+    lines = sites.layer_errors(results.sites, "down_proj").data
     assert list(lines[0].y) == [s.error_none for s in results.sites if s.site == "down_proj"]
 
 
-def test_perplexity_is_shown_with_window_tokens_and_text(results, gqa):
-    fig = all_figures(results, gqa)["perplexities"]
-    assert list(fig.data[0].y) == [2, 4, 3]
-    for part in ("words", "10 windows", "8 tokens", "100 predictions"):
-        assert part in fig.layout.title.text
+def test_the_map_tells_what_will_be_pruned():
+    fig = prune.layer_map(rcpu.PruneConfig(ratios=((1, 0.5),), sites=("o_proj",)), (0, 1), 3)
+    stays, goes = fig.data
+    assert list(goes.customdata) == [0, 1]
+    assert list(goes.text) == ["20%", "50%"]
+    assert len(stays.x) == 4
+
+
+def test_csv_of_a_heat_map_has_a_row_a_cell():
+    fig = new_figure("t", "layer", "unit", "alt")
+    fig.add_heatmap(x=[0, 1], y=["a", "b"], z=[[1, 2], [3, 4]], name="heat")
+    assert to_csv(fig).splitlines() == [
+        "trace,layer,unit,value",
+        "heat,0,a,1",
+        "heat,1,a,2",
+        "heat,0,b,3",
+        "heat,1,b,4",
+    ]
+
+
+def test_csv_of_points_in_space():
+    fig = new_figure(
+        "t", "", "", "alt", scene={"xaxis_title": "first", "yaxis_title": "second", "zaxis_title": "third"}
+    )
+    fig.add_scatter3d(x=[1], y=[2], z=[3], name="Y")
+    assert to_csv(fig).splitlines() == ["trace,first,second,third", "Y,1,2,3"]
 
 
 def test_parts_add_up_to_all_parameters(gqa, tied):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.jobs import DEFAULT_KEPT, WAITING, Job, Jobs
+from app.jobs import KEPT, Job, Jobs
 from rcpu import Cancelled, RcpuError
 
 
@@ -87,19 +87,19 @@ def test_too_many_waiting_jobs_are_refused():
     first = jobs.submit("any", "first", until_cancelled)
     while first.state == "waiting":
         time.sleep(0.005)
-    waiting = [jobs.submit("any", "w", lambda _: None) for _ in range(WAITING)]
-    with pytest.raises(RcpuError, match=f"{WAITING} jobs are waiting"):
+    waiting = [jobs.submit("any", "w", lambda _: None) for _ in range(8)]
+    with pytest.raises(RcpuError, match=f"{8} jobs are waiting"):
         jobs.submit("any", "one too many", lambda _: None)
     jobs.cancel(first)
-    assert [wait(j).state for j in waiting] == ["done"] * WAITING
+    assert [wait(j).state for j in waiting] == ["done"] * 8
 
 
 def test_old_jobs_are_forgotten_and_new_ones_found_by_id():
     jobs = Jobs()
-    submitted = [wait(jobs.submit("any", str(i), lambda _: None)) for i in range(DEFAULT_KEPT + 3)]
+    submitted = [wait(jobs.submit("any", str(i), lambda _: None)) for i in range(KEPT + 3)]
     wait(jobs.submit("other", "last", lambda _: None))
     time.sleep(0.05)
     assert jobs.get(submitted[-1].id) is submitted[-1]
     assert jobs.get(submitted[0].id) is None
     assert jobs.get("") is None
-    assert len(jobs.all("any")) == DEFAULT_KEPT
+    assert len(jobs.all("any")) == KEPT

@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import rcpu
-from app.state import jobs
+from app.shared import jobs
 
 MAIN = str(Path(__file__).parent.parent / "app" / "main.py")
 
@@ -75,6 +75,12 @@ def pruned(loaded) -> AppTest:
     return finish(click(open_page("prune", **loaded), "Run"), "run")
 
 
+@pytest.fixture
+def with_run(pruned) -> dict:
+    """The URL of a session with a finished run."""
+    return dict(pruned.query_params)
+
+
 def test_model_page_is_empty_then_ready_then_unloaded(settings):
     at = open_page(**{**settings, "dtype": "bf16"})
     assert "No model is loaded yet" in texts(at, "markdown")
@@ -103,8 +109,8 @@ def test_pages_without_a_model_point_to_the_way_there(page):
 def test_prune_page_says_what_will_go_before_it_runs(loaded):
     at = open_page("prune", **loaded)
     metrics = {m.label: (m.value, m.delta) for m in at.metric}
-    assert metrics["o_proj, a layer"] == ("−8", "of 16 channels")
-    assert metrics["down_proj, a layer"] == ("−36", "of 72 channels")
+    assert metrics["o_proj, all layers"] == ("−24", "of 48 channels")
+    assert metrics["down_proj, all layers"] == ("−108", "of 216 channels")
     before = metrics["Parameters after"]
     at.slider[0].set_value(0.0).run()
     assert {m.label: (m.value, m.delta) for m in at.metric}["Parameters after"] != before
@@ -137,13 +143,13 @@ def test_prune_page_reports_too_little_text_with_the_counts(loaded):
 
 def test_a_run_shows_its_figures_for_every_site_and_is_found_again(pruned, loaded):
     at = pruned
-    assert len(at.get("plotly_chart")) == 5
-    assert "Rotation (RCPU), 50% removed" in texts(at, "subheader")
+    assert len(at.get("plotly_chart")) == 6
+    assert "Rotation (RCPU), 50% removed by rcpu" in texts(at, "caption")
     at.segmented_control(key="set_site").set_value("down_proj").run()
     assert not at.exception
-    assert len(at.get("plotly_chart")) == 5
-    again = open_page("prune", **loaded, run=at.session_state["settings"].run)
-    assert len(again.get("plotly_chart")) == 5
+    assert len(at.get("plotly_chart")) == 6
+    again = open_page("prune", **{**dict(at.query_params)})
+    assert len(again.get("plotly_chart")) == 6
     assert not texts(again, "info")
     at.slider[0].set_value(0.25).run()
     assert "have changed since this run" in texts(at, "info")
@@ -166,22 +172,53 @@ def test_unreadable_values_in_a_link_fall_back_to_defaults(loaded):
 
 
 def test_a_run_that_is_gone_is_said(loaded):
-    assert "no longer in memory" in texts(open_page("compare", **loaded, run="nothing"), "info")
+    assert "no longer in memory" in texts(open_page("compare", **loaded, runs="nothing"), "info")
 
 
-def test_compare_measures_and_generates_for_all_three_models(pruned, loaded):
-    run = pruned.session_state["settings"].run
-    at = open_page("compare", **loaded, run=run)
+def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run):
+    at = open_page("compare", **with_run)
     assert len(at.metric) == 3
     finish(click(at, "Measure perplexity"), "measure")
     table = at.dataframe[0].value
-    assert list(table["model"]) == ["dense", "pruned, not repaired", "pruned and compensated"]
+    assert list(table["model"]) == ["dense", "rotation 50% rcpu, not repaired", "rotation 50% rcpu"]
     assert table["÷ dense"][0] == 1.0
     assert (table["perplexity"] > 1).all()
     finish(click(at, "Generate"), "generate")
-    assert len(at.code) == 3
-    captions = texts(at, "caption")
-    assert captions.count("tokens/s") == 3
+    assert texts(at, "caption").count("tokens/s") == 3
+    finish(click(at, "Look at the tokens"), "view_tokens")
+    assert len(at.get("plotly_chart")) == 3  # perplexity, by position, next token
+    shown = "".join(h.body for h in at.get("html"))
+    assert "KL from the reference" in shown
+    at.segmented_control(key="set_colour").set_value("divergence").run()
+    assert not at.exception
+    assert "KL divergence in nats" in "".join(h.body for h in at.get("html"))
+    assert at.query_params["colour"] == "divergence"
+
+
+def test_what_a_model_writes_is_never_markup(with_run, monkeypatch):
+    made = rcpu.Generated("<script>alert(1)</script> **bold**", 5, 1.0, 5.0, True)
+    monkeypatch.setattr(rcpu, "stream", lambda *_, **__: iter([made]))
+    at = finish(click(open_page("compare", **with_run), "Generate"), "generate")
+    shown = "".join(h.body for h in at.get("html"))
+    assert "&lt;script&gt;" in shown
+    assert "<script" not in shown
+    assert "**bold**" not in texts(at, "markdown")
+
+
+def test_compare_takes_other_models_and_keeps_them_in_the_url(with_run):
+    at = open_page("compare", **with_run)
+    at.multiselect(key="set_compare").set_value(["dense"]).run()
+    assert at.query_params["compare"] == "dense"
+    assert len(at.metric) == 1
+    at.multiselect(key="set_compare").set_value([]).run()
+    assert not at.exception
+    assert "Choose at least one model" in texts(at, "info")
+
+
+def test_a_prompt_can_be_picked(with_run):
+    at = open_page("compare", **with_run)
+    next(b for b in at.selectbox if b.label == "Prompts").select_index(1).run()
+    assert at.text_area(key="set_prompt").value == "The sea is salty because"
 
 
 @pytest.mark.parametrize(
@@ -191,22 +228,48 @@ def test_compare_measures_and_generates_for_all_three_models(pruned, loaded):
         ({"eval_window": 4096}, "Measure perplexity", "measure", "positions"),
         ({"prompt": ""}, "Generate", "generate", "the prompt is empty"),
         ({"tokens": 1024}, "Generate", "generate", "positions"),
+        ({"probe": ""}, "Look at the tokens", "view_tokens", "the text is empty"),
     ],
 )
-def test_compare_says_what_is_wrong(pruned, loaded, changes, button, kind, words):
-    at = open_page("compare", **{**loaded, **changes}, run=pruned.session_state["settings"].run)
+def test_compare_says_what_is_wrong(with_run, changes, button, kind, words):
+    at = open_page("compare", **{**with_run, **changes})
     finish(click(at, button), kind)
     assert words in texts(at, "error")
 
 
-def test_a_pruned_model_is_saved_and_never_over_something(pruned, loaded, tmp_path):
-    at = open_page("compare", **loaded, run=pruned.session_state["settings"].run)
+def test_a_pruned_model_is_saved_and_never_over_something(with_run, tmp_path):
+    at = open_page("compare", **with_run)
     at.text_input[-1].set_value(str(tmp_path / "kept")).run()
     finish(click(at, "Save"), "save")
     assert "Saved to" in texts(at, "success")
     assert rcpu.load_model(str(tmp_path / "kept"), "cpu").net.config.model_type == "rcpu_compact_llama"
     click(at, "Save")
     assert "exists" in texts(at, "error")
+
+
+def test_runs_have_names_and_are_forgotten(with_run):
+    at = open_page("prune", **with_run)
+    at.text_input(key="set_name").set_value("my run").run()
+    finish(click(at, "Run"), "run")
+    assert list(at.dataframe[0].value["run"]) == ["rotation 50% rcpu", "my run"]
+    compare = open_page("compare", **dict(at.query_params))
+    assert "my run, not repaired" in compare.multiselect(key="set_compare").options
+    click(at, "Forget")
+    assert list(at.dataframe[0].value["run"]) == ["rotation 50% rcpu"]
+
+
+def test_layers_can_have_ratios_of_their_own(loaded):
+    at = open_page("prune", **{**loaded, "ratios": "1=0"})
+    metrics = {m.label: m.value for m in at.metric}
+    assert metrics["down_proj, all layers"] == "−72"
+    assert "layers must be" in texts(open_page("prune", **{**loaded, "layers": "x"}), "error")
+    assert "ratios of single layers" in texts(open_page("prune", **{**loaded, "ratios": "x"}), "error")
+
+
+def test_jobs_are_shown_on_every_page(with_run):
+    at = open_page("model", **with_run)
+    labels = [link.label for link in at.sidebar.get("page_link")]
+    assert any("Prune" in label and "done" in label for label in labels)
 
 
 def test_two_sessions_share_the_model_and_not_their_settings(loaded):

@@ -41,7 +41,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
         f"{first.tokens:,} predictions</sup>",
         "",
         "perplexity (lower is better)",
-        f"Perplexity on {first.text}: " + ", ".join(f"{styles[k].label} {v.perplexity:,.2f}" for k, v in found.items()),
+        "Perplexity: " + ", ".join(f"{styles[k].label} {v.perplexity:,.2f}" for k, v in found.items()),
         showlegend=False,
     )
     for key, value in found.items():
@@ -67,9 +67,10 @@ def by_position(
     subtitle: str = "",
     positions: int = 8,
 ) -> go.Figure:
-    """Perplexity over how much of its window a model has read, in bins of ``positions``; log axis."""
+    """Perplexity over how much of its window a model has read, ``positions`` a bin (1 in short windows); log axis."""
     curves = {key: list(map(float, losses)) for key, losses in curves.items()}
     length = max(map(len, curves.values()))
+    positions = positions if length >= 8 * positions else 1
     figure = new_figure(
         "Perplexity by position" + (f"<br><sup>{_plain(subtitle)}</sup>" if subtitle else ""),
         "tokens read before the predicted one",
@@ -100,13 +101,12 @@ def by_position(
 
 def next_token_bars(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> go.Figure:
     """What each model gives the candidates for the next token, in percent, the reference's favourite on top."""
-    best = {k: max(rows, key=lambda row: row.probability[k]) for k in styles}
     figure = new_figure(
         "The next token",
         "probability (%)",
         "",
-        "Most probable next token: "
-        + ", ".join(f"{styles[k].label} {row.text} ({row.probability[k]:.1%})" for k, row in best.items()),
+        f"Probabilities of {len(rows)} candidates for the next token. Given to the first of them: "
+        + ", ".join(f"{s.label} {rows[0].probability[k]:.1%}" for k, s in styles.items()),
         barmode="group",
     )
     for key, s in styles.items():
