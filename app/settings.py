@@ -47,11 +47,11 @@ class Settings:
     site: str = "o_proj"
     view: str = "cut"  # of Importance
     shown_unit: int = -1
-    relative: bool = True  # heat map of Importance: to the layer's mean
+    relative: bool = True  # heat map of Importance: to the layer's median
     spectrum: str = "spectrum"  # the view of Spectrum and rotation
-    overlay: str = ""  # further ratios
-    t: float = 0.0
-    all_layers: bool = False
+    overlay: str = "0,0.5"  # further ratios
+    t: float = 1.0
+    multiples: str = "spectrum"  # what the small multiples of all layers show
     # comparing
     compare: str = ""  # run ids, with :plain for the same removal not repaired
     eval_text: str = "embedded"
@@ -67,6 +67,8 @@ class Settings:
     # lessons
     lesson: int = 0
     points: str = ""  # of the 2-D picture
+    lesson_after: bool = False  # draw what is left
+    curve_ridge: str = "0.0001"  # λ of the least squares that is drawn
     # jobs and results, by id
     load: str = ""
     collect: str = ""
@@ -76,6 +78,7 @@ class Settings:
     generate: str = ""
     view_tokens: str = ""
     all_layers_job: str = ""
+    drift: str = ""  # lesson: drift of all layers
     curve: str = ""  # lesson: errors over the number of windows
     orders: str = ""  # lesson: both orders
     save: str = ""

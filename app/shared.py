@@ -17,8 +17,9 @@ from app.jobs import Jobs
 from app.settings import settings
 from rcpu.architecture import architecture_of, consumer_of, layers_of
 from rcpu.collect import Collection, collection_of
-from rcpu.models import free_memory
+from rcpu.models import HUB_ID, free_memory
 from rcpu.paths import existing
+from rcpu.text import NAMED
 from rcpu.whatif import Projection
 
 UPLOADS = 32  # texts that are remembered
@@ -111,8 +112,11 @@ class Windows:
         return drawn
 
     def _quick(self, text: str) -> bool:
-        path = None if text == "embedded" or text.startswith(UPLOAD) else existing(text)
-        return text == "embedded" or text.startswith(UPLOAD) or (path is not None and path.stat().st_size < self.INLINE)
+        if text == "embedded" or text.startswith(UPLOAD):
+            return True
+        if path := existing(text):
+            return path.stat().st_size < self.INLINE
+        return text not in NAMED and not HUB_ID.fullmatch(text.partition(":")[0])  # there is none: that is said at once
 
 
 class Projections:

@@ -32,6 +32,7 @@ JOB_PAGES = {
     "view_tokens": "compare",
     "save": "compare",
     "all_layers_job": "rotation",
+    "drift": "learn",
     "curve": "learn",
     "orders": "learn",
 }
@@ -99,7 +100,16 @@ def table(columns: dict[str, Sequence], name: str) -> None:
     writer = csv.writer(out)
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    st.download_button("CSV", out.getvalue(), f"{name}.csv", "text/csv", on_click="ignore", key=f"table-{name}")
+    st.download_button(
+        "Download as CSV",
+        out.getvalue(),
+        f"{name}.csv",
+        "text/csv",
+        on_click="ignore",
+        key=f"table-{name}",
+        type="tertiary",
+        icon=":material/download:",
+    )
 
 
 def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None:
@@ -329,7 +339,7 @@ def need_statistics() -> Dense:
 
 def pick_projection(dense: Dense) -> Projection:
     """Widgets for site and layer, and the projection they name."""
-    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    left, right = st.columns([2, 4], vertical_alignment="bottom")
     with left:
         site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
     with right:

@@ -1,5 +1,347 @@
-"""Importance."""
+"""Importance: which units a ratio takes, what makes a unit important, and what a single unit reacts to."""
 
 import streamlit as st
 
+import rcpu
+from app.figures import importance as figures
+from app.settings import change, control, settings
+from app.shared import windows
+from app.spans import diff_spans, legend, token_spans
+from app.widgets import DENSE_PATH, Dense, figure, need_model, need_statistics, pick_projection, table
+from rcpu.architecture import heads_of
+from rcpu.channels import activations, exciting
+from rcpu.collect import SITES
+from rcpu.masking import UNIT_NAMES, keep_units, removed_count
+from rcpu.pieces import token_pieces
+from rcpu.whatif import FACTORS, Projection, Removal, factors, overlap, rank_correlation, shares, without
+
+VIEWS = {
+    "cut": "Scores and cut",
+    "layers": "All layers",
+    "factors": "Three factors",
+    "scorers": "Scorers compared",
+    "unit": "One unit",
+}
+SCORERS = {
+    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
+    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
+    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
+    "magnitude": "Magnitude: ‖W_j‖",
+    "random": "Random",
+}
+UNITS = {
+    "auto": "Automatic",
+    "head": "Whole heads",
+    "kv_group": "Whole KV groups",
+    "channel": "Value channels of every KV head",
+}
+PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
+CONTEXT = 6  # tokens before and after one that is shown
+
+
+def percent(part: float, whole: float = 1.0) -> str:
+    """A share in percent, a dash where there is nothing to share."""
+    return f"{100 * part / whole:.1f} %" if whole > 0 else "–"
+
+
+def clicked() -> None:
+    """A point of the sorted scores was clicked: its unit is the one to look at."""
+    points = st.session_state["figure-scores"].selection.points
+    if points and "customdata" in points[0]:
+        unit = points[0]["customdata"]
+        change(shown_unit=int(unit[0] if isinstance(unit, list) else unit))
+
+
+def show_cut(dense: Dense, projection: Projection) -> None:
+    """Sorted scores; a click shows the unit below."""
+    removal = dense.removal(projection)
+    scores, keep = removal.unit_scores, removal.keep
+    gone, kind = int((~keep).sum()), dense.unit(projection.site)
+    error = projection.plain_error(removal.columns)
+    tiles = st.container(horizontal=True)
+    tiles.metric(
+        f"{UNIT_NAMES[kind]} that go".capitalize(),
+        f"{gone:,} of {keep.numel():,}",
+        border=True,
+        help=None if keep.shape[0] == 1 else f"The same number in each of {keep.shape[0]} KV heads",
+    )
+    tiles.metric("Their share of all score", percent(scores[~keep].sum().item(), scores.sum().item()), border=True)
+    tiles.metric(
+        "Most important ÷ median",
+        f"{scores.max() / scores.quantile(0.5):,.1f}" if scores.quantile(0.5) > 0 else "–",
+        border=True,
+        help="How uneven the scores are: a few units far above the others make the choice easy",
+    )
+    tiles.metric(
+        "Output error, not repaired",
+        percent(error.calibration),
+        border=True,
+        help="‖Y − W_K X_K‖ ÷ ‖Y‖ on the calibration windows"
+        + ("" if error.held_out is None else f"; {percent(error.held_out)} on held-out ones"),
+    )
+    s = settings()
+    shown = s.shown_unit if s.shown_unit < keep.numel() else -1
+    figure(
+        figures.cut(removal, kind, f"layer {projection.layer}, {projection.site}", shown),
+        "scores",
+        "One point a unit. A unit's score is the sum of γ_j over its input columns j; the RCPU score is "
+        f"γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
+        "compete within their KV head, so that every head stays equally wide. **Click a point** to see its unit below.",
+        on_select=clicked,
+        selection_mode="points",
+    )
+    if shown < 0:
+        st.caption("Click a point, or choose **One unit** above, to see a unit's weights, activations and tokens.")
+    else:
+        unit_panel(dense, projection, removal, shown)
+
+
+def show_layers(dense: Dense) -> None:
+    """Scores of all layers as heat maps."""
+    pick, switch = st.columns([2, 4], vertical_alignment="bottom")
+    with pick:
+        site = control(st.segmented_control, "Projection", "site", options=list(SITES), required=True, width="stretch")
+    with switch:
+        control(st.toggle, "Relative to the layer's median", "relative", help="Units compete within their layer")
+    layout, kind, config = dense.layout(site), dense.unit(site), dense.config
+    columns = dense.scores(site)
+    figure(
+        figures.layers(
+            {i: keep_units(v, layout, 0.0)[0] for i, v in columns.items()},
+            kind,
+            site,
+            config.scorer,
+            gone={i: removed_count(layout.shape[1], config.ratio_of(i)) for i in columns},
+            to_median=settings().relative,
+        ),
+        "layers",
+        "A column is a layer. Many units are sorted within it, the most important on top, and thinned to at most 96 "
+        "evenly spaced ranks; what is below the dashed line, or crossed where every unit has its row, goes. Every "
+        f"layer loses the same share ({PAPER}) unless it has a ratio of its own, however its scores compare with those "
+        "of other layers. Colours are logarithmic; the highest and lowest 2 % of many cells share the last ones.",
+    )
+    if site == "o_proj" and kind != "head":
+        figure(
+            figures.heads(columns, heads_of(dense.model.net).dim, config.scorer),
+            "heads",
+            "Σ γ_j over the columns of a query head ÷ Σ γ_j over the layer: where a layer's importance sits. "
+            f"With one KV head a query head these are the units that RCPU removes ({PAPER}); heads that share "
+            "KV heads cannot leave alone.",
+        )
+
+
+def show_factors(dense: Dense, projection: Projection) -> None:
+    """The parts of the RCPU score, and the choice without each of them."""
+    parts, layout = factors(projection.weight, projection.x), dense.layout(projection.site)
+    ratio, kind = dense.config.ratio_of(projection.layer), dense.unit(projection.site)
+    found = {name: projection.removal(without(parts, name), layout, ratio) for name in (None, *FACTORS)}
+    labels = {None: "all three"} | {name: f"without {FACTORS[name][0]}" for name in FACTORS}
+    full = found[None]
+    tiles = st.container(horizontal=True)
+    for name, share in shares(parts).items():
+        tiles.metric(
+            f"Order set by {FACTORS[name][0]}",
+            "–" if share != share else percent(share),
+            border=True,
+            help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100 %",
+        )
+    figure(
+        figures.factors(parts, f"layer {projection.layer}, {projection.site}"),
+        "factors",
+        "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j): the three factors of every input column, each ÷ its median, in the "
+        "order of their product. A flat cloud hardly matters for the order; the steepest one decides it "
+        f"({PAPER}).",
+    )
+    figure(
+        figures.swaps({labels[k]: r.keep for k, r in found.items()}, full.unit_scores, kind),
+        "swaps",
+        "Keep the ⌈(1 − ratio) n⌉ units of the largest product of two factors instead of three. All rows have the "
+        "units in the same order, by the whole score: orange on the left of the first row's edge goes only for "
+        f"want of that factor. {PAPER} gives no such ablation.",
+    )
+    errors = {k: projection.plain_error(r.columns) for k, r in found.items()}
+    rows = {
+        "score": list(labels.values()),
+        "same units go (%)": [round(100 * overlap(full.keep, r.keep), 1) for r in found.values()],
+        "other units": [int((full.keep & ~r.keep).sum()) for r in found.values()],
+        "rank correlation": [round(rank_correlation(full.unit_scores, r.unit_scores), 3) for r in found.values()],
+        "error, calibration (%)": [round(100 * e.calibration, 2) for e in errors.values()],
+    }
+    if projection.held_out:
+        rows["error, held-out (%)"] = [round(100 * e.held_out, 2) for e in errors.values()]
+    table(rows, "factors-table")
+    st.caption("Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired.")
+
+
+def show_scorers(dense: Dense, projection: Projection) -> None:
+    """How far scorers agree in this projection."""
+    layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
+    found = {
+        name: projection.removal(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS
+    }
+    labels, removals = [figures.SCORERS[n] for n in found], list(found.values())
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure(
+            figures.matrix(
+                labels,
+                [[overlap(a.keep, b.keep) for b in removals] for a in removals],
+                "Removed units in common",
+                "overlap",
+                0.0,
+            ),
+            "overlap",
+            f"|R_a ∩ R_b| ÷ |R_a|, with R the {int((~removals[0].keep).sum()):,} units that go by each score. 1: both "
+            f"remove the same. Two random choices share about the ratio itself, here {ratio:.2f}. Scores: RCPU and "
+            f"WANDA-sp as in {PAPER}; FLAP: An et al., AAAI 2024.",
+        )
+    with right:
+        figure(
+            figures.matrix(
+                labels,
+                [[rank_correlation(a.unit_scores, b.unit_scores) for b in removals] for a in removals],
+                "Rank correlation",
+                "Spearman's ρ",
+                -1.0,
+            ),
+            "correlation",
+            "Spearman's ρ of all units' scores: 1 for the same order, 0 for none in common, −1 for the reverse. It "
+            "weighs the whole order, the overlap only what happens at the cut (Spearman 1904; scores as at the left).",
+        )
+    errors = [projection.plain_error(r.columns) for r in removals]
+    rows = {"score": labels, "error, calibration (%)": [round(100 * e.calibration, 2) for e in errors]}
+    if projection.held_out:
+        rows["error, held-out (%)"] = [round(100 * e.held_out, 2) for e in errors]
+    table(rows, "scorers-table")
+    st.caption(
+        "Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired. A score of smaller error here need "
+        "not be better once the rest is repaired: see Spectrum and rotation."
+    )
+
+
+def show_unit(dense: Dense, projection: Projection) -> None:
+    """A unit chosen by number."""
+    removal = dense.removal(projection)
+    last = removal.keep.numel() - 1
+    if not 0 <= settings().shown_unit <= last:
+        change(shown_unit=int(removal.unit_scores.flatten().argmax()))
+    pick, note = st.columns([1, 3], vertical_alignment="bottom")
+    with pick:
+        unit = control(st.number_input, "Unit", "shown_unit", min_value=0, max_value=last, step=1)
+    strata, units = removal.keep.shape
+    kind = UNIT_NAMES[dense.unit(projection.site)]
+    note.caption(
+        f"{kind.capitalize()} 0 to {last:,}"
+        + (f": {units:,} value channels of KV head 0, then those of the next" if strata > 1 else "")
+        + ". At first the most important one is shown."
+    )
+    unit_panel(dense, projection, removal, unit)
+
+
+def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int) -> None:
+    """One unit: its score and weights among the others, its activations, and the tokens that excite it most."""
+    strata, units = removal.keep.shape
+    layout = dense.layout(projection.site)
+    columns = layout.flatten(0, 1)[unit]
+    name = figures.unit_name(unit, strata, units, dense.unit(projection.site))
+    keeps = bool(removal.keep.flatten()[unit])
+    st.subheader(f"{name[0].upper()}{name[1:]} {'stays' if keeps else 'goes'}")
+    parts = factors(projection.weight, projection.x)
+    measures = {
+        "Score": removal.unit_scores,
+        "Weights ‖W_U‖": (parts["weight"] ** 2)[layout].sum(-1).sqrt(),
+        "mean|x|": parts["activation"][layout].mean(-1),
+        "Var(x)": parts["variance"][layout].mean(-1),
+    }
+    tiles = st.container(horizontal=True)
+    for label, values in measures.items():
+        value, rivals = values.flatten()[unit], values[unit // units]
+        rank = int((rivals > value).sum()) + 1
+        tiles.metric(
+            label,
+            f"{value:.3g}",
+            f"rank {rank:,} of {units:,}" + (" in its KV head" if strata > 1 else ""),
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+        )
+    values = activations(projection.sample, columns)
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure(
+            figures.activations(values, name, signed=len(columns) == 1),
+            "activations",
+            f"How often the {'input x_j' if len(columns) == 1 else 'norm ‖x_U‖ of the unit’s inputs'} took which value "
+            f"on the first {len(values)} calibration windows; the count has a log axis. The score sees only mean|x| "
+            f"and Var(x) of it: a long tail raises the variance by a few tokens alone ({PAPER}).",
+        )
+    drawn = windows().get(dense.model, dense.config)
+    if drawn is None:
+        right.caption("Tokens are not shown: the windows of this long text are no longer in memory.")
+        return
+    found = exciting(values, apart=CONTEXT)
+    with right:
+        st.markdown("**Tokens that excite it most**")
+        if not found:
+            st.caption("It is 0 at every sampled token.")
+        pieces = {e.window: token_pieces(dense.model.tokenizer, drawn.calibration[e.window].tolist()) for e in found}
+        for e in found:
+            number, text = st.columns([1, 4], gap="small")
+            number.markdown(f"**{e.value:.3g}** :gray[{e.window}:{e.position}]")
+            near = range(max(0, e.position - CONTEXT), min(values.shape[1], e.position + CONTEXT + 1))
+            line = [(pieces[e.window][i].replace("\n", "↵"), i == e.position) for i in near]  # on one line
+            text.html(diff_spans(line))
+        st.caption("Activation, window:token, and the six tokens on either side; ↵ is a line end.")
+    if found:
+        best = found[0].window
+        top = values[best].abs()
+        with st.expander(f"The window it reacts to most, number {best}"):
+            st.html(legend(0, top.max().item(), "|activation|"))
+            st.html(
+                token_spans(
+                    pieces[best],
+                    top.tolist(),
+                    0,
+                    top.max().item(),
+                    [f"token {i}\nactivation {v:.4g}" for i, v in enumerate(values[best].tolist())],
+                )
+            )
+
+
 st.title("Importance")
+st.write("See what a score would keep at any ratio, layer by layer, and why, before anything is pruned.")
+model = need_model()
+ratio_column, scorer_column, unit_column = st.columns([2, 2, 2], vertical_alignment="bottom")
+with ratio_column:
+    control(
+        st.slider,
+        "Ratio",
+        "ratio",
+        min_value=0.0,
+        max_value=0.9,
+        step=0.05,
+        help="Share of units that go in every layer, rounded down",
+    )
+with scorer_column:
+    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
+with unit_column:
+    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
+dense = need_statistics()
+view = control(
+    st.segmented_control,
+    "View",
+    "view",
+    options=list(VIEWS),
+    format_func=VIEWS.get,
+    required=True,
+    label_visibility="collapsed",
+)
+if view == "layers":
+    show_layers(dense)
+else:
+    projection = pick_projection(dense)
+    own = dict(dense.config.ratios).get(projection.layer)
+    if own is not None:
+        st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
+    {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
+st.caption(DENSE_PATH)

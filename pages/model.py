@@ -3,13 +3,25 @@
 import streamlit as st
 
 import rcpu
+from app import demo
 from app.figures import model as figures
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, memory, model_key, models
-from app.widgets import count, figure, job_panel, known_job, say
+from app.widgets import count, figure, job_panel, known_job, say, size, table
 from app.work import load_model_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts
+from rcpu.models import DTYPES, bytes_needed, footprint, free_memory, resolve_device
+
+#: Parameters of models that people prune, embeddings included.
+KNOWN = {
+    "SmolLM2-135M (embedded)": 134_515_008,
+    "Llama-3.2-1B": 1_235_814_400,
+    "Llama-3.2-3B": 3_212_749_824,
+    "LLaMA-7B": 6_738_415_616,
+    "Llama-3.1-8B": 8_030_261_248,
+    "Llama-2-13B": 13_015_864_320,
+}
 
 st.title("Model")
 st.write("Choose the LLaMA to prune. It is loaded once and shared by everyone who has this app open.")
@@ -42,12 +54,39 @@ if job and (job.active or model is None):
     job_panel(job)
 
 if model is None:
+    try:
+        demo.check_model(s.model, s.device, s.dtype)
+        target = resolve_device(s.device)
+        found = footprint(s.model, s.device, s.dtype)
+    except rcpu.RcpuError as error:
+        say(error)
+        raise PageEnd from error
     with st.container(border=True):
         st.markdown("#### No model is loaded yet")
         st.markdown(
             "Press **Load model**. The embedded one needs about half a minute the first time on a machine, while it is "
             "converted, and two seconds after that."
         )
+    st.subheader("What fits here")
+    free = free_memory(target)
+    if found:
+        st.markdown(
+            f"This model: {count(found.parameters)} parameters in {found.dtype}, {size(found.need)} with room to work; "
+            f"{found.device} has {size(found.free)} free: **{'it fits' if found.fits else 'it does not fit'}**."
+        )
+    need = {kind: [bytes_needed(n, DTYPES[kind]) for n in KNOWN.values()] for kind in DTYPES}
+    table(
+        {
+            "model": list(KNOWN),
+            "parameters": [count(n) for n in KNOWN.values()],
+            **{f"{kind} on {target}": [f"{'✓' if n <= free else '✗'} {size(n)}" for n in need[kind]] for kind in need},
+        },
+        "what-fits",
+    )
+    st.caption(
+        f"{target} has {size(free)} free. Weights and 15 % room for hidden states and statistics; pruning shares "
+        "unpruned weights and keeps one layer's activations at a time."
+    )
     raise PageEnd
 
 config, heads, cost = model.net.config, heads_of(model.net), rcpu.cost(model.net)
@@ -103,6 +142,8 @@ with right:
 
 next_page, _, unload = st.columns([2, 4, 1])
 next_page.page_link("../pages/prune.py", label="Next: prune it", icon=":material/arrow_forward:")
-if unload.button("Unload", width="stretch", help="Forgets the model for everyone; running jobs finish with it"):
+if not demo.limits().demo and unload.button(
+    "Unload", width="stretch", help="Forgets the model for everyone; running jobs finish with it"
+):
     models().drop(model_key())
     st.rerun()

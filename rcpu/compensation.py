@@ -71,7 +71,7 @@ class Outputs:
         """‖Y‖²_F = tr(W G Wᵀ)."""
         if "product" in self.__dict__:
             return (self.product * self.weight).sum(dtype=torch.float64).item()
-        return _quadratic(self.weight, self.x.gram)
+        return quadratic(self.weight, self.x.gram)
 
     def cross_products(self, columns: Tensor) -> Tensor:
         """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
@@ -83,14 +83,14 @@ class Outputs:
         error[:, columns] -= new
         live = error.any(0)  # without compensation only the removed columns differ: a much smaller product
         gram = self.x.gram
-        squared = _quadratic(error, gram) if live.all() else _quadratic(error[:, live], gram[live][:, live])
+        squared = quadratic(error, gram) if live.all() else quadratic(error[:, live], gram[live][:, live])
         if bias is not None:
             b, total = bias.cpu().double(), error.cpu().double() @ self.x.total
             squared += (self.x.tokens * b @ b - 2 * b @ total).item()
         return max(squared, 0.0)
 
 
-def _quadratic(e: Tensor, gram: Tensor) -> float:
+def quadratic(e: Tensor, gram: Tensor) -> float:
     """tr(E G Eᵀ) for a symmetric G: its blocks above the diagonal count twice, those below are left out."""
     total = 0.0
     for i in range(0, len(gram), BLOCK):

@@ -26,6 +26,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")).expanduser() / "rcpu"
 
 
+def converted_folder() -> Path | None:
+    """The converted model's folder if there is one already; nothing is converted."""
+    try:
+        version = importlib.metadata.version(PACKAGE.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    folder = cache_folder() / f"embedded-{version}-{LAYOUT}"
+    return folder if folder.is_dir() else None
+
+
 def embedded_folder(report: Callable[[str], None] = lambda _: None) -> Path:
     """The converted model's folder; converts on the first call (half a minute), atomically.
 
@@ -37,10 +47,9 @@ def embedded_folder(report: Callable[[str], None] = lambda _: None) -> Path:
     gguf = next((f for place in places for f in sorted(Path(place).glob("*.gguf"))), None)
     if gguf is None:
         raise RcpuError("the embedded model's package is not installed: run `make setup`, or name another model")
-    version = importlib.metadata.version(PACKAGE.replace("_", "-"))
-    folder = cache_folder() / f"embedded-{version}-{LAYOUT}"
-    if folder.is_dir():
+    if folder := converted_folder():
         return folder
+    folder = cache_folder() / f"embedded-{importlib.metadata.version(PACKAGE.replace('_', '-'))}-{LAYOUT}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))

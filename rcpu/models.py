@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
 from rcpu.compact_llama import CompactLlamaConfig, CompactLlamaForCausalLM
-from rcpu.embedded import embedded_folder
+from rcpu.embedded import converted_folder, embedded_folder
 from rcpu.errors import RcpuError
 from rcpu.hub import unreachable
 from rcpu.paths import existing
@@ -190,9 +190,47 @@ def parameter_count(config: PreTrainedConfig) -> int:
     return total
 
 
+def bytes_needed(parameters: int, dtype: torch.dtype) -> int:
+    """Bytes for the weights and some room to work beside them."""
+    return int(parameters * dtype.itemsize * (1 + HEADROOM))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What loading a model would take, in bytes, and what its device has free."""
+
+    parameters: int
+    device: str
+    dtype: str
+    need: int
+    free: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether loading would be tried."""
+        return self.need <= self.free
+
+
+def footprint(name: str, device: str = "auto", dtype: str = "auto") -> Footprint | None:
+    """What a model on this machine would take, from its configuration alone; None if it is not here yet.
+
+    Raises:
+        RcpuError: the folder holds no LLaMA, or there is no such device or precision.
+    """
+    target = resolve_device(device)
+    folder = converted_folder() if name == "embedded" else existing(name)
+    if folder is None or not folder.is_dir():
+        return None
+    config = _config(folder)
+    kind = resolve_dtype(dtype, target, config)
+    parameters = parameter_count(config)
+    named = next(n for n, d in DTYPES.items() if d == kind)
+    return Footprint(parameters, str(target), named, bytes_needed(parameters, kind), free_memory(target))
+
+
 def check_fits(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
     """Raise ``RcpuError`` if the weights and some room to work exceed the free memory of the device."""
-    need = int(parameter_count(config) * dtype.itemsize * (1 + HEADROOM))
+    need = bytes_needed(parameter_count(config), dtype)
     free = free_memory(device)
     if need > free:
         smaller = " or a narrower dtype" if dtype.itemsize > 2 else ""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rcpu import procrustes
 from rcpu.collect import SiteData
-from rcpu.compensation import COMPENSATORS, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, Outputs, Problem, quadratic
 from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
 from rcpu.scoring import SCORERS, magnitude
@@ -54,6 +54,23 @@ def factors(weight: Tensor, x: Statistics) -> dict[str, Tensor]:
     return {name: factor(weight, x) for name, (_, factor) in FACTORS.items()}
 
 
+def shares(parts: dict[str, Tensor]) -> dict[str, float]:
+    """How much of the order each factor sets: cov(ln f, ln Πf) / var(ln Πf), which add up to 1.
+
+    A share below 0 works against the order. Columns with a factor of 0 are left out; NaN where fewer than two scores
+    differ.
+    """
+    logs = {name: values.log() for name, values in parts.items()}
+    product = sum(logs.values())
+    whole = product.isfinite()
+    spread = product[whole] - product[whole].mean() if whole.any() else product[whole]
+    power = (spread**2).sum().item()
+    return {
+        name: (values[whole] * spread).sum().item() / power if power > 0 else float("nan")
+        for name, values in logs.items()
+    }
+
+
 def without(parts: dict[str, Tensor], dropped: str | None) -> Tensor:
     """The product of the factors but one; all three make the RCPU score."""
     product = torch.ones_like(next(iter(parts.values())))
@@ -67,6 +84,12 @@ def overlap(a: Tensor, b: Tensor) -> float:
     """Share of the units that one mask removes which the other removes too; 1 if both remove none."""
     gone = int((~a).sum())
     return int((~a & ~b).sum()) / gone if gone else 1.0
+
+
+def column_scores(weight: Tensor, x: Statistics, scorer: str, *, layer: int, site: str, seed: int = 0) -> Tensor:
+    """Importance of every input column as a run scores it, (d_in,) fp64; the sums need no Gram matrix."""
+    seed = ((seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
+    return SCORERS[scorer](weight.detach().float(), x, attention=site == "o_proj", seed=seed)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
@@ -84,17 +107,22 @@ def turned(rotation: procrustes.Rotation, points: Tensor, t: float) -> Tensor:
     direction (eigenvalue −1) has no path of rotations: it shrinks through zero as cos πt.
     """
     v, cosines = rotation.eigen
+    even, odd = powers(cosines, t)
+    inner = v.mT @ points.to(v.dtype)
+    skew = (rotation.q - rotation.q.mT) / 2
+    return v @ (even[:, None] * inner) + skew @ (v @ (odd[:, None] * inner))
+
+
+def powers(cosines: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+    """cos tθ and sin tθ / sin θ of eigen-angles θ given by their cosines; 0 in place of the latter at θ = π.
+
+    With ``t`` as a column (n, 1) both are (n, d).
+    """
     theta = cosines.clamp(-1, 1).arccos()
     sine = theta.sin()
     single = sine < 1e-7
-    ratio = torch.where(
-        single,
-        torch.where(theta > 1, torch.zeros_like(theta), torch.full_like(theta, t)),
-        (t * theta).sin() / torch.where(single, torch.ones_like(sine), sine),
-    )
-    inner = v.mT @ points.to(v.dtype)
-    skew = (rotation.q - rotation.q.mT) / 2
-    return v @ ((t * theta).cos()[:, None] * inner) + skew @ (v @ (ratio[:, None] * inner))
+    limit = torch.where(theta > 1, 0.0, 1.0).to(theta) * t
+    return (t * theta).cos(), torch.where(single, limit, (t * theta).sin() / torch.where(single, 1.0, sine))
 
 
 class Projection:
@@ -108,9 +136,14 @@ class Projection:
         self.outputs = Outputs(self.weight, self.x)
         self.held_out = Outputs(self.weight, data.held_out.to(home)) if data.held_out else None
         self.sample, self.layer, self.site = data.sample, layer, site
-        for outputs in filter(None, (self.outputs, self.held_out)):
-            _ = outputs.product, outputs.energy
+        _ = self.outputs.product, self.outputs.energy  # those of the held-out windows when errors are asked for
         self._answers: OrderedDict[tuple, Any] = OrderedDict()
+
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory, about: weight, products, and a few decompositions."""
+        d_out, d_in = self.weight.shape
+        return 4 * d_out * d_in * (2 + bool(self.held_out)) + 8 * d_out**2 * 6
 
     def _remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
         if key in self._answers:
@@ -123,10 +156,9 @@ class Projection:
 
     def scores(self, scorer: str, seed: int = 0) -> Tensor:
         """Importance of every input column, (d_in,) fp64."""
-        seed = ((seed * 10_007 + self.layer) * 2 + (self.site == "down_proj")) % 2**63
         return self._remember(
             ("scores", scorer, seed),
-            lambda: SCORERS[scorer](self.weight, self.x, attention=self.site == "o_proj", seed=seed),
+            lambda: column_scores(self.weight, self.x, scorer, layer=self.layer, site=self.site, seed=seed),
         )
 
     def removal(self, scores: Tensor, layout: Tensor, ratio: float) -> Removal:
@@ -155,6 +187,19 @@ class Projection:
             lambda: procrustes.solve(self.cross_products(columns), rank=rank, proper=proper),
         )
 
+    @full_fp32()
+    def plain_error(self, columns: Tensor) -> Errors:
+        """Relative error of keeping these columns and repairing nothing; needs no decomposition."""
+        k = columns.to(self.weight.device)
+
+        def relative(y: Outputs) -> float:
+            return (y.squared_error(k, self.weight[:, k]) / (y.energy or 1.0)) ** 0.5
+
+        return self._remember(
+            ("plain", _key(columns)),
+            lambda: Errors(relative(self.outputs), relative(self.held_out) if self.held_out else None),
+        )
+
     def errors(self, columns: Tensor, ridge: float | None = 1e-2, proper: bool = False) -> dict[str, Errors]:
         """Relative errors of every compensator for these kept columns, by its key in COMPENSATORS.
 
@@ -168,45 +213,89 @@ class Projection:
 
     @full_fp32()
     def _errors(self, k: Tensor, ridge: float | None, proper: bool) -> dict[str, Errors]:
+        """From ‖Y − Z‖² = tr(W_R G_RR W_Rᵀ), which only the removed columns R enter, and from small sums beside it."""
         held = self.held_out
-        with ThreadPoolExecutor(1) as pool:  # the two decompositions at once: each keeps one core busy
-            rotating = pool.submit(self.rotation, k.cpu(), proper)
-            problem = Problem(self.weight, self.x, k, None, ridge=ridge, held_out=held and held.x)
-            squares = COMPENSATORS["least_squares"](problem)
-            rotation = rotating.result()
-        plain = self.weight[:, k]
-        turned_weight = rotation.q.to(self.weight.dtype) @ plain
-        shift = COMPENSATORS["bias"](problem)
+        problem = Problem(self.weight, self.x, k, None, ridge=ridge, held_out=held and held.x)
+        plain, gone = problem.kept, self.weight[:, problem.removed]
+        with ThreadPoolExecutor(1) as pool:  # two chains at once: in each a decomposition keeps one core busy
+            squaring = pool.submit(self._least_squares_gain, problem)
+            rotation = self.rotation(k.cpu(), proper)
+            shift = COMPENSATORS["bias"](problem).bias.cpu().double()
+            turn = (rotation.q - torch.eye(len(rotation.q)).to(rotation.q)).to(plain.dtype) @ plain  # (Q − I) W_K
+            scale, known = 1.0, []
+            for y in filter(None, (self.outputs, held)):
+                lost = y.squared_error(k, plain)
+                crossed = y.product[:, k]
+                trace, gain = ((side * crossed).sum(dtype=torch.float64).item() for side in (plain, turn))
+                kept = lost + 2 * trace - y.energy  # ‖Z‖² = ‖Y − Z‖² + 2 tr(YZᵀ) − ‖Y‖²
+                if y is self.outputs and kept > 0:  # the best scale is that of the calibration windows
+                    scale = (trace + gain) / kept
+                turned = lost - 2 * gain
+                total = y.x.total[problem.removed.cpu()]
+                known.append(
+                    {
+                        "none": lost,
+                        "rotation": turned,
+                        "rotation_scale": turned + (scale**2 - 1) * kept - 2 * (scale - 1) * (trace + gain),
+                        "bias": lost + (y.x.tokens * shift @ shift - 2 * shift @ (gone.cpu().double() @ total)).item(),
+                    }
+                )
+            gains = squaring.result()
         found: dict[str, list[float | None]] = {name: [] for name in COMPENSATORS}
-        scale = None
-        for y in (self.outputs, held):
-            if y is None:
-                for values in found.values():
-                    values.append(None)
-                continue
-            kept_energy = self._kept_energy(y, k)
-            aligned = (rotation.q.to(plain.dtype) * y.cross_products(k)).sum(dtype=torch.float64).item()
-            error = {
-                "none": y.squared_error(k, plain),
-                "rotation": y.squared_error(k, turned_weight),
-                "least_squares": y.squared_error(k, squares.weight),
-                "bias": y.squared_error(k, plain, shift.bias),
-            }
-            # ‖Y − sQZ‖² from ‖Y − QZ‖²: the best scale is that of the calibration windows.
-            scale = (aligned / kept_energy if kept_energy > 0 else 1.0) if scale is None else scale
-            error["rotation_scale"] = error["rotation"] + (scale**2 - 1) * kept_energy - 2 * (scale - 1) * aligned
-            for name, squared in error.items():
-                found[name].append((max(squared, 0.0) / (y.energy or 1.0)) ** 0.5)
-        return {name: Errors(*values) for name, values in found.items()}
+        for y, squared, gain in zip((self.outputs, held), known, gains, strict=False):
+            squared["least_squares"] = squared["none"] - gain
+            for name in found:
+                found[name].append((max(squared[name], 0.0) / (y.energy or 1.0)) ** 0.5)
+        return {name: Errors(values[0], values[1] if held else None) for name, values in found.items()}
 
-    def _kept_energy(self, y: Outputs, k: Tensor) -> float:
-        """‖Z‖²_F = ‖Y − W_R X_R‖²."""
-        removed = torch.ones(self.weight.shape[1], dtype=torch.bool, device=k.device)
-        removed[k] = False
-        gone = self.weight[:, removed]
-        crossed = (y.product[:, removed] * gone).sum(dtype=torch.float64).item()
-        return y.energy - 2 * crossed + y.squared_error(k, self.weight[:, k])
+    @full_fp32()
+    def _least_squares_gain(self, p: Problem) -> list[float]:
+        """How much less than ‖Y − Z‖² least squares leaves, on the calibration and then on the held-out windows.
+
+        With C = W_R G_RK and Δ = W' − W_K it is 2⟨C, Δ⟩ − tr(Δ G_KK Δᵀ), on the calibration windows
+        ⟨C, Δ⟩ + λ‖Δ‖² because there Δ (G_KK + λI) = C.
+        """
+        solved = COMPENSATORS["least_squares"](p)
+        change, k, gone = solved.weight - p.kept, p.columns, p.removed
+
+        def bracket(x: Statistics) -> float:
+            return ((p.weight[:, gone] @ x.gram[gone][:, k]) * change).sum(dtype=torch.float64).item()
+
+        damping = solved.ridge * p.x.gram.diagonal()[k].mean().item()
+        gains = [bracket(p.x) + damping * change.square().sum(dtype=torch.float64).item()]
+        if p.held_out is not None:
+            gains.append(2 * bracket(p.held_out) - quadratic(change, p.held_out.gram[k][:, k]))
+        return gains
 
 
 def _key(columns: Tensor) -> bytes:
     return columns.cpu().numpy().tobytes()
+
+
+def effective_rank(singular_values: Tensor) -> float:
+    """exp of the entropy of the singular values as shares of their sum (Roy and Vetterli, EUSIPCO 2007); 0 for none."""
+    total = singular_values.sum()
+    if total <= 0:
+        return 0.0
+    part = singular_values / total
+    return (-torch.special.xlogy(part, part).sum()).exp().item()
+
+
+def carried(singular_values: Tensor) -> Tensor:
+    """Share of Σσ that the largest i values carry, (d_out,): of M = YZᵀ, σ are energies, and tr QᵀM = Σσ at best."""
+    total = singular_values.sum()
+    return singular_values.cumsum(0) / (total if total > 0 else 1.0)
+
+
+def values_for(singular_values: Tensor, share: float = 0.99) -> int:
+    """How many of the largest singular values carry this share of their sum."""
+    if singular_values.sum() <= 0:
+        return 0
+    return min(int((carried(singular_values) < share - 1e-12).sum()) + 1, len(singular_values))
+
+
+def numerical_rank(singular_values: Tensor, bound: int, dtype: torch.dtype = torch.float32) -> int:
+    """How many singular values stand above the rounding of sums in ``dtype``, at most ``bound``."""
+    if singular_values[0] <= 0:
+        return 0
+    return min(int((singular_values > procrustes.TOLERANCE[dtype] * singular_values[0]).sum()), bound)

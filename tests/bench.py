@@ -1,141 +1,18 @@
-"""``make bench``: time and memory on the embedded model, as ratios within one run. Not a test: machines differ.
-
-Runs take turns, so that what else the machine does hits all alike. Each ratio is of two runs over all layers.
-"""
+"""``make bench``: the library's time and memory, then the explorer's latency, each as one table."""
 
 from __future__ import annotations
 
-import gc
 import sys
-import threading
-import time
-from collections.abc import Callable
 
-import psutil
-import torch
-from rich.console import Console
-from rich.table import Table
+from tests import bench_explorer, bench_library
 
-import rcpu
-from rcpu.architecture import embed, layers_of
-
-PROMPT, DECODED = 512, 48
-
-
-class PeakMemory:
-    """Highest resident memory of this process inside the block, above what it had on entry, in bytes."""
-
-    def __enter__(self) -> PeakMemory:
-        gc.collect()
-        self._process, self._done = psutil.Process(), threading.Event()
-        self._base = self._peak = self._process.memory_info().rss
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._done.set()
-        self._thread.join()
-        self.bytes = self._peak - self._base
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.01):
-            self._peak = max(self._peak, self._process.memory_info().rss)
-
-
-@torch.no_grad()
-def bare_forward(net, ids: torch.Tensor, batch: int = 8) -> None:
-    """The windows once through the decoder layers and nothing else: no head, nothing measured."""
-    entered = embed(net, ids)
-    for layer in layers_of(net):
-        for i in range(0, len(ids), batch):
-            entered.hidden[i : i + batch] = layer(entered.hidden[i : i + batch], **entered.attention)
-
-
-@torch.no_grad()
-def prefill_and_decode(net, ids: torch.Tensor) -> tuple[float, float]:
-    """Seconds for the prompt, and for each token after it."""
-    start = time.perf_counter()
-    out = net(input_ids=ids, use_cache=True, logits_to_keep=1)
-    prefill = time.perf_counter() - start
-    token, cache, steps = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values, []
-    for _ in range(DECODED):
-        start = time.perf_counter()
-        out = net(input_ids=token, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        token = out.logits[:, -1].argmax(-1, keepdim=True)
-        steps.append(time.perf_counter() - start)
-    return prefill, sorted(steps)[len(steps) // 2]
-
-
-def seconds(name: str, call: Callable[[], object]) -> float:
-    """How long a call takes; said on standard error."""
-    start = time.perf_counter()
-    call()
-    taken = time.perf_counter() - start
-    print(f"{name}: {taken:.1f} s", file=sys.stderr, flush=True)
-    return taken
+PARTS = {"library": bench_library.main, "explorer": bench_explorer.main}
 
 
 def main() -> None:
-    """Print the table."""
-    model, text = rcpu.load_model("embedded", "cpu", "fp32"), rcpu.load_text("embedded")
-    net, base = model.net, rcpu.PruneConfig(text="embedded", unit="channel")
-    windows = rcpu.calibration_windows(text, model.tokenizer, samples=base.samples, held_out=base.held_out)
-    ids = torch.cat([windows.calibration, windows.held_out])
-    results: dict[str, rcpu.PruneResult] = {}
-
-    def run(name: str, **options) -> Callable[[], None]:
-        keep = {k: options.pop(k) for k in ("keep_bytes",) if k in options}
-        config = rcpu.PruneConfig(**{**base.to_dict(), **options})
-        return lambda: results.__setitem__(name, rcpu.prune(net, windows, config, **keep))
-
-    # The first prune is timed for memory alone: it also warms up whatever the first use of a routine costs.
-    with PeakMemory() as memory:
-        run("memory", order="paper")()
-    bare = [seconds("bare", lambda: bare_forward(net, ids))]
-    ratios = {}
-    for name, options in {
-        "paper": {"order": "paper"},
-        "site": {"order": "site"},
-        "site_batch": {"order": "site", "keep_bytes": 0},
-    }.items():
-        taken = seconds(name, run(name, **options))
-        bare.append(seconds("bare", lambda: bare_forward(net, ids)))
-        ratios[name] = taken / (sum(bare[-2:]) / 2)  # the bare forwards just before and just after
-    few = rcpu.calibration_windows(text, model.tokenizer, samples=4, held_out=0)  # speed does not depend on them
-    results["0.3"] = rcpu.prune(net, few, rcpu.PruneConfig(ratio=0.3, samples=4, held_out=0))
-    prompt = ids[: PROMPT // ids.shape[1]].reshape(1, PROMPT)
-    speed = {"dense": net, "compact": results["0.3"].net}
-    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in speed}
-    for _ in range(5):
-        for name, candidate in speed.items():
-            seen[name].append(prefill_and_decode(candidate, prompt))
-    prefill, decode = ({n: min(s[i] for s in runs) for n, runs in seen.items()} for i in (0, 1))
-    before, after = rcpu.cost(net), rcpu.cost(results["0.3"].net)
-
-    table = Table("what", "value", "at most", title="RCPU on the embedded model, fp32, CPU", title_justify="left")
-    shape = f"{base.samples} + {base.held_out} windows of {base.window} tokens"
-    rows = (
-        (f"prune ÷ bare forward, order paper ({shape})", ratios["paper"], 2.2),
-        ("prune ÷ bare forward, order site", ratios["site"], 1.6),
-        (
-            "prune ÷ bare forward, order site, only a batch of activations held",
-            ratios["site_batch"],
-            None,
-        ),
-        (
-            f"peak memory above the model, {net.config.num_hidden_layers} layers, order paper (MiB)",
-            memory.bytes / 2**20,
-            600,
-        ),
-        (f"compact at 0.3 ÷ dense: prefill of {PROMPT} tokens (time)", prefill["compact"] / prefill["dense"], 1.0),
-        (f"compact at 0.3 ÷ dense: decode after {PROMPT} tokens (time)", decode["compact"] / decode["dense"], 1.0),
-        ("compact at 0.3 ÷ dense: parameters", after.parameters / before.parameters, None),
-        ("compact at 0.3 ÷ dense: FLOPs a token", after.flops_per_token / before.flops_per_token, None),
-    )
-    for what, value, limit in rows:
-        table.add_row(what, f"{value:,.2f}" if value < 100 else f"{value:,.0f}", "–" if limit is None else f"{limit:g}")
-    Console(width=110).print(table)
+    """Run the parts named on the command line, or all."""
+    for name in sys.argv[1:] or PARTS:
+        PARTS[name]()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from streamlit.string_util import clean_text
 
-from app.spans import OPAQUE, RGB, diff_spans, ground, legend, token_spans, token_titles
+from app.spans import OPAQUE, RGB, border_spans, diff_spans, ground, legend, token_spans, token_titles
 from rcpu.diff import first_divergence, word_diff, words
 from rcpu.predictions import compare_tokens
 
@@ -133,3 +133,17 @@ def test_a_text_that_ends_early_is_marked_at_its_end():
     assert source.count("◆") == 1
     assert source.index("cat") < source.index("◆")
     assert "◆" not in diff_spans(word_diff(a, a), first_divergence(words(a), words(a)))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_borders_hold_the_text_and_nothing_else_of_it(text):
+    page = Page(border_spans([text, "", text], [text, "second", "third"]))
+    assert page.text == shown(text * 2)
+    assert page.titles == [shown(text), "second", "third"]
+
+
+def test_neighbouring_tokens_have_unlike_grounds():
+    source = border_spans(["a", "b", "c"], [""] * 3)
+    grounds = [part.split(")")[0] for part in source.split("background:rgba(")[1:]]
+    assert grounds[0] == grounds[2] != grounds[1]
+    assert source.count("border-left") == 3

@@ -131,3 +131,43 @@ def test_a_reflection_shrinks_through_zero():
     for t in (0.0, 0.5, 1.0):
         expected = torch.tensor([[1.0], [1.0], [math.cos(math.pi * t)]], dtype=torch.float64)
         torch.testing.assert_close(whatif.turned(rotation, points, t), expected)
+
+
+def test_shares_of_the_order_add_up_and_follow_the_factor_that_varies():
+    generator = torch.Generator().manual_seed(0)
+    parts = {name: torch.rand(200, generator=generator).double() + 0.5 for name in whatif.FACTORS}
+    found = whatif.shares(parts)
+    assert sum(found.values()) == pytest.approx(1)
+    parts["weight"] = torch.full((200,), 3.0, dtype=torch.float64)
+    parts["variance"][:5] = 0  # a dead channel has no logarithm
+    found = whatif.shares(parts)
+    assert found["weight"] == pytest.approx(0, abs=1e-12)
+    assert sum(found.values()) == pytest.approx(1)
+    constant = {name: torch.ones(9, dtype=torch.float64) for name in whatif.FACTORS}
+    assert all(math.isnan(v) for v in whatif.shares(constant).values())
+    assert all(math.isnan(v) for v in whatif.shares({n: v * 0 for n, v in constant.items()}).values())
+
+
+@pytest.mark.parametrize("site", rcpu.SITES)
+def test_scores_need_no_gram_matrix(model, collected, site):
+    asked = projection(model, collected, 2, site)
+    for scorer in rcpu.SCORERS:
+        found = whatif.column_scores(
+            consumer_of(layers_of(model.net)[2], SITES[site]).weight,
+            collected.vectors(2, site),
+            scorer,
+            layer=2,
+            site=site,
+            seed=7,
+        )
+        assert found.equal(asked.scores(scorer, 7))
+
+
+@pytest.mark.parametrize("site", rcpu.SITES)
+def test_the_plain_error_is_that_of_no_compensation(model, collected, site):
+    asked = projection(model, collected, 1, site)
+    columns = asked.removal(asked.scores("rcpu"), layout(model, site), 0.4).columns
+    plain, full = asked.plain_error(columns), asked.errors(columns)["none"]
+    assert plain.calibration == pytest.approx(full.calibration)
+    assert plain.held_out == pytest.approx(full.held_out)
+    assert asked.plain_error(columns) is plain

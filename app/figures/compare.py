@@ -95,7 +95,7 @@ def by_position(
             name=_plain(s.label),
             hovertemplate="%{customdata} tokens read<br>perplexity %{y:,.3f}<extra>%{fullData.name}</extra>",
         )
-    figure.update_yaxes(type="log")
+    figure.update_yaxes(type="log", dtick="D2")
     return figure
 
 

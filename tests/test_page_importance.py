@@ -1,0 +1,151 @@
+"""The page Importance in Streamlit's test runner: every view, on a tiny LLaMA whose query heads share KV heads."""
+
+import json
+
+import pytest
+
+from app.shared import models
+from tests.test_pages import click, finish, open_page, texts
+
+VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Statistics of these tests stay out of the user's cache."""
+    monkeypatch.setenv("RCPU_CACHE", str(tmp_path_factory.getbasetemp() / "page-cache"))
+
+
+@pytest.fixture
+def settings(model, model_folder, text_file) -> dict:
+    models().put((str(model_folder), "auto", "auto"), model)
+    return {"model": model_folder, "text": text_file, "samples": 8, "window": 16, "held_out": 2, "ratio": 0.25}
+
+
+def opened(settings: dict, **others):
+    at = open_page("importance", **{**settings, **others})
+    if any(b.label == "Measure the dense model" for b in at.button):
+        at = finish(click(at, "Measure the dense model"), "collect")
+    return at
+
+
+def tiles(at) -> dict:
+    return {m.label: m.value for m in at.metric}
+
+
+def charts(at) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def test_without_a_model_the_page_points_to_one():
+    at = open_page("importance", model="/nothing/loaded")
+    assert "No model is loaded" in texts(at, "markdown")
+
+
+def test_without_statistics_it_offers_to_measure(settings):
+    at = open_page("importance", **{**settings, "seed": 77})
+    assert any(b.label == "Measure the dense model" for b in at.button)
+    assert not at.metric
+
+
+@pytest.mark.parametrize("site", ["o_proj", "down_proj"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_draws_at_every_unit(settings, view, site):
+    at = opened(settings, view=view, site=site, layer=1)
+    assert not at.error
+    expected = 1 if (view, site) == ("layers", "down_proj") else VIEWS[view]
+    assert len(at.get("plotly_chart")) == expected
+    assert "dense model's own path" in texts(at, "caption")
+    at.selectbox(key="set_unit").select("kv_group").run()
+    assert not at.exception
+    assert not at.error
+    at.slider(key="set_ratio").set_value(0.0).run()
+    assert not at.exception
+
+
+def test_the_cut_follows_the_ratio(settings):
+    at = opened(settings, site="down_proj")
+    assert tiles(at)["Channels that go"] == "18 of 72"
+    at.slider(key="set_ratio").set_value(0.5).run()
+    assert tiles(at)["Channels that go"] == "36 of 72"
+    stays, goes = charts(at)[0]["data"]
+    assert (len(stays["x"]), len(goes["x"])) == (36, 36)
+    assert at.query_params["ratio"] == "0.5"
+
+
+def test_a_layer_with_a_ratio_of_its_own_is_cut_by_it(settings):
+    at = opened(settings, site="down_proj", layer=1, ratios="1=0.5")
+    assert tiles(at)["Channels that go"] == "36 of 72"
+    assert "a ratio of its own: 0.5" in texts(at, "caption")
+
+
+def test_value_channels_go_from_every_kv_head(settings):
+    assert tiles(opened(settings))["Channels that go"] == "4 of 16"
+    assert tiles(opened(settings, unit="kv_group", ratio=0.5))["Kv groups that go"] == "1 of 2"
+
+
+def test_a_unit_chosen_by_a_click_is_shown_below(settings):
+    at = opened(settings, site="down_proj")
+    assert not at.subheader
+    chosen = opened(settings, site="down_proj", shown_unit=5)
+    assert texts(chosen, "subheader").startswith("Channel 5 ")
+    ring = charts(chosen)[0]["data"][-1]
+    assert ring["name"] == "channel 5"
+    assert not opened(settings, site="down_proj", shown_unit=9999).subheader
+
+
+def test_the_unit_view_starts_with_the_most_important_and_takes_a_number(settings):
+    at = opened(settings, site="down_proj", view="unit")
+    found = {m.label: m.delta for m in at.metric}
+    assert found["Score"] == "rank 1 of 72"
+    assert "Tokens that excite it most" in texts(at, "markdown")
+    assert "".join(e.value for e in at.get("html")).count("font-weight:700") >= 1
+    at.number_input(key="set_shown_unit").set_value(11).run()
+    assert texts(at, "subheader").startswith("Channel 11 ")
+    assert at.query_params["shown_unit"] == "11"
+
+
+def test_a_unit_beyond_the_last_falls_back(settings):
+    at = opened(settings, view="unit", shown_unit=70, site="down_proj")
+    assert texts(at, "subheader").startswith("Channel 70 ")
+    at.segmented_control(key="set_site").set_value("o_proj").run()
+    assert not at.exception
+    assert "of KV head" in texts(at, "subheader")
+
+
+def test_factors_and_their_ablation_are_in_numbers(settings):
+    at = opened(settings, view="factors", site="down_proj")
+    table = at.dataframe[0].value
+    assert table["score"][0] == "all three"
+    assert table["same units go (%)"][0] == 100
+    assert (table["other units"] <= 18).all()
+    shares = [float(v.split()[0]) for k, v in tiles(at).items() if k.startswith("Order set by")]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+
+
+def test_scorers_agree_with_themselves(settings):
+    at = opened(settings, view="scorers", site="down_proj")
+    overlap, correlation = (c["data"][0]["z"] for c in charts(at))
+    for square in (overlap, correlation):
+        assert [square[i][i] for i in range(5)] == pytest.approx([1] * 5)
+    assert list(at.dataframe[0].value["score"]) == ["RCPU", "WANDA-sp", "FLAP", "Magnitude", "Random"]
+
+
+def test_another_scorer_sorts_anew(settings):
+    at = opened(settings, site="down_proj")
+    before = charts(at)[0]["data"][0]["customdata"]
+    at.selectbox(key="set_scorer").select("magnitude").run()
+    assert charts(at)[0]["data"][0]["customdata"] != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"), [({"unit": "head"}, "unit 'head' needs one KV head"), ({"ratios": "x"}, "ratios of single")]
+)
+def test_bad_settings_are_said(settings, changes, words):
+    at = open_page("importance", **{**settings, **changes})
+    assert words in texts(at, "error")
+
+
+def test_every_point_carries_the_unit_that_a_click_on_it_shows(settings):
+    stays, goes = charts(opened(settings, site="down_proj"))[0]["data"]
+    assert sorted([*stays["customdata"], *goes["customdata"]]) == list(range(72))
