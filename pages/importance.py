@@ -4,6 +4,7 @@ import streamlit as st
 
 import rcpu
 from app.figures import importance as figures
+from app.labels import SCORERS, UNITS, called
 from app.settings import change, control, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
@@ -21,19 +22,6 @@ VIEWS = {
     "factors": "Three factors",
     "scorers": "Scorers compared",
     "unit": "One unit",
-}
-SCORERS = {
-    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
-    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
-    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
-    "magnitude": "Magnitude: ‖W_j‖",
-    "random": "Random",
-}
-UNITS = {
-    "auto": "Automatic",
-    "head": "Whole heads",
-    "kv_group": "Whole KV groups",
-    "channel": "Value channels of every KV head",
 }
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 CONTEXT = 6  # tokens before and after one that is shown
@@ -323,9 +311,9 @@ with ratio_column:
         help="Share of units that go in every layer, rounded down",
     )
 with scorer_column:
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
+    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
 with unit_column:
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
+    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 dense = need_statistics()
 view = control(
     st.segmented_control,

@@ -6,37 +6,12 @@ import rcpu
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.jobs import Job
+from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called
 from app.runs import default_name, forget, remember, session_runs
 from app.settings import PageEnd, change, control, settings
 from app.widgets import count, figure, job_panel, known_job, need_model, say, table
 from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
-
-SCORERS = {
-    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
-    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
-    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
-    "magnitude": "Magnitude: ‖W_j‖",
-    "random": "Random",
-}
-COMPENSATIONS = {
-    "none": "None",
-    "rotation": "Rotation (RCPU)",
-    "rotation_scale": "Rotation and scale",
-    "least_squares": "Least squares with ridge",
-    "bias": "Bias (FLAP)",
-}
-UNITS = {
-    "auto": "Automatic",
-    "head": "Whole heads",
-    "kv_group": "Whole KV groups",
-    "channel": "Value channels of every KV head",
-}
-ORDERS = {
-    "paper": "Paper: measure both, then repair",
-    "site": "Site: repair o_proj first",
-}
-SITES = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj"}
 
 st.title("Prune")
 st.write("Choose what leaves and how the rest is repaired. What will go is shown before anything runs.")
@@ -56,19 +31,19 @@ with what.container(border=True, height="stretch"):
         step=0.05,
         help="Share of units to remove in every chosen layer, rounded down",
     )
-    control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=SITES.get, width="stretch")
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
+    control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
+    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 with how.container(border=True, height="stretch"):
     st.markdown("##### Choice and repair")
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
+    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
     control(
-        st.selectbox, "Compensation", "compensation", options=list(rcpu.COMPENSATORS), format_func=COMPENSATIONS.get
+        st.selectbox, "Compensation", "compensation", options=list(rcpu.COMPENSATORS), format_func=called(COMPENSATIONS)
     )
     if s.compensation == "least_squares":
         control(st.text_input, "Ridge λ ÷ mean diagonal, or auto", "ridge")
     if s.compensation.startswith("rotation"):
         control(st.toggle, "Proper rotation (det Q = +1)", "proper")
-    control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=ORDERS.get)
+    control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=called(ORDERS))
 with where.container(border=True, height="stretch"):
     st.markdown("##### Where, and calibrated on what")
     control(

@@ -1,0 +1,36 @@
+"""What methods and options are called on every page; the keys are those of the library and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+SCORERS = {
+    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
+    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
+    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
+    "magnitude": "Magnitude: ‖W_j‖",
+    "random": "Random",
+}
+COMPENSATIONS = {
+    "none": "None",
+    "rotation": "Rotation (RCPU)",
+    "rotation_scale": "Rotation and scale",
+    "least_squares": "Least squares with ridge",
+    "bias": "Bias (FLAP)",
+}
+UNITS = {
+    "auto": "Automatic",
+    "head": "Whole heads",
+    "kv_group": "Whole KV groups",
+    "channel": "Value channels of every KV head",
+}
+ORDERS = {
+    "paper": "Paper: measure both, then repair",
+    "site": "Site: repair o_proj first",
+}
+SITES = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj"}
+
+
+def called(labels: dict[str, str]) -> Callable[[str], str]:
+    """For ``format_func``: what a key is called; a method that has no label yet goes by its key."""
+    return lambda key: labels.get(key, key)
