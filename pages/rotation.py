@@ -1,5 +1,409 @@
-"""Rotation."""
+"""Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-st.title("Rotation")
+import rcpu
+from app.figures import rotation as figures
+from app.jobs import Job
+from app.settings import control, control_list, settings
+from app.shared import windows
+from app.widgets import (
+    DENSE_PATH,
+    Dense,
+    figure,
+    job_panel,
+    known_job,
+    need_model,
+    need_statistics,
+    pick_projection,
+    start,
+    table,
+)
+from app.work_views import all_layers_job, overviews, title
+from rcpu.collect import SITES
+from rcpu.pieces import token_pieces
+from rcpu.turning import Turning, turning
+from rcpu.whatif import Projection, Removal, effective_rank, numerical_rank, values_for
+
+VIEWS = {
+    "spectrum": "Spectrum",
+    "angles": "Angles",
+    "errors": "Errors",
+    "space": "3-D outputs",
+    "layers": "All layers",
+}
+MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
+SCORERS = {
+    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
+    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
+    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
+    "magnitude": "Magnitude: ‖W_j‖",
+    "random": "Random",
+}
+UNITS = {
+    "auto": "Automatic",
+    "head": "Whole heads",
+    "kv_group": "Whole KV groups",
+    "channel": "Value channels of every KV head",
+}
+RATIOS = [f"{i / 20:g}" for i in range(19)]
+OVERLAID = 4
+WIDTH = 976  # pixels of a page in a window of 1440
+PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
+RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
+PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
+PROCRUSTES = "Schönemann, [Psychometrika 31, 1966](https://doi.org/10.1007/BF02289451)"
+REFLECTION = (
+    "**det Q = −1**: the best fit holds a reflection, and no path of rotations leads from the identity to it. Here the "
+    "reflected direction shrinks through zero at t = ½ and comes out mirrored, while all others turn. **Proper "
+    "rotation** asks for det Q = +1 instead, at a slightly larger error."
+)
+
+
+def row(count: int) -> list[DeltaGenerator]:
+    """Places for metrics side by side, in two rows where the window is narrow: stretched ones would be cut instead."""
+    line = st.container(horizontal=True)
+    return [line.container(width=WIDTH // count - 16) for _ in range(count)]
+
+
+def percent(part: float) -> str:
+    """A share in percent."""
+    return f"{100 * part:.2f} %"
+
+
+def change(after: float, before: float) -> str | None:
+    """A relative change in percent."""
+    return f"{100 * (after / before - 1):+.1f} %" if before else None
+
+
+def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+    """Singular values at the chosen ratio and at others, laid over one another."""
+    own = dense.config.ratio_of(projection.layer)
+    with options:
+        others = control_list(
+            st.multiselect,
+            "Other ratios laid over it",
+            "overlay",
+            RATIOS,
+            max_selections=OVERLAID,
+            format_func=lambda r: "dense" if r == "0" else f"{float(r):.0%}",
+            placeholder="none",
+        )
+    scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
+    found, kept = [], []
+    for ratio in [own, *sorted(r for r in map(float, others) if r != own)]:
+        columns = removal.columns if ratio == own else projection.removal(scores, layout, ratio).columns
+        values = projection.singular_values(columns)
+        found.append(figures.Spectrum(ratio, values, numerical_rank(values, min(len(columns), projection.x.tokens))))
+        kept.append(len(columns))
+    first = found[0]
+    tiles = row(4)
+    tiles[0].metric("Inputs kept", f"{kept[0]:,} of {projection.weight.shape[1]:,}", border=True)
+    tiles[1].metric(
+        "Rank of M",
+        f"{first.rank:,} of {len(first.values):,}",
+        border=True,
+        help="Singular values above the rounding of fp32 sums, at most as many as inputs are kept or tokens were read",
+    )
+    tiles[2].metric(
+        "Effective rank",
+        f"{effective_rank(first.signal):,.1f}",
+        border=True,
+        help="exp of the entropy of σ ÷ Σσ (Roy and Vetterli 2007): how many directions count, were all equally strong",
+    )
+    tiles[3].metric(
+        "Values for 99 % of Σσ",
+        f"{values_for(first.signal):,}",
+        border=True,
+        help="The largest singular values that together carry 99 % of the energy",
+    )
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure(
+            figures.spectrum(found),
+            "spectrum",
+            "With Y = WX before and Z = W_K X_K after removal, M = YZᵀ = W G[:,K] W_Kᵀ = U S Vᵀ and the best rotation "
+            "is Q = U Vᵀ. S says how much each direction counts: the steeper the curve, the fewer of them decide, and "
+            f"where it ends M says nothing and Q stays nearest to the identity. {PAPER}; {PROCRUSTES}.",
+        )
+    with right:
+        figure(
+            figures.energy(found),
+            "energy",
+            "Σ of the i largest σ ÷ Σσ; the dot is where 99 % is reached. M is quadratic in the outputs, so its "
+            "singular values are energies already: the error of the rotation is ‖Y‖² + ‖Z‖² − 2Σσ. "
+            "Effective rank: exp(−Σ p ln p) with p = σ ÷ Σσ "
+            "([Roy and Vetterli 2007](https://ieeexplore.ieee.org/document/7098875)).",
+        )
+    table(figures.spectrum_table(found, kept), "spectrum-by-ratio")
+
+
+def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+    """How Q turns the output space."""
+    with options:
+        proper = control(st.toggle, PROPER, "proper", help=REFUSE)
+    rotation = projection.rotation(removal.columns, proper)
+    tiles = row(5)
+    tiles[0].metric(
+        "det Q",
+        f"{rotation.determinant:+d}".replace("-", "−"),
+        border=True,
+        help="+1: a rotation; −1: one direction is reflected as well",
+    )
+    tiles[1].metric("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°", border=True)
+    tiles[2].metric("Eigen-angle, largest", f"{rotation.angles.max():.1f}°", border=True)
+    tiles[3].metric("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°", border=True)
+    tiles[4].metric(
+        "Principal, largest",
+        f"{rotation.principal_angles.max():.1f}°" if rotation.rank else "–",
+        border=True,
+        help="Between range(Z) and range(QZ); 0° where Z fills the whole output space",
+    )
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure(
+            figures.circle(rotation),
+            "eigenvalues",
+            "The eigenvalues of Q are e^{±iθ}: Q turns each of its planes by θ. Points near 1 hardly move; a cross at "
+            "−1 is a reflected direction. Phases from the symmetric part: eig((Q + Qᵀ) ÷ 2) = cos θ, in fp64. "
+            f"{PAPER}.",
+        )
+    with right:
+        figure(
+            figures.distribution(rotation),
+            "angles",
+            "Each bar is the share of directions (θ, from the eigenvalues e^{±iθ}) or of output channels (arccos Q_ii) "
+            "with such an angle. Small angles mean that removal hardly turned the outputs, so there is little for a "
+            f"rotation to repair. {PAPER}.",
+        )
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure(
+            figures.channel_angles(rotation),
+            "channel-angles",
+            "arccos Q_ii: the angle between an output channel's axis and where Q takes it. Channels that stand out "
+            f"lost inputs which the others still carry, and borrow from those. {PAPER}.",
+        )
+    with right:
+        figure(
+            figures.principal_angles(rotation),
+            "principal-angles",
+            "cos of the angles: singular values of U_rᵀ V_r, with M = U S Vᵀ of rank r. They compare the subspace that "
+            "the kept inputs can reach with the one that Q moves it to; with rank d_out both are the whole space. "
+            "[Björck and Golub 1973](https://doi.org/10.1090/S0025-5718-1973-0348991-3).",
+        )
+
+
+def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+    """What every compensator leaves, on the windows it was fitted to and on others."""
+    left, right = options.columns([1, 1], vertical_alignment="bottom")
+    with left:
+        control(
+            st.selectbox,
+            "Ridge λ ÷ mean diagonal",
+            "ridge",
+            options=list(dict.fromkeys([settings().ridge, *RIDGES])),
+            help="Of least squares; auto tries five values on the held-out windows, which takes about a second",
+        )
+    with right:
+        control(st.toggle, PROPER, "proper", help=REFUSE)
+    try:
+        config = settings().prune_config()
+        found = projection.errors(removal.columns, config.ridge, config.proper)
+    except rcpu.RcpuError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    tiles = row(4)
+    none = found["none"]
+    tiles[0].metric(
+        "Not repaired",
+        percent(none.calibration),
+        border=True,
+        height="stretch",
+        help="Relative error on the calibration windows",
+    )
+    for tile, name, label in zip(tiles[1:3], ("rotation", "least_squares"), ("Rotation", "Least squares"), strict=True):
+        tile.metric(
+            label,
+            percent(found[name].calibration),
+            change(found[name].calibration, none.calibration),
+            delta_color="inverse",
+            border=True,
+        )
+    if none.held_out is None:
+        tiles[3].metric("Best on held-out windows", "–", border=True, help="There are no held-out windows")
+    else:
+        best = min(found, key=lambda name: found[name].held_out)
+        tiles[3].metric(
+            f"Best on held-out: {figures.COMPENSATIONS[best]}",
+            percent(found[best].held_out),
+            change(found[best].held_out, none.held_out),
+            delta_color="inverse",
+            border=True,
+        )
+    figure(
+        figures.errors(found),
+        "errors",
+        "‖Y − Ŷ‖_F ÷ ‖Y‖_F of this projection: Ŷ = Z (none), Z + b (bias, [FLAP](https://arxiv.org/abs/2312.11983)), "
+        f"QZ (rotation, {PAPER}), sQZ with s = Σσ ÷ ‖Z‖², and W′X_K with W′ fitted by ridge regression toward W_K. "
+        "A gain on the calibration windows that is lost on held-out ones is over-fitting: the more a repair may "
+        "change, the more windows it needs.",
+    )
+    table(figures.errors_table(found), "errors")
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={rcpu.Model: lambda m: m.fingerprint})
+def drawn_tokens(model: rcpu.Model, ids: tuple[int, ...]) -> tuple[str, ...]:
+    """The texts of the tokens that the 3-D view shows."""
+    return token_pieces(model.tokenizer, ids)
+
+
+def names(dense: Dense, path: Turning) -> list[str]:
+    """What to call each drawn token: its text, window and place."""
+    places = path.directions.tokens.tolist()
+    drawn = windows().get(dense.model, dense.config)
+    if drawn is None:
+        return [f"token {p}" for p in places]
+    width = drawn.calibration.shape[1]
+    ids = drawn.calibration.flatten()[: max(places) + 1].tolist()
+    pieces = drawn_tokens(dense.model, tuple(ids))
+    return [f"{pieces[p]!r}, window {p // width}, place {p % width}" for p in places]
+
+
+def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+    """Outputs in their three main directions, on the way from Z to QZ."""
+    left, right = options.columns([1, 1], vertical_alignment="bottom")
+    with left:
+        t = control(
+            st.slider, "t, from Z (0) to QZ (1)", "t", min_value=0.0, max_value=1.0, step=0.05, help="exp(t log Q) Z"
+        )
+    with right:
+        proper = control(st.toggle, PROPER, "proper", help=REFUSE)
+    path = turning(projection, removal.columns, proper)
+    tiles = row(5)
+    for tile, label, value in zip(
+        tiles, ("Error of Z", f"Error at t = {t:.2f}", "Error of QZ"), (0.0, t, 1.0), strict=False
+    ):
+        tile.metric(label, percent(path.error(value)), border=True, help="Relative error over all calibration tokens")
+    tiles[3].metric("det Q", f"{path.rotation.determinant:+d}".replace("-", "−"), border=True)
+    tiles[4].metric(
+        "Shown of ‖Y‖²", percent(sum(path.directions.shares)), border=True, help="Energy in the three directions"
+    )
+    if path.rotation.determinant < 0:
+        st.info(REFLECTION, icon=":material/flip:")
+    line = st.container(horizontal=True)
+    left, right = line.container(width=WIDTH * 3 // 5 - 16), line.container(width=WIDTH * 2 // 5 - 16)
+    with left:
+        figure(
+            figures.space(path, t, names(dense, path)),
+            "outputs",
+            "Tokens of the calibration windows in the three main directions of Y, the eigenvectors of YYᵀ = W G Wᵀ. "
+            "t log Q turns every plane of Q by tθ, so the green points leave Z at t = 0 and reach QZ at t = 1. Each "
+            "axis has its own scale, the same at every t; a click on **what is left to Y** in the legend draws it. "
+            f"{PAPER}.",
+        )
+    with right:
+        figure(
+            figures.path_error(path, t),
+            "path-error",
+            "‖Y − exp(t log Q) Z‖ ÷ ‖Y‖ over all calibration tokens and all directions, not only the three shown: "
+            "‖Y‖² + ‖Z‖² − 2 tr(exp(t log Q)ᵀ M). Part of the way may already be worth most of it. A reflection makes "
+            "a detour, because its direction is squeezed to nothing in between.",
+        )
+
+
+def show_layers(options: DeltaGenerator, dense: Dense) -> None:
+    """Every measured layer as a small picture."""
+    middle, right = st.columns([1, 1], vertical_alignment="bottom")
+    with options:
+        site = control(st.segmented_control, "Projection", "site", options=list(SITES), required=True, width="stretch")
+    with middle:
+        shown = control(
+            st.segmented_control,
+            "Picture",
+            "multiples",
+            options=list(MULTIPLES),
+            format_func=MULTIPLES.get,
+            required=True,
+            width="stretch",
+        )
+    where = f"{site}, {dense.config.ratio:.0%} removed"
+    job = known_job("all_layers_job")
+    mine = job is not None and job.title == title(dense, site)
+    found = overviews().known(dense, site)
+    missing = len(dense.layers) - len(found)
+
+    def growing(running: Job) -> None:
+        if running.partial:
+            st.plotly_chart(figures.MULTIPLES[shown](running.partial, where), width="stretch", key="growing")
+
+    with right:
+        if missing and not (mine and job.active):
+            label = f"Solve {missing} layer{'s' * (missing > 1)}"
+            if st.button(label, type="primary", width="stretch", icon=":material/play_arrow:"):
+                start("all_layers_job", lambda: all_layers_job(dense, site))
+    if mine and (job.active or missing):
+        job_panel(job, growing)
+        if job.active:
+            return
+    if not found:
+        st.caption(
+            "Each layer needs two decompositions, about half a second at this model's size. The pictures appear as "
+            "they are made and are remembered for these settings."
+            if dense.model.net.config.hidden_size <= 1024
+            else "Each layer needs two decompositions. The pictures appear as they are made and are remembered."
+        )
+        return
+    figure(
+        figures.MULTIPLES[shown](found, where),
+        f"layers-{shown}",
+        {
+            "spectrum": "Singular values of M = YZᵀ in every layer, relative to the largest. A steep fall means that "
+            "few directions carry the outputs, as where single tokens are enormous; the effective rank is "
+            "exp(−Σ p ln p), p = σ ÷ Σσ (Roy and Vetterli 2007).",
+            "angles": "The share of directions over the angle θ by which Q turns them, e^{±iθ} its eigenvalues. "
+            f"Layers with large angles lost inputs that mattered. {PAPER}.",
+            "errors": "‖Y − Ŷ‖ ÷ ‖Y‖ of every repair in every layer: bars on the calibration windows, diamonds on "
+            f"held-out ones. Where the diamond stands far above its bar, the repair is over-fitted. {PAPER}.",
+        }[shown],
+    )
+    with st.expander("Numbers of all layers"):
+        table(figures.layers_table(found), "all-layers")
+
+
+st.title("Spectrum and rotation")
+st.write("See how removal changes a projection's outputs, and how far the best rotation brings them back.")
+model = need_model()
+ratio_column, scorer_column, unit_column = st.columns([2, 2, 2], vertical_alignment="bottom")
+with ratio_column:
+    control(
+        st.slider,
+        "Ratio",
+        "ratio",
+        min_value=0.0,
+        max_value=0.9,
+        step=0.05,
+        help="Share of units that go in every layer, rounded down",
+    )
+with scorer_column:
+    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
+with unit_column:
+    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
+dense = need_statistics()
+line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+with line:
+    view = control(st.segmented_control, "View", "spectrum", options=list(VIEWS), format_func=VIEWS.get, required=True)
+options = line.container(width=460)
+if view == "layers":
+    show_layers(options, dense)
+else:
+    projection = pick_projection(dense)
+    own = dict(dense.config.ratios).get(projection.layer)
+    if own is not None:
+        st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
+    removal = dense.removal(projection)
+    {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
+        options, dense, projection, removal
+    )
+st.caption(DENSE_PATH)

@@ -11,6 +11,7 @@ import rcpu
 from rcpu import procrustes, whatif
 from rcpu.architecture import ARCHITECTURES, consumer_of, heads_of, layers_of
 from rcpu.collect import SiteData, collect
+from rcpu.compensation import Problem
 from rcpu.masking import attention_units, channel_units
 from tests import tiny
 
@@ -171,3 +172,55 @@ def test_the_plain_error_is_that_of_no_compensation(model, collected, site):
     assert plain.calibration == pytest.approx(full.calibration)
     assert plain.held_out == pytest.approx(full.held_out)
     assert asked.plain_error(columns) is plain
+
+
+def test_effective_rank_counts_equal_directions_and_less_of_unequal_ones():
+    assert whatif.effective_rank(torch.ones(7).double()) == pytest.approx(7)
+    assert whatif.effective_rank(torch.tensor([5.0, 0, 0])) == pytest.approx(1)
+    part = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    assert whatif.effective_rank(8 * part) == pytest.approx(2**1.5)
+    assert whatif.effective_rank(torch.zeros(3)) == 0.0
+
+
+def test_energy_is_carried_by_the_largest_values():
+    values = torch.tensor([6.0, 3.0, 1.0], dtype=torch.float64)
+    assert whatif.carried(values).tolist() == pytest.approx([0.6, 0.9, 1.0])
+    assert [whatif.values_for(values, share) for share in (0.5, 0.6, 0.61, 0.9, 0.99, 1.0)] == [1, 1, 2, 2, 3, 3]
+    assert whatif.values_for(torch.zeros(3)) == 0
+    assert whatif.carried(torch.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_numerical_rank_stops_at_rounding_and_at_its_bound():
+    values = torch.tensor([1.0, 1e-3, 1e-6, 1e-9], dtype=torch.float64)
+    assert whatif.numerical_rank(values, 4) == 3
+    assert whatif.numerical_rank(values, 2) == 2
+    assert whatif.numerical_rank(values, 4, torch.float64) == 4
+    assert whatif.numerical_rank(torch.zeros(2), 2) == 0
+
+
+def test_powers_take_one_t_or_many():
+    cosines = torch.tensor([-1.0, 0.3, 1.0], dtype=torch.float64)
+    even, odd = whatif.powers(cosines, torch.tensor([[0.0], [0.5]], dtype=torch.float64))
+    for row, t in enumerate((0.0, 0.5)):
+        one = whatif.powers(cosines, t)
+        torch.testing.assert_close(even[row], one[0])
+        torch.testing.assert_close(odd[row], one[1])
+    assert odd[1].tolist() == pytest.approx([0.0, math.sin(math.acos(0.3) / 2) / math.sin(math.acos(0.3)), 0.5])
+
+
+@pytest.mark.parametrize("ridge", [1e-3, None])
+@pytest.mark.parametrize("site", rcpu.SITES)
+def test_errors_are_those_of_the_weights_themselves(model, collected, site, ridge):
+    """Sums alone against ‖Y − W'X‖² of every compensator's weight, also where little is left."""
+    asked = projection(model, collected, 1, site)
+    for kept in (20, asked.weight.shape[1] - 2):
+        columns = torch.arange(kept)
+        found = asked.errors(columns, ridge)
+        problem = Problem(
+            asked.weight, asked.x, columns, asked.rotation(columns), ridge=ridge, held_out=asked.held_out.x
+        )
+        for name, compensate in rcpu.COMPENSATORS.items():
+            made = compensate(problem)
+            for part, y in (("calibration", asked.outputs), ("held_out", asked.held_out)):
+                expected = (y.squared_error(columns, made.weight, made.bias) / y.energy) ** 0.5
+                assert getattr(found[name], part) == pytest.approx(expected, rel=2e-3), (name, part, kept)

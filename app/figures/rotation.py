@@ -1,0 +1,655 @@
+"""Figures of the page Spectrum and rotation."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+
+from app.figures.base import COLORS, HEIGHT, NEUTRAL, new_figure
+from rcpu.procrustes import Rotation
+from rcpu.turning import Overview, Turning
+from rcpu.whatif import Errors, carried, effective_rank, values_for
+
+#: The chosen ratio is drawn in the colour of compensated models, the dense one in its own; these are for the others.
+OTHERS = (("#56B4E9", "dash"), ("#CC79A7", "dot"), ("#D55E00", "dashdot"), (NEUTRAL, "longdash"))
+CHANNELS, PRINCIPAL = "#CC79A7", "#56B4E9"
+COMPENSATIONS = {
+    "none": "none",
+    "bias": "bias",
+    "rotation": "rotation",
+    "rotation_scale": "rotation + scale",
+    "least_squares": "least squares",
+}
+SHORT = {"none": "none", "bias": "bias", "rotation": "Q", "rotation_scale": "s·Q", "least_squares": "LS"}
+SHARE = 0.99  # of the energy
+BIN = 2.5  # degrees
+CAMERA = {"eye": {"x": 1.55, "y": 1.55, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}}
+MARK = {"color": NEUTRAL, "dash": "dot", "width": 1}
+DRAWN = 120  # points of a curve in a small panel
+OUTSIDE = 0.03  # share of the points by which neither end of an axis of the 3-D view is moved
+ERROR = "relative error ‖Y − Ŷ‖ ÷ ‖Y‖"
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of M at one ratio, and how many of them are more than rounding."""
+
+    ratio: float
+    values: Tensor
+    rank: int
+
+    @property
+    def signal(self) -> Tensor:
+        """The values above rounding."""
+        return self.values[: self.rank]
+
+
+def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
+    """Singular values over their index, the first ratio drawn strongest; log axis, values of rounding left out."""
+    first = spectra[0]
+    figure = new_figure(
+        "Singular values of M = YZᵀ",
+        "index, largest first",
+        "singular value (squared output units)",
+        f"{first.rank} of {len(first.values)} singular values stand above rounding at {first.ratio:.0%} removed, from "
+        f"{first.values[0]:.2e} down to {first.signal[-1] if first.rank else 0:.2e}",
+        yaxis={"type": "log", "exponentformat": "power"},
+    )
+    for shown, style in zip(spectra, _styles(spectra), strict=True):
+        figure.add_scatter(
+            x=np.arange(1, shown.rank + 1),
+            y=shown.signal.numpy(),
+            mode="lines",
+            line=style,
+            name=_percent(shown.ratio),
+            hovertemplate="index %{x}<br>σ = %{y:.3e}<extra>%{fullData.name}</extra>",
+        )
+    return figure
+
+
+def energy(spectra: Sequence[Spectrum]) -> go.Figure:
+    """Share of Σσ that the largest values carry, and where it reaches 99 %."""
+    counts, styles = [values_for(shown.signal, SHARE) for shown in spectra], _styles(spectra)
+    figure = new_figure(
+        "Cumulative energy",
+        "largest singular values counted",
+        "share of Σσ (%)",
+        f"{counts[0]} values carry {SHARE:.0%} of the energy at {spectra[0].ratio:.0%} removed",
+        yaxis={"rangemode": "tozero"},
+    )
+    for shown, style in zip(spectra, styles, strict=True):
+        figure.add_scatter(
+            x=np.arange(1, shown.rank + 1),
+            y=100 * carried(shown.signal).numpy(),
+            mode="lines",
+            line=style,
+            name=_percent(shown.ratio),
+            hovertemplate="%{x} values<br>%{y:.2f} %<extra>%{fullData.name}</extra>",
+        )
+    reached = [
+        (count, shown, style["color"]) for count, shown, style in zip(counts, spectra, styles, strict=True) if count
+    ]
+    figure.add_scatter(
+        x=[count for count, _, _ in reached],
+        y=[100 * carried(shown.signal)[count - 1].item() for count, shown, _ in reached],
+        mode="markers",
+        marker={"size": 9, "color": [color for _, _, color in reached]},
+        name=f"{SHARE:.0%} of Σσ",
+        showlegend=False,
+        hovertemplate="%{x} values carry %{y:.2f} %<extra></extra>",
+    )
+    return figure
+
+
+def spectrum_table(spectra: Sequence[Spectrum], kept: Sequence[int]) -> dict[str, list]:
+    """What the spectra come down to, a row a ratio."""
+    return {
+        "removed": [_percent(s.ratio) for s in spectra],
+        "kept inputs": list(kept),
+        "rank of M": [s.rank for s in spectra],
+        "effective rank": [round(effective_rank(s.signal), 1) for s in spectra],
+        "values for 99 % of Σσ": [values_for(s.signal, SHARE) for s in spectra],
+        "largest ÷ median": [round((s.values[0] / s.signal.median()).item(), 1) if s.rank else None for s in spectra],
+    }
+
+
+def circle(rotation: Rotation) -> go.Figure:
+    """Eigenvalues of Q on the unit circle; those of a plane of rotation are conjugate."""
+    angles = rotation.angles
+    flipped = _flipped(rotation)
+    figure = new_figure(
+        "Eigenvalues of Q",
+        "real part",
+        "imaginary part",
+        f"{len(angles)} eigenvalues on the unit circle, up to {_largest(rotation):.1f} degrees from 1"
+        + (f"; {flipped} at −1" if flipped else ""),
+        showlegend=flipped > 0,
+        xaxis={"range": [-1.15, 1.15], "constrain": "domain"},
+        yaxis={"range": [-1.15, 1.15], "constrain": "domain", "scaleanchor": "x"},
+    )
+    full = [math.radians(a) for a in range(0, 361, 3)]
+    figure.add_scatter(
+        x=[math.cos(a) for a in full],
+        y=[math.sin(a) for a in full],
+        mode="lines",
+        line={"color": NEUTRAL, "width": 1},
+        hoverinfo="skip",
+        hovertemplate="<extra></extra>",
+        showlegend=False,
+        name="unit circle",
+    )
+    # Sorted angles hold the two of a pair side by side, so alternating signs part them.
+    signs = torch.ones(len(angles))
+    signs[1::2] = -1
+    turned = angles[: len(angles) - flipped]
+    radians, signs = turned.deg2rad(), signs[: len(turned)]
+    figure.add_scatter(
+        x=radians.cos().numpy(),
+        y=(signs * radians.sin()).numpy(),
+        customdata=(signs * turned).numpy(),
+        mode="markers",
+        marker={"color": COLORS["compensated"], "size": 7, "opacity": 0.45},
+        name="turned directions",
+        hovertemplate="%{customdata:.2f}°<extra></extra>",
+    )
+    if flipped:
+        figure.add_scatter(
+            x=[-1.0] * flipped,
+            y=[0.0] * flipped,
+            mode="markers",
+            marker={"color": "#D55E00", "size": 11, "symbol": "x"},
+            name=f"reflected ({flipped})",
+            hovertemplate="180°: a reflected direction<extra></extra>",
+        )
+    return figure
+
+
+def distribution(rotation: Rotation) -> go.Figure:
+    """How the eigen-angles of Q and the angles of the output channels are spread."""
+    groups = (
+        ("eigen-angles", rotation.angles, COLORS["compensated"]),
+        ("output channels", rotation.channel_angles, CHANNELS),
+    )
+    far = max(float(values.max()) for _, values, _ in groups)
+    figure = new_figure(
+        "Distribution of the angles",
+        "angle (degrees)",
+        "share (%)",
+        f"Mean eigen-angle {rotation.angles.mean():.1f} degrees, mean angle of an output channel "
+        f"{rotation.channel_angles.mean():.1f}",
+        barmode="overlay",
+        bargap=0.05,
+        xaxis={"range": [0, min(182.0, far * 1.04 + BIN)]},
+    )
+    for label, values, color in groups:
+        x, y = _histogram(values)
+        figure.add_bar(
+            x=x,
+            y=y,
+            width=BIN,
+            name=f"{label}, mean {values.mean():.1f}°",
+            marker={"color": color, "line": {"width": 0}},
+            opacity=0.6,
+            hovertemplate=f"%{{x}}° ± {BIN / 2}°<br>%{{y:.1f}} %<extra></extra>",
+        )
+    return figure
+
+
+def channel_angles(rotation: Rotation) -> go.Figure:
+    """How far Q turns every output channel."""
+    values = rotation.channel_angles
+    mean = float(values.mean())
+    figure = new_figure(
+        f"Angle of each output channel, mean {mean:.1f}°",
+        "output channel",
+        "angle (degrees)",
+        f"Channels turn by {values.min():.1f} to {values.max():.1f} degrees; channel {int(values.argmax())} turns most",
+        showlegend=False,
+        yaxis={"rangemode": "tozero"},
+        shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": mean, "y1": mean, "line": MARK}],
+    )
+    figure.add_scatter(
+        x=np.arange(len(values)),
+        y=values.numpy(),
+        mode="markers",
+        marker={"color": CHANNELS, "size": 5, "opacity": 0.8},
+        name="output channels",
+        hovertemplate="channel %{x}<br>%{y:.2f}°<extra></extra>",
+    )
+    return figure
+
+
+def principal_angles(rotation: Rotation) -> go.Figure:
+    """Principal angles between range(Z) and range(QZ), sorted."""
+    values = rotation.principal_angles
+    whole = rotation.rank == len(rotation.q)
+    note = {"text": "Z fills the whole output space, so Q cannot move it", "showarrow": False}
+    figure = new_figure(
+        "Principal angles, range(Z) to range(QZ)",
+        "index, smallest first",
+        "angle (degrees)",
+        "Z fills the whole space: no angle is above 0"
+        if whole
+        else f"{int((values > 0.1).sum())} of {len(values)} principal angles are above 0.1 degrees, the largest is "
+        f"{values.max() if len(values) else 0:.1f}",
+        showlegend=False,
+        yaxis={"range": [0, max(5.0, 1.05 * float(values.max()) if len(values) else 0.0)]},
+        annotations=[{**note, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}] if whole else [],
+    )
+    figure.add_scatter(
+        x=np.arange(1, len(values) + 1),
+        y=values.numpy(),
+        mode="lines",
+        line={"color": PRINCIPAL, "width": 2},
+        fill="tozeroy",
+        name="principal angles",
+        hovertemplate="index %{x}<br>%{y:.2f}°<extra></extra>",
+    )
+    return figure
+
+
+def errors(found: Mapping[str, Errors]) -> go.Figure:
+    """Relative error of every compensator, a bar for the calibration windows and one for held-out ones."""
+    figure = new_figure(
+        "What each repair leaves of the error",
+        "",
+        ERROR,
+        "Relative error: "
+        + "; ".join(
+            f"{COMPENSATIONS[name]} {e.calibration:.4f}"
+            + ("" if e.held_out is None else f", held-out {e.held_out:.4f}")
+            for name, e in _ordered(found)
+        ),
+        barmode="group",
+        yaxis={"rangemode": "tozero"},
+    )
+    held = all(e.held_out is not None for e in found.values())
+    for label, field, pattern in (("calibration windows", "calibration", ""), ("held-out windows", "held_out", "/")):
+        if field == "held_out" and not held:
+            continue
+        values = [getattr(e, field) for _, e in _ordered(found)]
+        figure.add_bar(
+            x=[COMPENSATIONS[name] for name, _ in _ordered(found)],
+            y=values,
+            name=label,
+            offsetgroup=field,
+            showlegend=False,
+            marker={"color": [_color(name) for name, _ in _ordered(found)], "pattern": {"shape": pattern}},
+            text=[f"{v:.4f}" for v in values],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{x}: %{y:.5f}<extra>%{fullData.name}</extra>",
+        )
+        figure.add_bar(  # for the legend, which would show the first bar's colour only
+            x=[None],
+            y=[None],
+            name=label,
+            offsetgroup=field,
+            marker={"color": NEUTRAL, "pattern": {"shape": pattern}},
+            hovertemplate="<extra></extra>",
+        )
+    return figure
+
+
+def errors_table(found: Mapping[str, Errors]) -> dict[str, list]:
+    """The same as columns, with what each repair gains against none."""
+    none = found["none"]
+    rows = _ordered(found)
+
+    def gain(value: float | None, base: float | None) -> float | None:
+        return None if value is None or not base else round(100 * (value / base - 1), 2)
+
+    return {
+        "repair": [COMPENSATIONS[name] for name, _ in rows],
+        "calibration": [e.calibration for _, e in rows],
+        "against none (%)": [gain(e.calibration, none.calibration) for _, e in rows],
+        "held-out": [e.held_out for _, e in rows],
+        "held-out against none (%)": [gain(e.held_out, none.held_out) for _, e in rows],
+    }
+
+
+def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
+    """Y, Z and exp(t log Q) Z of sampled tokens in the main directions of Y; the axes are those of every t."""
+    seen = path.directions
+    start, end, now = path.at(0.0), path.at(1.0), path.at(t)
+    reach = torch.stack([seen.y, start, end]).flatten(0, 1)
+    low, high = reach.quantile(torch.tensor([OUTSIDE, 1 - OUTSIDE], dtype=reach.dtype), dim=0)
+    pad = (0.3 * (high - low)).clamp_min(1e-9)
+    low, high = low - pad, high + pad
+    axes = {
+        f"{axis}axis": {
+            "title": {"text": f"direction {i + 1} ({share:.0%})"},
+            "range": [low[i].item(), high[i].item()],
+            "nticks": 5,
+        }
+        for i, (axis, share) in enumerate(zip("xyz", seen.shares, strict=True))
+    }
+    inside = int(((seen.y >= low) & (seen.y <= high)).all(1).sum())
+    figure = new_figure(
+        f"Outputs in three directions, t = {t:.2f}",
+        "",
+        "",
+        f"{len(seen.y)} tokens, {len(seen.y) - inside} of them beyond the axes. At t = {t:.2f} the relative error over "
+        f"all tokens is {path.error(t):.4f}; it is {path.error(0.0):.4f} at 0 and {path.error(1.0):.4f} at 1",
+        scene={
+            **axes,
+            "aspectmode": "cube",
+            "camera": {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}},
+        },
+        uirevision="space",
+        height=560,
+        margin={"l": 0, "r": 0, "t": 40, "b": 40},
+    )
+    labels = [html.escape(text, quote=False) for text in tokens]
+    shown = (
+        ("Y, dense", seen.y, COLORS["dense"], "circle", 3.5),
+        ("Z, not repaired", start, COLORS["pruned"], "diamond", 3.0),
+        (f"exp({t:.2f} log Q) Z", now, COLORS["compensated"], "circle", 3.5),
+    )
+    for name, points, color, symbol, size in shown:
+        x, y, z = points.mT.contiguous().numpy()
+        figure.add_scatter3d(
+            x=x,
+            y=y,
+            z=z,
+            customdata=labels,
+            mode="markers",
+            marker={"color": color, "size": size, "symbol": symbol, "opacity": 0.75},
+            name=name,
+            hovertemplate="%{customdata}<br>(%{x:.3g}, %{y:.3g}, %{z:.3g})<extra>%{fullData.name}</extra>",
+        )
+    x, y, z = torch.stack([now, seen.y, torch.full_like(now, math.nan)], 1).flatten(0, 1).mT.contiguous().numpy()
+    figure.add_scatter3d(
+        x=x,
+        y=y,
+        z=z,
+        mode="lines",
+        line={"color": NEUTRAL, "width": 1},
+        name="what is left to Y",
+        visible="legendonly",
+        hoverinfo="skip",
+        hovertemplate="<extra></extra>",
+    )
+    return figure
+
+
+def path_error(path: Turning, t: float) -> go.Figure:
+    """The error on the way from Z to QZ, and where t stands."""
+    ts = [i / 50 for i in range(51)]
+    figure = new_figure(
+        "Error on the way",
+        "t",
+        ERROR,
+        f"Relative error from {path.error(0.0):.4f} at t = 0 to {path.error(1.0):.4f} at t = 1",
+        showlegend=False,
+        yaxis={"rangemode": "tozero"},
+    )
+    figure.add_scatter(
+        x=ts,
+        y=path.errors(ts),
+        mode="lines",
+        line={"color": COLORS["compensated"]},
+        name="error",
+        hovertemplate="t = %{x:.2f}<br>error %{y:.4f}<extra></extra>",
+    )
+    figure.add_scatter(
+        x=[t],
+        y=[path.error(t)],
+        mode="markers",
+        marker={"color": COLORS["compensated"], "size": 11},
+        name="now",
+        hovertemplate="t = %{x:.2f}<br>error %{y:.4f}<extra></extra>",
+    )
+    return figure
+
+
+def spectra_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
+    """Relative spectra, a panel a layer."""
+    titles = [f"layer {o.layer}: eff. rank {effective_rank(o.singular_values[: o.rank]):.0f}" for o in found]
+    figure = _panels(
+        f"Singular values of M, {where}",
+        titles,
+        "index",
+        "σ ÷ largest",
+        f"Effective rank from {titles[0].split()[-1]} in layer {found[0].layer} to {titles[-1].split()[-1]} in layer "
+        f"{found[-1].layer}",
+        {"range": [1, max(len(o.singular_values) for o in found)], "nticks": 3},
+        {"type": "log", "exponentformat": "power", "nticks": 4, "range": [_lowest(found), 0.2]},
+    )
+    for i, o in enumerate(found):
+        signal = (o.singular_values[: o.rank] / o.singular_values[0].clamp_min(1e-300)).tolist()
+        places = _thinned(len(signal))
+        _draw(
+            figure,
+            i,
+            go.Scatter(
+                x=[p + 1 for p in places],
+                y=[signal[p] for p in places],
+                mode="lines",
+                line={"color": COLORS["compensated"], "width": 1.5},
+                name=f"layer {o.layer}",
+                hovertemplate="index %{x}<br>%{y:.2e}<extra>%{fullData.name}</extra>",
+            ),
+        )
+    return figure
+
+
+def angles_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
+    """Distribution of the eigen-angles, a panel a layer."""
+    titles = [f"layer {o.layer}: {o.angles.mean():.1f}°, det {o.determinant:+d}".replace("-", "−") for o in found]
+    means = {o.layer: o.angles.mean().item() for o in found}
+    most = max(means, key=means.get)
+    far = min(182.0, 1.04 * max(o.angles.max().item() for o in found) + 2 * BIN)
+    figure = _panels(
+        f"Eigen-angles of Q and their means, {where}",
+        titles,
+        "degrees",
+        "share (%)",
+        f"Mean eigen-angles from {min(means.values()):.1f} to {means[most]:.1f} degrees, largest in layer {most}",
+        {"range": [0, far], "nticks": 4},
+        {"rangemode": "tozero", "nticks": 4, "matches": "y"},
+    )
+    for i, o in enumerate(found):
+        x, y = _histogram(o.angles, 2 * BIN)
+        _draw(
+            figure,
+            i,
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                line={"color": COLORS["compensated"], "width": 1.5, "shape": "hvh"},
+                fill="tozeroy",
+                name=f"layer {o.layer}",
+                hovertemplate=f"%{{x}}° ± {BIN}°<br>%{{y:.1f}} %<extra>%{{fullData.name}}</extra>",
+            ),
+        )
+    return figure
+
+
+def errors_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
+    """Errors of all compensators, a panel a layer: bars for the calibration windows, diamonds for held-out ones."""
+    gains = [o.errors["rotation"].calibration / (o.errors["none"].calibration or 1.0) - 1 for o in found]
+    figure = _panels(
+        f"Relative errors, {where}; bars: calibration, diamonds: held-out, Q: rotation against none",
+        [f"layer {o.layer}: Q {100 * g:+.0f} %".replace("-", "−") for o, g in zip(found, gains, strict=True)],
+        "",
+        "relative error",
+        f"The rotation changes the calibration error by {100 * min(gains):.0f} to {100 * max(gains):.0f} percent",
+        {"type": "category", "tickangle": -90},
+        {"rangemode": "tozero", "nticks": 4, "matches": "y"},
+    )
+    for i, o in enumerate(found):
+        rows = _ordered(o.errors)
+        names = [SHORT[name] for name, _ in rows]
+        _draw(
+            figure,
+            i,
+            go.Bar(
+                x=names,
+                y=[e.calibration for _, e in rows],
+                marker={"color": [_color(name) for name, _ in rows]},
+                name=f"layer {o.layer}, calibration",
+                hovertemplate="%{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+            ),
+        )
+        if all(e.held_out is not None for _, e in rows):
+            _draw(
+                figure,
+                i,
+                go.Scatter(
+                    x=names,
+                    y=[e.held_out for _, e in rows],
+                    mode="markers",
+                    marker={"color": NEUTRAL, "symbol": "diamond", "size": 6},
+                    name=f"layer {o.layer}, held-out",
+                    hovertemplate="%{x}: %{y:.4f}<extra>%{fullData.name}</extra>",
+                ),
+            )
+    return figure
+
+
+def layers_table(found: Sequence[Overview]) -> dict[str, list]:
+    """The numbers of all layers, a row a layer."""
+    table = {
+        "layer": [o.layer for o in found],
+        "kept inputs": [o.kept for o in found],
+        "rank of M": [o.rank for o in found],
+        "effective rank": [round(effective_rank(o.singular_values[: o.rank]), 1) for o in found],
+        "mean eigen-angle (°)": [round(o.angles.mean().item(), 2) for o in found],
+        "mean channel angle (°)": [round(o.channel_angles.mean().item(), 2) for o in found],
+        "det Q": [o.determinant for o in found],
+    }
+    for name, label in COMPENSATIONS.items():
+        table[label] = [round(o.errors[name].calibration, 5) for o in found]
+    for name, label in COMPENSATIONS.items():
+        held = [o.errors[name].held_out for o in found]
+        table[f"{label}, held-out"] = [None if v is None else round(v, 5) for v in held]
+    return table
+
+
+MULTIPLES = {"spectrum": spectra_by_layer, "angles": angles_by_layer, "errors": errors_by_layer}
+
+
+def _styles(spectra: Sequence[Spectrum]) -> list[dict]:
+    others = iter(OTHERS * len(spectra))
+    found = [{"color": COLORS["compensated"], "width": 3}]
+    for shown in spectra[1:]:
+        color, dash = (COLORS["dense"], "solid") if shown.ratio == 0 else next(others)
+        found.append({"color": color, "dash": dash, "width": 1.75})
+    return found
+
+
+def _percent(ratio: float) -> str:
+    return "dense" if ratio == 0 else f"{ratio:.0%} removed"
+
+
+def _flipped(rotation: Rotation) -> int:
+    return int((rotation.angles > 180 - 1e-3).sum())
+
+
+def _largest(rotation: Rotation) -> float:
+    """The largest eigen-angle of a rotation plane, degrees."""
+    angles = rotation.angles[: len(rotation.angles) - _flipped(rotation)]
+    return angles.max().item() if len(angles) else 180.0
+
+
+def _histogram(values: Tensor, width: float = BIN) -> tuple[list[float], list[float]]:
+    """Middles of the bins from 0 to 180 degrees, and the percentage of values in each."""
+    bins = round(180 / width)
+    counts = torch.histc(values, bins, 0, 180)
+    return [(i + 0.5) * width for i in range(bins)], (100 * counts / max(len(values), 1)).tolist()
+
+
+def _ordered(found: Mapping[str, Errors]) -> list[tuple[str, Errors]]:
+    return [(name, found[name]) for name in COMPENSATIONS]
+
+
+def _color(name: str) -> str:
+    return COLORS["pruned" if name == "none" else "compensated"]
+
+
+def _lowest(found: Sequence[Overview]) -> float:
+    """Lower end of a log axis that holds all relative spectra, as a power of ten."""
+    smallest = [(o.singular_values[o.rank - 1] / o.singular_values[0]).item() for o in found if o.rank]
+    return math.log10(min(smallest, default=1e-3)) - 0.3
+
+
+def _thinned(count: int) -> list[int]:
+    if count <= DRAWN:
+        return list(range(count))
+    return sorted({round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)})
+
+
+def _panels(title: str, titles: Sequence[str], x: str, y: str, alt: str, x_axis: dict, y_axis: dict) -> go.Figure:
+    """An empty grid, a panel a layer, with shared axes; the lower left panel is numbered 1 and names them."""
+    count = len(titles)
+    columns = min(count, 6 if count > 8 else 4)
+    rows = math.ceil(count / columns)
+    height = 90 + 135 * rows
+    layout, notes = {}, []
+    across, down = 0.022, 34 / (height - 90)  # gaps: shares of the plotting area
+    width, tall = (1 - across * (columns - 1)) / columns, (1 - down * (rows - 1)) / rows
+    for i, label in enumerate(titles):
+        row, column = divmod(i, columns)
+        left, top = column * (width + across), 1 - row * (tall + down)
+        number = _number(i, count, columns)
+        lowest = i + columns >= count  # nothing below it
+        layout[f"xaxis{number}"] = {
+            **x_axis,
+            "domain": [left, left + width],
+            "anchor": f"y{number}",
+            "showticklabels": lowest,
+        }
+        layout[f"yaxis{number}"] = {
+            **{k: v for k, v in y_axis.items() if k != "matches" or number},
+            "domain": [max(top - tall, 0), top],
+            "anchor": f"x{number}",
+            "showticklabels": column == 0,
+        }
+        notes.append(
+            {
+                "text": label,
+                "x": left,
+                "y": top,
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 11},
+            }
+        )
+    return new_figure(
+        title,
+        x,
+        y,
+        alt,
+        showlegend=False,
+        height=max(height, HEIGHT),
+        margin={"t": 60, "b": 48, "l": 64, "r": 8},
+        annotations=notes,
+        meta={"alt": alt, "columns": columns, "panels": count},
+        **layout,
+    )
+
+
+def _number(panel: int, count: int, columns: int) -> str:
+    """The number in the names of a panel's axes: none for the lower left one."""
+    lower_left = (math.ceil(count / columns) - 1) * columns
+    if panel == lower_left:
+        return ""
+    return str(panel + 2 if panel < lower_left else panel + 1)
+
+
+def _draw(figure: go.Figure, panel: int, trace: go.Scatter | go.Bar) -> None:
+    number = _number(panel, figure.layout.meta["panels"], figure.layout.meta["columns"])
+    trace.update(xaxis=f"x{number}", yaxis=f"y{number}")
+    figure.add_trace(trace)

@@ -1,0 +1,349 @@
+"""The six lessons as data: what they say, what they ask, and the settings of the pages they point at.
+
+Sentences that depend on numbers are made by the functions below, in every case that the numbers can be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PAPER = "[RCPU, arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A button that sets controls and opens another page, where the same thing can be seen."""
+
+    label: str
+    page: str  # a file of pages/
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One lesson; all texts are Markdown of ours."""
+
+    short: str  # in the list of lessons
+    title: str
+    idea: str  # in one sentence
+    formula: str  # LaTeX
+    formula_says: str
+    steps: tuple[str, ...]
+    task: str  # what to try with the figure
+    question: str
+    answer: str
+    links: tuple[Link, ...]
+    settings: Mapping[str, Any]  # of the controls, where the lesson begins
+
+
+LESSONS = (
+    Lesson(
+        short="What goes",
+        title="What structured pruning removes",
+        idea="Whole columns of two matrices leave, and with each the row that made its input: the model gets smaller.",
+        formula=r"y \;=\; W x \;=\; x_1\, W_{:,1} + x_2\, W_{:,2} + \dots",
+        formula_says="Each input $x_j$ meets one column of $W$ and nothing else.",
+        steps=(
+            "A LLaMA is a stack of **layers**, and each layer has two blocks: **attention** and an **MLP**. Both end "
+            "in one matrix that writes their result back to the rest of the model: `o_proj` for attention, "
+            "`down_proj` for the MLP.",
+            "Take such a matrix $W$. Strike out its column $j$, and nobody reads the input $x_j$ any more. So the row "
+            "that *computes* $x_j$ can go too: a row of `v_proj` for attention, a row of `gate` and one of `up` for "
+            "the MLP.",
+            "That is **structured** pruning: matrices shrink, and any machine has less to do. Setting single weights "
+            "to zero (unstructured pruning) leaves matrices as large as they were.",
+            "Which columns? Those with the lowest **importance score**; lesson 4 is about it. How many is the "
+            "**ratio**.",
+        ),
+        task="Move the ratio and watch the orange stripes: each is a column of `o_proj` or `down_proj`, or a row that "
+        "fed it. Then switch on *Show what is left*.",
+        question="You remove 20 % of the columns in every layer. Is the model 20 % smaller?",
+        answer="No. Embeddings and norms stay whole, and so may queries and keys: the ratio counts *columns of two "
+        "kinds of matrices*. Look at the tiles above: parameters shrink by less than the ratio, so always compare "
+        "models by parameters or memory, and never by the ratio alone.",
+        links=(
+            Link("Show me the scores on the Importance page", "importance", {"view": "cut", "site": "down_proj"}),
+            Link("Show me what a run would remove", "prune", {}),
+        ),
+        settings={"ratio": 0.2, "layer": 0, "lesson_after": False},
+    ),
+    Lesson(
+        short="Why outputs drift",
+        title="Why outputs drift",
+        idea="What the removed columns would have added is now missing from every output.",
+        formula=r"Y - Z \;=\; W X - W_K X_K \;=\; W_R X_R",
+        formula_says="$K$ are the columns that are kept, $R$ those that are removed.",
+        steps=(
+            "Let the model read some text and write down the inputs of one projection, one column a token: the matrix "
+            "$X$. Before pruning its outputs are $Y = WX$; after it only the kept columns are left: $Z = W_K X_K$.",
+            "The difference is exactly what the removed columns would have added, $W_R X_R$. It is no random noise: "
+            "the same columns are missing at every token. The outputs have **drifted**.",
+            "We measure the drift as a share: $\\lVert Y - Z \\rVert \\div \\lVert Y \\rVert$. At 0 nothing is lost, "
+            "at 1 the error is as large as the output itself.",
+            "Every later layer was trained to read $Y$ and now gets $Z$. So the drift of many layers adds up, and the "
+            "text that the model writes gets worse.",
+        ),
+        task="Move the ratio and see the drift of every layer. Which one is hurt most? Choose it as *Layer*: the "
+        "second picture shows it at every ratio.",
+        question="Could we avoid the drift by choosing *better* which columns leave?",
+        answer="Only in part. A good score finds columns that carry little, which is why the curves start flat. But "
+        "as soon as a column that carries anything leaves, $W_R X_R$ is not zero. What is left to do is to **change "
+        "the columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
+        "shows the paper's way.",
+        links=(
+            Link("Show me the scores of all layers", "importance", {"view": "layers"}),
+            Link("Show me one layer's rotation", "rotation", {}),
+        ),
+        settings={"ratio": 0.2, "layer": 0},
+    ),
+    Lesson(
+        short="Procrustes in 2-D",
+        title="The best rotation: orthogonal Procrustes",
+        idea="One turn for all points at once, found by a singular value decomposition, brings them back best.",
+        formula=r"\begin{gathered} Q = \operatorname*{arg\,min}_{Q^\top Q = I} \lVert Y - QZ \rVert_F \\[1ex] "
+        r"Y Z^\top = U S V^\top \;\Rightarrow\; Q = U V^\top \end{gathered}",
+        formula_says="$Q$ turns or mirrors, and never stretches.",
+        steps=(
+            "We have the outputs $Z$ of the pruned projection and want the targets $Y$. The mildest repair is to "
+            "multiply all outputs by one matrix $Q$. It costs nothing when the model runs: $Q W_K$ simply replaces "
+            "$W_K$.",
+            "RCPU allows only **orthogonal** $Q$: turns and mirrors. Lengths stay as they are, so $Q$ cannot blow up "
+            "noise, and it has fewer freedoms to tune than an arbitrary matrix. To find the best one is the "
+            "*orthogonal Procrustes problem*, and one SVD of $YZ^\\top$ solves it exactly.",
+            "Here the outputs have 2 numbers instead of hundreds, so you can see it. **Blue** circles: the targets "
+            "$Y$. **Orange** squares: what pruning left of them, $Z$. **Green**, dashed: $QZ$, the same turn for all. "
+            "Equal numbers belong together; the short dashed lines are the errors that remain.",
+        ),
+        task="Drag any circle or square (or focus it with Tab and use the arrow keys, with Shift for larger steps). "
+        "Green follows. Can you make $Q$ a mirror, det $Q = -1$? Try the examples too.",
+        question="Take the example *Half as large*: $Z$ is $Y$ at half its size. Why does the best rotation not help "
+        "at all?",
+        answer="Nothing has to be turned, so $Q = I$, and an orthogonal matrix cannot change lengths: the error stays "
+        "at 0.5. The paper therefore also tries one factor $s$ for all, $W_K \\leftarrow s\\,Q W_K$ (*Rotation and "
+        "scale* on the Prune page), which would be 2 here. *Any matrix* can do it and much more; lesson 5 shows what "
+        "that freedom costs.",
+        links=(
+            Link("Show me a real rotation, in all its dimensions", "rotation", {"spectrum": "spectrum"}),
+            Link("Prune with rotation and scale", "prune", {"compensation": "rotation_scale"}),
+        ),
+        settings={"points": "", "proper": False},
+    ),
+    Lesson(
+        short="Why variance",
+        title="Why the score looks at variance",
+        idea="A large input that never changes tells tokens apart no better than a constant does.",
+        formula=r"\gamma_j = \lVert W_{:,j} \rVert \cdot \operatorname{mean}|x_j| \cdot \operatorname{Var}(x_j)",
+        formula_says="Importance of column $j$: weight, size of its input, and how much that input changes.",
+        steps=(
+            "Which columns matter least? A first answer: those with small weights and small inputs, "
+            "$\\lVert W_{:,j}\\rVert \\cdot \\operatorname{mean}|x_j|$.",
+            "Now think of an input that is 3 at every token. Its product is large, yet it adds the *same* vector "
+            "$3\\,W_{:,j}$ to every output. It says nothing about the token, and one constant vector (a **bias**) "
+            "could stand in for it.",
+            "So RCPU multiplies by the **variance** over tokens: a channel that hardly changes scores low however "
+            "large it is, and one that reacts to the text is kept.",
+            "In the picture each mark is one input channel: to the right it is larger, further up it changes more. "
+            "Orange crosses leave only if variance is ignored, green diamonds only if it counts.",
+        ),
+        task="Look where the green diamonds lie: far right for their height, large but calm. Switch between the two "
+        "projections and move layer and ratio.",
+        question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
+        "0.2. Which one does RCPU remove, and what is lost with it?",
+        answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
+        "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. RCPU itself "
+        "adds no bias: its rotation has to make up for it, and a rotation cannot add a constant. The numbers above "
+        "show both sides for this layer.",
+        links=(
+            Link("Show me the three factors", "importance", {"view": "factors"}),
+            Link("Compare the scorers", "importance", {"view": "scorers"}),
+        ),
+        settings={"ratio": 0.2, "layer": 0, "site": "o_proj"},
+    ),
+    Lesson(
+        short="Rotation or least squares",
+        title="Least squares against rotation",
+        idea="The freest repair is best on the text it was fitted to, and may be worse on any other.",
+        formula=r"\min_A \; \lVert Y - A X_K \rVert_F^2 + \lambda \lVert A - W_K \rVert_F^2",
+        formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$.",
+        steps=(
+            "Why only turn? One could ask for the best of *all* weights: **least squares**. On the text it is fitted "
+            "to it can, without a ridge, never do worse than the rotation, because the rotated weight is one of its "
+            "choices.",
+            "But it tunes every single weight, and learns from calibration windows only. With few tokens for each "
+            "input it also fits their accidents: it **over-fits**, and on other text the error grows.",
+            "The rotation has fewer freedoms and cannot stretch, so it needs less text, but it also gains less from "
+            "more.",
+            "So we calibrate on 1, 2, 4, … 128 windows and look at **held-out** windows, text that no repair has seen. "
+            "Where the solid lines of least squares and rotation cross is the amount of text from which freedom pays.",
+        ),
+        task="Press *Measure*: the lines grow as windows come. Compare dotted (the windows it was fitted to) with "
+        "solid (held-out). Then choose a stronger ridge: what does it do to the crossing?",
+        question="Why can even the rotation be worse than no repair when there are only one or two windows?",
+        answer="$Q$ is estimated too. In the 576 dimensions of the small model a rotation has 576 · 575 ÷ 2 = 165,600 "
+        "free angles, and one window of 128 tokens is little to learn them from. It is safer than least squares, and "
+        "not safe. The paper reports the same: with 8 windows perplexity collapses, and from 64 on it hardly changes.",
+        links=(
+            Link("Show me how far the tokens reach", "calibration", {"calibration_view": "reach"}),
+            Link("Prune with least squares", "prune", {"compensation": "least_squares"}),
+        ),
+        settings={"ratio": 0.2, "layer": 0, "site": "o_proj", "curve_ridge": "0.0001"},
+    ),
+    Lesson(
+        short="Which one first",
+        title="Why o_proj comes before down_proj",
+        idea="Repair a projection for the inputs it will really get: go along the stream, front to back.",
+        formula=r"\begin{gathered} h' = h + \mathrm{attention}(h) \\ h'' = h' + \mathrm{mlp}(h') \end{gathered}",
+        formula_says="Within a layer the MLP reads what attention has written; never the other way round.",
+        steps=(
+            "Everything that a pruned projection gets wrong changes the inputs of all that follow. A repair that was "
+            "fitted to the *old* inputs then no longer fits quite. So layers are pruned front to back, and each is "
+            "calibrated on what the pruned layers before it hand on.",
+            "The same question comes up inside a layer: `down_proj` stands behind `o_proj`. Two orders are possible.",
+            "**Both measured, then repaired** (the paper): one pass through the dense layer gives the inputs of both. "
+            "Cheap, but `down_proj` is repaired for inputs from before `o_proj` was pruned.",
+            "**o_proj repaired first**: then the layer runs again, and `down_proj` is repaired for the inputs it will "
+            "really get. One more pass for each layer. (The reverse, `down_proj` first, would change nothing for "
+            "`o_proj`: it lies upstream.)",
+        ),
+        task="Press *Prune in both orders*: the first four layers are pruned in both orders. Compare the drift along "
+        "the layers and the perplexity. How large is the difference, compared with repairing at all?",
+        question="Why not prune the *last* layer first, while its inputs are still those of the dense model?",
+        answer="Because they would not stay so. As soon as an earlier layer is pruned, the inputs of the last one "
+        "change, and its repair was fitted to inputs that no longer occur. Front to back, every repair sees the very "
+        "inputs that it will have in the finished model.",
+        links=(
+            Link("Set the order on the Prune page", "prune", {"order": "site"}),
+            Link("Show me the errors of a layer", "rotation", {"site": "down_proj"}),
+        ),
+        settings={"ratio": 0.3},
+    ),
+)
+
+#: Points of the 2-D lesson, targets first: the text of app/drag.py.
+_TARGETS = "-1.4,-1.2;1.6,-1.2;1.6,-0.2;-0.2,0.3;-0.6,1.8;"
+EXAMPLES = {
+    "Turned and noisy": _TARGETS + "-1.92,0.53;-0.28,-2.42;0.47,-1.99;0.41,0.35;1.65,1.2",
+    "Turned": _TARGETS + "-1.84,-0.02;0.45,-1.95;1.1,-1.18;0.04,0.36;0.7,1.76",
+    "Mirrored": _TARGETS + "0.61,-1.74;-1.99,-0.24;-1.49,0.63;0.32,0.16;1.42,1.26",
+    "Half as large": _TARGETS + "-0.7,-0.6;0.8,-0.6;0.8,-0.1;-0.1,0.15;-0.3,0.9",
+    "Squeezed flat": _TARGETS + "-1.4,-0.36;1.6,-0.36;1.6,-0.06;-0.2,0.09;-0.6,0.54",
+}
+FIRST = next(iter(EXAMPLES.values()))
+
+
+def about_size(ratio: float, before: int, after: int) -> str:
+    """What a ratio means in parameters."""
+    if after == before:
+        return f"At a ratio of {ratio:.0%} nothing leaves: move the slider up."
+    return (
+        f"A ratio of {ratio:.0%} takes **{1 - after / before:.1%}** of the model's parameters, not {ratio:.0%}: "
+        "what is not drawn here, and the blue part, stays."
+    )
+
+
+def about_drift(errors: Mapping[str, Mapping[int, float]], ratio: float) -> str:
+    """Which layer drifts most, and how that compares with the share that was removed."""
+    site, layer = max(((s, i) for s, by in errors.items() for i in by), key=lambda k: errors[k[0]][k[1]])
+    worst = errors[site][layer]
+    if worst == 0:
+        return "Nothing is removed, so nothing drifts: move the ratio up."
+    low_site, low_layer = min(((s, i) for s, by in errors.items() for i in by), key=lambda k: errors[k[0]][k[1]])
+    return (
+        f"With {ratio:.0%} removed, `{site}` of layer {layer} drifts most: its output is off by **{worst:.1%}** of its "
+        f"size. `{low_site}` of layer {low_layer} drifts least, by {errors[low_site][low_layer]:.1%}."
+    )
+
+
+def about_fit(determinant: int, angle: float, before: float, after: float, free: float) -> str:
+    """What Q does and what it is worth."""
+    turn = (
+        f"$Q$ turns by **{angle:.0f}°** (counter-clockwise is positive)"
+        if determinant > 0
+        else f"$Q$ is a **mirror** at the line that rises by {angle:.0f}°: the points lie the other way round"
+    )
+    if before - after < 0.005 * max(before, 1e-9):
+        worth = "and that helps little or nothing: what is wrong here is no turn"
+    elif after < 0.005:
+        worth = "and nothing of the error is left: the drift was a pure turn or mirror"
+    else:
+        worth = f"and takes away **{1 - after / before:.0%}** of the error"
+    rest = (
+        ""
+        if after - free < 0.005
+        else f" The best of all matrices, free to stretch as well, would come down to {free:.2f}."
+    )
+    return f"{turn}, {worth}.{rest}"
+
+
+def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]]) -> str:
+    """How much the factor decides here; ``errors`` by score (with, without) and repair (none, bias)."""
+    if not removed:
+        return "Nothing is removed: move the ratio up."
+    if not changed:
+        return f"Here both scores remove the same {removed:,} channels: variance decides nothing at this ratio."
+    with_, without = errors["with"], errors["without"]
+
+    def compare(repair: str) -> str:
+        a, b = with_[repair], without[repair]
+        if abs(a - b) < 0.01 * max(a, b):
+            return f"both scores lose about the same ({a:.3f} and {b:.3f})"
+        better = "the score with variance loses less" if a < b else "the score *without* variance loses less"
+        return f"{better} ({a:.3f} with, {b:.3f} without)"
+
+    return (
+        f"**{changed:,} of {removed:,}** removed channels differ between the two scores. Without repair "
+        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. All on held-out text."
+    )
+
+
+def about_crossing(
+    cross: tuple[int | None, int] | None, ridge: float, first: tuple[float, float, float | None], windows: int
+) -> str:
+    """Where least squares overtakes the rotation; ``first``: errors of none, rotation, least squares at the start."""
+    none, rotation, squares = first
+    if rotation <= none:
+        start = ""
+    elif squares is None or squares > none:
+        start = "With one window both repairs are worse than none: they over-fit. "
+    else:
+        start = "With one window the rotation is worse than no repair, and this ridge keeps least squares from it. "
+    if cross is None:
+        return f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
+        "windows."
+    before, after = cross
+    if before is None:
+        return (
+            f"{start}With a ridge of {ridge:g}, least squares is better than the rotation **from the first point on**: "
+            "so strong a pull toward $W_K$ hardly lets it over-fit. Try a weaker ridge."
+        )
+    return (
+        f"{start}With a ridge of {ridge:g}, least squares overtakes the rotation **between {before} and {after} "
+        "windows** and stays ahead: from there on there is text enough for its freedom."
+    )
+
+
+def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, float], last: int) -> str:
+    """What the second order brings on this model, beside what repairing brings; ``last`` is the last pruned layer."""
+    repaired = drift["none"][last] - drift["paper"][last]
+    gained = drift["paper"][last] - drift["site"][last]
+    start = (
+        f"Behind layer {last} the stream is off by {drift['none'][last]:.3f} without repair, "
+        f"{drift['paper'][last]:.3f} in the paper's order and {drift['site'][last]:.3f} with `o_proj` repaired first. "
+    )
+    if abs(gained) < 0.02 * max(drift["paper"][last], 1e-12):
+        start += (
+            "The order makes **hardly a difference** there: the reason above holds, but in so few layers `o_proj` "
+            "changes the inputs of `down_proj` too little for it to matter. "
+        )
+    elif gained > 0:
+        start += "The second order comes **nearer** to the dense model" + (
+            ", by less than the repair itself brings. " if gained < repaired else ". "
+        )
+    else:
+        start += "On this model and text the second order is **no better** there. "
+    a, b = perplexity["paper"], perplexity["site"]
+    if abs(a - b) < 0.005 * a:
+        return start + f"Perplexity: {a:.2f} and {b:.2f}, the same within half a percent."
+    return start + f"Perplexity is {'lower' if b < a else 'higher'} with `o_proj` first: {b:.2f} against {a:.2f}."

@@ -1,0 +1,217 @@
+"""What the lessons ask to be done: each function queues one job. The work itself is the library's."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import streamlit as st
+from torch import Tensor
+
+import rcpu
+from app import demo
+from app.jobs import Job
+from app.shared import jobs, load_text, models, windows
+from rcpu.architecture import architecture_of, consumer_of, layers_of
+from rcpu.collect import Collection, collect
+from rcpu.config import SITES
+from rcpu.drift import drift_curve, stream_drift
+from rcpu.growth import Step, grow
+from rcpu.whatif import column_scores
+
+RATIOS = tuple(i / 20 for i in range(19))  # 0 to 0.9
+GROWING = {"samples": 128, "held_out": 16}  # windows of the lesson on calibration
+LAYERS = (0, 1, 2, 3)  # pruned in both orders
+ORDERED = {"samples": 16, "held_out": 4}
+EVALUATED = 32  # windows
+KEPT = 32  # drifts, a few kilobytes each
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Errors without repair of every measured layer, (layer) → an error for each of RATIOS, by site."""
+
+    errors: Mapping[str, Mapping[int, list[float]]]
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Errors over growing calibration windows, and of which projection they are."""
+
+    layer: int
+    site: str
+    ratio: float
+    scorer: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Orders:
+    """The same layers pruned in both orders: errors of the sites, drift along the layers, perplexity."""
+
+    config: rcpu.PruneConfig  # of order "paper"
+    sites: Mapping[str, tuple[rcpu.SiteResult, ...]]  # by order
+    drift: Mapping[str, list[float]]  # by order, and "none"
+    perplexity: Mapping[str, rcpu.Perplexity]  # by order, "none" and "dense"
+
+
+def _join(kind: str, title: str, work: Callable[[Job], object]) -> Job:
+    for job in jobs().all(kind):
+        if job.active and job.title == title:
+            return job
+    return jobs().submit(kind, title, work)
+
+
+def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
+    """Queue the loading of a model and one pass of it over the calibration windows: all that lessons look at."""
+    name, device, dtype = key
+    demo.check_model(name, device, dtype)
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    store, drawn = models(), windows()
+
+    def work(job: Job) -> Collection:
+        def loading(message: str) -> None:
+            if job.cancelled():
+                raise rcpu.Cancelled
+            job.report(0.05, message)
+
+        if (model := store.get(key)) is None:
+            model = rcpu.load_model(name, device, dtype, report=loading)
+            store.put(key, model)
+        job.report(0.15, "drawing calibration windows")
+        return collect(
+            model,
+            drawn.get(model, config, patient=True),
+            progress=lambda p: job.report(0.15 + 0.85 * p.fraction, p.message),
+            cancelled=job.cancelled,
+        )
+
+    return _join("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
+
+
+@st.cache_resource(show_spinner=False)
+def drifts() -> OrderedDict[tuple, Drift]:
+    """Drifts that were added up, by :func:`drift_key`; the oldest leave first."""
+    return OrderedDict()
+
+
+def drift_key(found: Collection, layers: tuple[int, ...], config: rcpu.PruneConfig) -> tuple:
+    """What a drift depends on."""
+    return found.folder, layers, config.scorer, config.seed, config.unit
+
+
+def drift_job(
+    model: rcpu.Model,
+    found: Collection,
+    layers: tuple[int, ...],
+    config: rcpu.PruneConfig,
+    layouts: Mapping[str, Tensor],  # (strata, units, columns) of each site
+) -> Job:
+    """Queue the errors without repair of every measured layer at all ratios; they are put into ``drifts()``."""
+    kept, key = drifts(), drift_key(found, layers, config)
+
+    def work(job: Job) -> Drift:
+        errors: dict[str, dict[int, list[float]]] = {site: {} for site in SITES}
+        for done, layer in enumerate(layers):
+            for spec in architecture_of(model.net).sites:
+                if job.cancelled():
+                    raise rcpu.Cancelled
+                site, weight = spec.name, consumer_of(layers_of(model.net)[layer], spec).weight.detach()
+                x = found.get(layer, site).calibration.to(weight.device)
+                scores = column_scores(weight, x, config.scorer, layer=layer, site=site, seed=config.seed)
+                errors[site][layer] = drift_curve(weight, x, scores, layouts[site], RATIOS)
+            job.report((done + 1) / len(layers), f"layer {layer}")
+        kept[key] = Drift(errors)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+        return kept[key]
+
+    # The folder's name tells windows apart, so that a job of other settings is not taken for this one.
+    return _join(
+        "drift", f"Lessons: drift of every layer, {config.scorer}, {config.unit}, {found.folder.name[:6]}", work
+    )
+
+
+def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: str) -> Job:
+    """Queue held-out errors of one projection over more and more calibration windows; ``partial`` grows by steps."""
+    config = replace(config, **GROWING)
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    ratio, drawn = config.ratio_of(layer), windows()
+
+    def work(job: Job) -> Growth:
+        job.report(0.0, "drawing calibration windows")
+        calibration = drawn.get(model, config, patient=True)
+        job.partial = Growth(layer, site, ratio, config.scorer, ())
+
+        def told(p: rcpu.Progress) -> None:
+            job.report(p.fraction, p.message)
+            if p.site is not None:
+                job.partial = replace(job.partial, steps=(*job.partial.steps, p.site))
+
+        grow(
+            model,
+            calibration,
+            layer=layer,
+            site=site,
+            ratio=ratio,
+            scorer=config.scorer,
+            unit=config.unit,
+            progress=told,
+            cancelled=job.cancelled,
+        )
+        return job.partial
+
+    title = f"Lessons: layer {layer} {site}, {ratio:.0%} removed, 1 to {config.samples} windows"
+    return _join("curve", title, work)
+
+
+def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> Job:
+    """Queue the pruning of the first layers in both orders, and what either does to the model."""
+    config = replace(config, **ORDERED)
+    demo.check_text(config.text)
+    demo.check_text(eval_text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    demo.check_evaluation(EVALUATED, config.window)
+    layers = tuple(i for i in LAYERS if i < model.net.config.num_hidden_layers)
+    config = replace(config, layers=layers, ratios=(), sites=SITES, compensation="rotation", order="paper")
+    drawn = windows()
+
+    def work(job: Job) -> Orders:
+        job.report(0.0, "drawing calibration windows")
+        calibration = drawn.get(model, config, patient=True)
+        source = load_text(eval_text)
+        measured = rcpu.evaluation_windows(source, model.tokenizer, window=config.window, max_windows=EVALUATED)
+        results, nets = {}, {}
+        for i, order in enumerate(rcpu.ORDERS):
+            results[order] = rcpu.prune(
+                model.net,
+                calibration,
+                replace(config, order=order),
+                progress=lambda p, i=i, order=order: job.report(0.3 * (i + p.fraction), f"order {order}: {p.message}"),
+                cancelled=job.cancelled,
+            )
+            nets[order] = results[order].net
+        nets["none"] = results["paper"].uncompensated(model.net)
+        drift = stream_drift(
+            model.net,
+            nets,
+            calibration.held_out,
+            progress=lambda f: job.report(0.6 + 0.1 * f, "drift along the layers"),
+            cancelled=job.cancelled,
+        )
+        perplexity = {}
+        for i, (name, net) in enumerate({"dense": model.net, **nets}.items()):
+            perplexity[name] = rcpu.perplexity(
+                net,
+                measured,
+                text=source.name,
+                progress=lambda f, i=i, name=name: job.report(0.7 + 0.3 * (i + f) / 4, f"perplexity: {name}"),
+                cancelled=job.cancelled,
+            )
+        return Orders(config, {name: r.sites for name, r in results.items()}, drift, perplexity)
+
+    title = f"Lessons: layers {rcpu.format_layers(layers)} in both orders, {config.ratio:.0%} removed"
+    return _join("orders", title, work)

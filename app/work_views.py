@@ -1,0 +1,82 @@
+"""Pictures of all layers: every projection of a site solved once, kept for everybody who asks the same."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import streamlit as st
+
+import rcpu
+from app.jobs import Job
+from app.widgets import Dense
+from app.work import _join_or_submit
+from rcpu.turning import Overview, overview
+
+
+class Overviews:
+    """Solved layers by what they answer; they hold vectors only, and those made longest ago leave first."""
+
+    KEPT = 1200
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple, Overview] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, dense: Dense, site: str) -> list[Overview]:
+        """The layers of a site that are solved for these settings, ascending."""
+        with self._lock:
+            found = (self._found.get(_key(dense, site, layer)) for layer in dense.layers)
+            return [o for o in found if o is not None]
+
+    def put(self, dense: Dense, site: str, found: Overview) -> None:
+        """Keep one layer."""
+        with self._lock:
+            self._found[_key(dense, site, found.layer)] = found
+            while len(self._found) > self.KEPT:
+                self._found.popitem(last=False)
+
+
+@st.cache_resource(show_spinner=False)
+def overviews() -> Overviews:
+    """The solved layers of this process."""
+    return Overviews()
+
+
+def all_layers_job(dense: Dense, site: str) -> Job:
+    """Queue the layers of a site that are not solved yet; ``partial`` grows with all that are."""
+    store, config = overviews(), dense.config
+
+    def work(job: Job) -> list[Overview]:
+        found = {o.layer: o for o in store.known(dense, site)}
+        job.partial = list(found.values())
+        for i, layer in enumerate(dense.layers):
+            if job.cancelled():
+                raise rcpu.Cancelled
+            job.report(i / len(dense.layers), f"layer {layer}")
+            if layer not in found:
+                projection = dense.projection(layer, site)
+                columns = dense.removal(projection).columns
+                found[layer] = overview(projection, columns, config.ridge, config.proper)
+                store.put(dense, site, found[layer])
+                job.partial = [found[k] for k in sorted(found)]
+        return job.partial
+
+    return _join_or_submit("all_layers_job", title(dense, site), work)
+
+
+def title(dense: Dense, site: str) -> str:
+    """What the job for these settings is called; a job of another title answers something else."""
+    c = dense.config
+    own = f", own ratios {rcpu.format_ratios(c.ratios)}" if c.ratios else ""
+    proper = ", det +1" if c.proper else ""
+    ridge = "auto" if c.ridge is None else f"{c.ridge:g}"
+    return (
+        f"Solve {site} of all layers of {dense.model.name}: {c.ratio:.0%} by {c.scorer}, unit {dense.unit(site)}, "
+        f"ridge {ridge}, seed {c.seed}, {c.samples} + {c.held_out} × {c.window} tokens of {c.text}{own}{proper}"
+    )
+
+
+def _key(dense: Dense, site: str, layer: int) -> tuple:
+    c = dense.config
+    return (dense.found.folder, site, layer, dense.unit(site), c.scorer, c.seed, c.ratio_of(layer), c.ridge, c.proper)

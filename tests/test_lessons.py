@@ -1,0 +1,181 @@
+"""What the lessons say: complete, pointing at pages and settings that exist, and true in every case of the numbers."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.drag import LIMIT, format_points, parse_points
+from app.figures import learn as figures
+from app.lessons import (
+    EXAMPLES,
+    FIRST,
+    LESSONS,
+    about_crossing,
+    about_drift,
+    about_fit,
+    about_orders,
+    about_size,
+    about_variance,
+)
+from app.settings import Settings
+from app.widgets import JOB_PAGES, to_csv
+from rcpu.growth import Step
+from rcpu.outline import outline
+from rcpu.plane import fit
+
+PAGES = Path(__file__).parent.parent / "pages"
+NAMES = {f.name: type(getattr(Settings(), f.name)) for f in fields(Settings)}
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.short)
+def test_a_lesson_is_whole_and_points_at_what_exists(lesson):
+    assert 3 <= len(lesson.steps) <= 5
+    for text in (lesson.title, lesson.idea, lesson.formula, lesson.task, lesson.question, lesson.answer):
+        assert text.strip()
+    for text in (*lesson.steps, lesson.answer, lesson.task, lesson.question):
+        assert text.count("$") % 2 == 0, "a formula is open"
+        assert text.count("**") % 2 == 0
+    assert lesson.question.endswith("?")
+    for link in lesson.links:
+        assert (PAGES / f"{link.page}.py").is_file()
+    for settings in (lesson.settings, *(link.settings for link in lesson.links)):
+        for name, value in settings.items():
+            assert NAMES[name] is type(value)
+
+
+def test_there_are_six_and_names_are_not_shared():
+    assert len(LESSONS) == 6
+    labels = [link.label for lesson in LESSONS for link in lesson.links]
+    assert len(set(labels)) == len(labels)
+    assert {"drift", "curve", "orders"} <= set(JOB_PAGES)
+
+
+def test_examples_show_what_their_names_say():
+    found = {}
+    for name, text in EXAMPLES.items():
+        y, z = parse_points(text)
+        found[name] = fit(torch.tensor(y).T, torch.tensor(z).T)
+    assert found["Turned"].determinant == 1
+    assert found["Turned"].after < 0.01
+    assert found["Turned"].angle == pytest.approx(40, abs=0.5)
+    assert found["Mirrored"].determinant == -1
+    assert found["Mirrored"].after < 0.01
+    assert found["Half as large"].angle == pytest.approx(0, abs=0.1)
+    assert found["Half as large"].after == pytest.approx(0.5, abs=1e-6)
+    assert found["Half as large"].free < 0.01
+    assert 0.05 < found["Turned and noisy"].after < found["Turned and noisy"].before / 2
+    assert found["Squeezed flat"].free < 0.01 < 0.1 < found["Squeezed flat"].after
+    assert EXAMPLES["Turned and noisy"] == FIRST
+
+
+def test_points_are_read_back_and_clipped():
+    y, z = parse_points(FIRST)
+    assert format_points(y, z) == FIRST
+    clipped = parse_points("9,-9;0,0;1,1;0,0;0,0;1e5,0")
+    assert clipped[0][0] == (LIMIT, -LIMIT)
+    assert clipped[1][2] == (LIMIT, 0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1,2",
+        "1,2;3,4;5,6",
+        "1,2,3;1,1",
+        "a,b;1,1;1,1;1,1;1,1;1,1",
+        "nan,0;1,1;1,1;1,1;1,1;1,1",
+        "1,1;1,1;1,1;1,1;1,1;inf,1",
+        "<script>,1;1,1;1,1;1,1;1,1;1,1",
+        "0,0;" * 40 + "0,0",
+    ],
+)
+def test_points_that_are_none_are_refused(text):
+    assert parse_points(text) is None
+
+
+def test_size_and_drift_in_words():
+    assert "nothing leaves" in about_size(0.0, 100, 100)
+    assert "**13.7%**" in about_size(0.2, 1000, 863)
+    errors = {"o_proj": {0: 0.1, 1: 0.4}, "down_proj": {0: 0.05, 1: 0.3}}
+    said = about_drift(errors, 0.2)
+    assert "`o_proj` of layer 1 drifts most" in said
+    assert "`down_proj` of layer 0 drifts least" in said
+    assert "Nothing is removed" in about_drift({"o_proj": {0: 0.0}}, 0.0)
+
+
+def test_fit_in_words():
+    assert "turns by **40°**" in about_fit(1, 40.0, 0.7, 0.2, 0.1)
+    assert "71%" in about_fit(1, 40.0, 0.7, 0.2, 0.1)
+    assert "mirror" in about_fit(-1, 40.0, 0.7, 0.2, 0.2)
+    assert "nothing of the error is left" in about_fit(1, 40.0, 0.7, 0.0, 0.0)
+    assert "little or nothing" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
+    assert "down to 0.00" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
+    assert "little or nothing" in about_fit(1, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_variance_in_words_says_who_loses_less():
+    def errors(a, b, c, d):
+        return {"with": {"none": a, "bias": b}, "without": {"none": c, "bias": d}}
+
+    said = about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14))
+    assert "3 of 10" in said
+    assert "score *without* variance loses less (0.200 with, 0.150 without)" in said
+    assert "score with variance loses less (0.100 with, 0.140 without)" in said
+    assert "about the same" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1))
+    assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1))
+    assert "Nothing is removed" in about_variance(0, 0, errors(0, 0, 0, 0))
+
+
+def test_crossing_in_words():
+    said = about_crossing((8, 16), 1e-4, (0.04, 0.05, 0.06), 128)
+    assert "both repairs are worse" in said
+    assert "between 8 and 16" in said
+    assert "keeps least squares from it" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
+    assert "from the first point on" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
+    assert "**not** overtake the rotation up to 64" in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
+    assert "With one window" not in about_crossing(None, 0.1, (0.04, 0.03, None), 64)
+
+
+def test_orders_in_words():
+    def said(none, paper, site, a=30.0, b=30.0):
+        return about_orders({"none": [none], "paper": [paper], "site": [site]}, {"paper": a, "site": b}, 0)
+
+    assert "hardly a difference" in said(0.3, 0.2, 0.2)
+    assert "less than the repair" in said(0.3, 0.2, 0.19)
+    assert "no better" in said(0.3, 0.2, 0.22)
+    assert "within half a percent" in said(0.3, 0.2, 0.2)
+    assert "lower with `o_proj` first" in said(0.3, 0.2, 0.1, b=29.0)
+    assert "higher with `o_proj` first" in said(0.3, 0.2, 0.1, b=31.0)
+
+
+def test_matrices_are_drawn_before_and_after_and_download(model):
+    drawn = outline(model.net, 1, {"o_proj": torch.arange(24), "down_proj": torch.arange(36)})
+    blocks = [[[m] for m in matrices] for matrices in drawn.values()]
+    before, after = (figures.matrices(blocks, 1, shown) for shown in (False, True))
+    assert sum(t.type == "heatmap" for t in before.data) == 7
+    assert not any(t.type == "heatmap" for t in after.data)
+    assert len(after.layout.shapes) == 14
+    assert "weights leave" in before.layout.meta["alt"]
+    assert "down_proj" in to_csv(before)
+
+
+def test_figures_of_errors_have_alt_texts_units_and_gaps_where_there_is_no_answer():
+    key = "least_squares 0.0001"
+    parts = {"none": 0.4, "rotation": 0.3, key: None}
+    steps = [Step(1, 16, 8, parts, parts), Step(2, 32, 8, parts | {key: 0.2}, parts | {key: 0.2})]
+    fig = figures.growing(steps, key, "Layer 0 o_proj")
+    assert fig.data[2].y == (None, 0.2)
+    assert fig.layout.yaxis.title.text.startswith("error")
+    assert "1 to 2 calibration windows" in fig.layout.meta["alt"]
+    assert figures.growing([], key, "empty").layout.meta["alt"]
+    drift = figures.order_drift({"none": [0.2, 0.3], "paper": [0.1, 0.2], "site": [0.1, 0.2]}, (0,))
+    assert len(drift.data) == 3
+    bars = figures.order_errors({"paper": {0: 0.1}, "site": {0: 0.2}}, "Error")
+    assert len(bars.data) == 2
+    mask = torch.tensor([True, True, False, False])
+    dots = figures.channels(torch.ones(4), torch.ones(4), mask, mask.roll(1), "Inputs")
+    assert sum(len(t.x) for t in dots.data) == 4
+    assert "1 leave" in dots.layout.meta["alt"]

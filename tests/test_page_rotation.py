@@ -1,0 +1,179 @@
+"""The page Spectrum and rotation in Streamlit's test runner: every view, on a tiny LLaMA."""
+
+import json
+
+import pytest
+
+from app import work_views
+from app.shared import jobs, models
+from tests.test_pages import click, finish, open_page, texts
+
+VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """Statistics of these tests stay out of the user's cache."""
+    monkeypatch.setenv("RCPU_CACHE", str(tmp_path_factory.getbasetemp() / "page-cache"))
+
+
+@pytest.fixture
+def settings(model, model_folder, text_file) -> dict:
+    models().put((str(model_folder), "auto", "auto"), model)
+    work_views.overviews.clear()
+    return {"model": model_folder, "text": text_file, "samples": 8, "window": 16, "held_out": 2, "ratio": 0.25}
+
+
+def opened(settings: dict, **others):
+    at = open_page("rotation", **{**settings, **others})
+    if any(b.label == "Measure the dense model" for b in at.button):
+        at = finish(click(at, "Measure the dense model"), "collect")
+    return at
+
+
+def tiles(at) -> dict:
+    return {m.label: m.value for m in at.metric}
+
+
+def charts(at) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def test_without_a_model_the_page_points_to_one():
+    assert "No model is loaded" in texts(open_page("rotation", model="/nothing/loaded"), "markdown")
+
+
+def test_without_statistics_it_offers_to_measure(settings):
+    at = open_page("rotation", **{**settings, "seed": 78})
+    assert any(b.label == "Measure the dense model" for b in at.button)
+    assert not at.metric
+
+
+@pytest.mark.parametrize("site", ["o_proj", "down_proj"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_draws_at_every_unit_and_ratio(settings, view, site):
+    at = opened(settings, spectrum=view, site=site, layer=1)
+    for change in (
+        lambda: at.selectbox(key="set_unit").select("kv_group"),
+        lambda: at.slider(key="set_ratio").set_value(0.0),
+        lambda: at.slider(key="set_ratio").set_value(0.9),
+        lambda: at.selectbox(key="set_scorer").select("random"),
+    ):
+        assert not at.error
+        assert len(at.get("plotly_chart")) == VIEWS[view]
+        assert "dense model's own path" in texts(at, "caption")
+        change().run()
+        assert not at.exception
+    assert "random" in at.query_params["scorer"]
+
+
+def test_ratios_lie_over_one_another_and_are_in_the_url(settings):
+    at = opened(settings, overlay="0.1,0.5", layer=2)
+    assert [t["name"] for t in charts(at)[0]["data"]] == ["25% removed", "10% removed", "50% removed"]
+    assert list(at.dataframe[0].value["kept inputs"]) == [36, 48, 24]
+    at.multiselect(key="set_overlay").set_value(["0", "0.25"]).run()
+    assert [t["name"] for t in charts(at)[0]["data"]] == ["25% removed", "dense"]
+    assert "0,0.25" in at.query_params["overlay"]
+    at.multiselect(key="set_overlay").set_value([]).run()
+    assert len(charts(at)[0]["data"]) == 1
+    again = open_page("rotation", **{**settings, "overlay": "", "layer": 2})
+    assert len(charts(again)[0]["data"]) == 1
+
+
+def test_a_layer_with_a_ratio_of_its_own_is_shown_at_it(settings):
+    at = opened(settings, ratios="1=0.5", layer=1)
+    assert "ratio of its own: 0.5" in texts(at, "caption")
+    assert tiles(at)["Inputs kept"] == "24 of 48"
+
+
+def test_a_proper_rotation_has_determinant_one(settings):
+    values = set()
+    for layer in range(3):
+        at = opened(settings, spectrum="angles", layer=layer, ratio=0.5)
+        values.add(tiles(at)["det Q"])
+        at.toggle(key="set_proper").set_value(True).run()
+        assert tiles(at)["det Q"] == "+1"
+    assert values <= {"+1", "−1"}
+
+
+def test_a_reflection_is_explained_where_points_move(settings):
+    for ratio in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        for site in ("o_proj", "down_proj"):
+            at = opened(settings, spectrum="space", ratio=ratio, site=site, layer=1)
+            reflected = tiles(at)["det Q"] == "−1"
+            assert ("no path of rotations" in texts(at, "info")) == reflected
+
+
+def test_t_moves_the_points_and_the_error(settings):
+    at = opened(settings, spectrum="space", site="down_proj", layer=1, t=0.0)
+    start = charts(at)[0]["data"]
+    assert tiles(at)["Error at t = 0.00"] == tiles(at)["Error of Z"]
+    at.slider(key="set_t").set_value(1.0).run()
+    end = charts(at)[0]["data"]
+    assert start[0] == end[0], "Y stays"
+    assert start[2]["x"] != end[2]["x"]
+    assert tiles(at)["Error at t = 1.00"] == tiles(at)["Error of QZ"]
+    assert "window 0, place 0" in start[0]["customdata"][0]
+
+
+def test_errors_react_to_the_ridge(settings):
+    at = opened(settings, spectrum="errors", site="down_proj", layer=1)
+    before = tiles(at)["Least squares"]
+    at.selectbox(key="set_ridge").select("10").run()
+    assert tiles(at)["Least squares"] != before
+    at.selectbox(key="set_ridge").select("auto").run()
+    assert not at.error
+    assert at.dataframe[0].value["repair"][0] == "none"
+
+
+def test_errors_without_held_out_windows_are_of_the_calibration_windows(settings):
+    at = opened(settings, spectrum="errors", held_out=0)
+    assert tiles(at)["Best on held-out windows"] == "–"
+    at.selectbox(key="set_ridge").select("auto").run()
+    assert "held-out windows" in texts(at, "error")
+    assert not at.exception
+
+
+def test_a_ridge_from_a_link_stays(settings):
+    at = opened(settings, spectrum="errors", ridge="0.05")
+    assert at.selectbox(key="set_ridge").value == "0.05"
+
+
+def test_all_layers_are_solved_once_and_shown_three_ways(settings):
+    at = opened(settings, spectrum="layers", site="down_proj")
+    assert not at.get("plotly_chart")
+    finish(click(at, "Solve 3 layers"), "all_layers_job")
+    for picture in ("spectrum", "angles", "errors"):
+        at.segmented_control(key="set_multiples").set_value(picture).run()
+        assert not at.exception
+        assert len(charts(at)[0]["layout"]["annotations"]) == 3
+    assert list(at.dataframe[0].value["layer"]) == [0, 1, 2]
+    again = open_page("rotation", **settings, spectrum="layers", site="down_proj")
+    assert len(again.get("plotly_chart")) == 1, "without a job"
+    again.slider(key="set_ratio").set_value(0.5).run()
+    assert not again.get("plotly_chart")
+    assert any(b.label == "Solve 3 layers" for b in again.button)
+
+
+def test_all_layers_name_what_they_answer(settings):
+    at = opened(settings, spectrum="layers")
+    finish(click(at, "Solve 3 layers"), "all_layers_job")
+    job = jobs().get(at.session_state["settings"].all_layers_job)
+    assert "25% by rcpu" in job.title
+    assert [o.layer for o in job.result] == [0, 1, 2]
+
+
+def test_a_job_that_fails_says_why(settings):
+    at = opened(settings, spectrum="layers", held_out=0, ridge="auto", seed=5)
+    finish(click(at, "Solve 3 layers"), "all_layers_job")
+    assert "held-out windows" in texts(at, "error")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"unit": "head"}, "needs one KV head"), ({"ridge": "much"}, "ridge must be"), ({"text": "/no/such"}, "no text")],
+)
+def test_bad_settings_are_said(settings, changes, words):
+    at = open_page("rotation", **{**settings, **changes})
+    assert not at.exception
+    assert words in texts(at, "error")
