@@ -44,7 +44,8 @@ HTML = """
 """
 
 CSS = """
-svg { width: 100%; aspect-ratio: 1; max-height: 470px; display: block; box-sizing: border-box; touch-action: none; user-select: none;
+svg { width: 100%; aspect-ratio: 1; max-height: 470px; display: block; box-sizing: border-box;
+      touch-action: none; user-select: none;
       border: 1px solid var(--st-border-color); border-radius: var(--st-base-radius); }
 .line { stroke: var(--st-border-color); stroke-width: 0.012; }
 .axis { stroke: var(--st-text-color); stroke-width: 0.012; opacity: 0.5; }

@@ -88,9 +88,9 @@ LESSONS = (
         task="Move the ratio and see the drift of every layer. Which one is hurt most? Choose it as *Layer*: the "
         "second picture shows it at every ratio.",
         question="Could we avoid the drift by choosing *better* which columns leave?",
-        answer="Only in part. A good score finds columns that carry little, which is why the curves start flat. But "
-        "as soon as a column that carries anything leaves, $W_R X_R$ is not zero. What is left to do is to **change "
-        "the columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
+        answer="Only in part. A good score finds the columns that carry least. But even those carry something, and "
+        "what is missing adds up: the curve rises from the very first columns. What is left to do is to **change the "
+        "columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
         "shows the paper's way.",
         links=(
             Link("Show me the scores of all layers", "importance", {"view": "layers"}),
@@ -147,8 +147,8 @@ LESSONS = (
             "In the picture each mark is one input channel: to the right it is larger, further up it changes more. "
             "Orange crosses leave only if variance is ignored, green diamonds only if it counts.",
         ),
-        task="Look where the green diamonds lie: far right for their height, large but calm. Switch between the two "
-        "projections and move layer and ratio.",
+        task="Where do the green diamonds lie? Look for one far to the right of its crowd, large but calm: the table "
+        "below the picture names it. Then try other layers, and `o_proj`.",
         question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
         "0.2. Which one does RCPU remove, and what is lost with it?",
         answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
@@ -159,7 +159,7 @@ LESSONS = (
             Link("Show me the three factors", "importance", {"view": "factors"}),
             Link("Compare the scorers", "importance", {"view": "scorers"}),
         ),
-        settings={"ratio": 0.2, "layer": 0, "site": "o_proj"},
+        settings={"ratio": 0.2, "layer": 12, "site": "down_proj"},
     ),
     Lesson(
         short="Rotation or least squares",

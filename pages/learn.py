@@ -26,7 +26,7 @@ from app.lessons import (
     about_size,
     about_variance,
 )
-from app.settings import PageEnd, change, control, settings, write_url
+from app.settings import PREFIX, PageEnd, change, control, settings, write_url
 from app.shared import current_collection, current_model, jobs, model_key
 from app.widgets import DENSE_PATH, Dense, count, figure, job_panel, known_job, need_statistics, say, start, table
 from rcpu.config import SITES
@@ -205,8 +205,8 @@ def why_drift() -> None:
             work_learn.RATIOS, {site: by[layer] for site, by in found.errors.items()}, layer, ratio
         ),
         "lesson-drift-ratios",
-        "The same error of one layer at every ratio. The least important columns leave first, so removing the first "
-        f"tenth costs less than removing the last. Source: {PAPER}.",
+        "The same error of one layer at every ratio, from the same sums: the columns of lowest score leave first, and "
+        f"each ratio removes those of the lower ratios too. Source: {PAPER}.",
     )
     st.caption(DENSE_PATH)
 
@@ -373,7 +373,7 @@ def over_fitting() -> None:
     if (made.layer, made.site, made.ratio) != (layer, site, ratio):
         st.info("The controls have changed since: press the button to measure what they say.", icon=":material/info:")
     key, first, last = squares(float(ridge)), made.steps[0].held_out, made.steps[-1].held_out
-    st.caption(f"Held-out error with {made.steps[-1].windows} windows, and with {made.steps[0].windows}:")
+    st.caption(f"Held-out error with {made.steps[-1].windows} windows; below it with {made.steps[0].windows}:")
     for tile, name, label in zip(
         st.columns(3), ("none", "rotation", key), ("Not repaired", "Rotation", "Least squares"), strict=True
     ):
@@ -451,6 +451,11 @@ def which_first() -> None:
     )
 
 
+def enter(lesson: int) -> None:
+    """Go to a lesson and put its controls where it begins; points that were dragged stay as they are."""
+    change(lesson=lesson, **{k: v for k, v in LESSONS[lesson].settings.items() if k not in ("points", "proper")})
+
+
 def reset(lesson: int) -> None:
     """Put the controls of a lesson where it begins."""
     change(**LESSONS[lesson].settings)
@@ -480,6 +485,7 @@ number = control(
     required=True,
     width="stretch",
     label_visibility="collapsed",
+    on_change=lambda: enter(st.session_state[PREFIX + "lesson"]),
 )
 lesson = LESSONS[number]
 st.subheader(f"{number + 1}. {lesson.title}")
@@ -501,33 +507,16 @@ with st.container(border=True):
     st.markdown(f"##### :material/help: Question\n\n{lesson.question}")
     with st.expander("Answer"):
         st.markdown(lesson.answer)
-actions = st.columns(len(lesson.links) + 1)
-for column, link in zip(actions, lesson.links, strict=False):
-    if column.button(link.label, key=f"link-{link.label}", width="stretch", icon=":material/arrow_outward:"):
-        change(**link.settings)
-        st.switch_page(f"../pages/{link.page}.py")
-actions[-1].button(
-    "Reset this lesson's controls",
-    width="stretch",
-    icon=":material/restart_alt:",
-    on_click=reset,
-    args=(number,),
-)
-back, _, forward = st.columns([2, 2, 2])
-if number:
-    back.button(
-        f"Back: {LESSONS[number - 1].short}",
-        width="stretch",
-        icon=":material/arrow_back:",
-        on_click=change,
-        kwargs={"lesson": number - 1},
-    )
-if number + 1 < len(LESSONS):
-    forward.button(
-        f"Next: {LESSONS[number + 1].short}",
-        type="primary",
-        width="stretch",
-        icon=":material/arrow_forward:",
-        on_click=change,
-        kwargs={"lesson": number + 1},
-    )
+with st.container(horizontal=True):
+    for link in lesson.links:
+        if st.button(link.label, key=f"link-{link.label}", icon=":material/arrow_outward:"):
+            change(**link.settings)
+            st.switch_page(f"../pages/{link.page}.py")
+    st.button("Reset this lesson's controls", icon=":material/restart_alt:", on_click=reset, args=(number,))
+with st.container(horizontal=True, horizontal_alignment="distribute"):
+    if number:
+        label = f"Back: {LESSONS[number - 1].short}"
+        st.button(label, icon=":material/arrow_back:", on_click=enter, args=(number - 1,))
+    if number + 1 < len(LESSONS):
+        label = f"Next: {LESSONS[number + 1].short}"
+        st.button(label, type="primary", icon=":material/arrow_forward:", on_click=enter, args=(number + 1,))

@@ -24,7 +24,7 @@ from app.work_views import all_layers_job, overviews, title
 from rcpu.collect import SITES
 from rcpu.pieces import token_pieces
 from rcpu.turning import Turning, turning
-from rcpu.whatif import Projection, Removal, effective_rank, numerical_rank, values_for
+from rcpu.whatif import Projection, Removal, effective_rank, numerical_rank, spectra, values_for
 
 VIEWS = {
     "spectrum": "Spectrum",
@@ -91,12 +91,13 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
             placeholder="none",
         )
     scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
-    found, kept = [], []
-    for ratio in [own, *sorted(r for r in map(float, others) if r != own)]:
-        columns = removal.columns if ratio == own else projection.removal(scores, layout, ratio).columns
-        values = projection.singular_values(columns)
-        found.append(figures.Spectrum(ratio, values, numerical_rank(values, min(len(columns), projection.x.tokens))))
-        kept.append(len(columns))
+    ratios = [own, *sorted(r for r in map(float, others) if r != own)]
+    columns = [projection.removal(scores, layout, ratio).columns for ratio in ratios]
+    kept = [len(k) for k in columns]
+    found = [
+        figures.Spectrum(ratio, values, numerical_rank(values, min(count, projection.x.tokens)))
+        for ratio, values, count in zip(ratios, spectra(projection, columns), kept, strict=True)
+    ]
     first = found[0]
     tiles = row(4)
     tiles[0].metric("Inputs kept", f"{kept[0]:,} of {projection.weight.shape[1]:,}", border=True)
@@ -219,8 +220,10 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
     tiles[0].metric(
         "Not repaired",
         percent(none.calibration),
+        None if none.held_out is None else f"{percent(none.held_out)} on held-out",
+        delta_color="off",
+        delta_arrow="off",
         border=True,
-        height="stretch",
         help="Relative error on the calibration windows",
     )
     for tile, name, label in zip(tiles[1:3], ("rotation", "least_squares"), ("Rotation", "Least squares"), strict=True):
@@ -281,15 +284,12 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
     with right:
         proper = control(st.toggle, PROPER, "proper", help=REFUSE)
     path = turning(projection, removal.columns, proper)
-    tiles = row(5)
+    tiles = row(4)
     for tile, label, value in zip(
         tiles, ("Error of Z", f"Error at t = {t:.2f}", "Error of QZ"), (0.0, t, 1.0), strict=False
     ):
         tile.metric(label, percent(path.error(value)), border=True, help="Relative error over all calibration tokens")
     tiles[3].metric("det Q", f"{path.rotation.determinant:+d}".replace("-", "−"), border=True)
-    tiles[4].metric(
-        "Shown of ‖Y‖²", percent(sum(path.directions.shares)), border=True, help="Energy in the three directions"
-    )
     if path.rotation.determinant < 0:
         st.info(REFLECTION, icon=":material/flip:")
     line = st.container(horizontal=True)

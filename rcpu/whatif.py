@@ -7,7 +7,7 @@ compensator costs a decomposition at most.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -270,6 +270,12 @@ class Projection:
 
 def _key(columns: Tensor) -> bytes:
     return columns.cpu().numpy().tobytes()
+
+
+def spectra(projection: Projection, many: Sequence[Tensor]) -> list[Tensor]:
+    """Singular values of M for several sets of kept columns, two decompositions at once."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(projection.singular_values, many))
 
 
 def effective_rank(singular_values: Tensor) -> float:

@@ -27,7 +27,7 @@ VIEWS = {
     "importance": ("view", ("cut", "layers", "factors", "scorers", "unit")),
     "rotation": ("spectrum", ("spectrum", "angles", "errors", "space")),
 }
-PAGES = ("model", "calibration", "importance", "rotation", "prune", "compare", "learn")
+PAGES = ("", "calibration", "importance", "rotation", "prune", "compare", "learn")
 #: Notes when the page sends something, when the last message of an answer comes, and when it is painted.
 CLOCK = """
 (() => {
@@ -72,7 +72,7 @@ def tail(values: list[float]) -> tuple[float, float]:
 
 async def prepare(page: Page, url: str) -> None:
     """Load the embedded model and measure it."""
-    await page.goto(f"{url}/model?{SETTINGS}")
+    await page.goto(f"{url}/?{SETTINGS}")
     await page.get_by_role("button", name="Load model").click()
     await page.get_by_text("Query / KV heads").wait_for()
     await page.goto(f"{url}/importance?{SETTINGS}")
@@ -116,7 +116,7 @@ async def first_paint(browser, url: str, table: Table) -> None:
             seen.append(time.perf_counter() - start)
             await context.close()
         median, most = tail(seen)
-        table.add_row(f"first paint, {name} (new browser context)", f"{median:.2f}", f"{most:.2f}", "–", "–")
+        table.add_row(f"first paint, {name or 'model'} (new browser context)", f"{median:.2f}", f"{most:.2f}", "–", "–")
 
 
 async def crowd(browser, url: str, table: Table) -> None:
@@ -144,7 +144,7 @@ async def crowd(browser, url: str, table: Table) -> None:
     seen = await asyncio.gather(*(browse(page) for page in pages))
     still = await runner.get_by_role("button", name="Cancel").first.is_visible()
     for i, page in enumerate(pages):
-        value = float(await page.get_by_role("slider", name="Ratio").get_attribute("aria-valuenow"))
+        value = float(await page.get_by_role("slider", name="Ratio").input_value())
         expected = 0.05 * (i + 1 + TURNS)
         if abs(value - expected) > 1e-6 or (f"layer={i}" not in page.url and i):
             raise SystemExit(f"session {i} shows ratio {value:g} instead of {expected:g}: it saw another's state")

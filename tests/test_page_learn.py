@@ -164,3 +164,14 @@ def test_next_back_reset_and_a_link_to_another_page(measured):
 def test_an_unknown_job_in_a_link_is_said(measured):
     assert "no longer in memory" in texts(lesson(5, **measured, curve="nothing"), "info")
     assert jobs().get("nothing") is None
+
+
+def test_a_lesson_sets_its_controls_when_entered_and_not_when_a_link_brings_them(measured):
+    at = lesson(3, **measured, points=EXAMPLES["Mirrored"])
+    assert at.session_state["settings"].ratio == 0.5
+    at.segmented_control(key="set_lesson").set_value(3).run()
+    assert not at.exception
+    now = at.session_state["settings"]
+    assert (now.lesson, now.ratio, now.site) == (3, 0.2, "down_proj")
+    assert now.points == EXAMPLES["Mirrored"]
+    assert "Why the score looks at variance" in texts(at, "subheader")

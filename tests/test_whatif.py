@@ -224,3 +224,10 @@ def test_errors_are_those_of_the_weights_themselves(model, collected, site, ridg
             for part, y in (("calibration", asked.outputs), ("held_out", asked.held_out)):
                 expected = (y.squared_error(columns, made.weight, made.bias) / y.energy) ** 0.5
                 assert getattr(found[name], part) == pytest.approx(expected, rel=2e-3), (name, part, kept)
+
+
+def test_spectra_are_those_of_each_removal(model, collected):
+    asked, alone = projection(model, collected, 1, "o_proj"), projection(model, collected, 1, "o_proj")
+    many = [torch.arange(kept) for kept in (48, 30, 12)]
+    for values, columns in zip(whatif.spectra(asked, many), many, strict=True):
+        torch.testing.assert_close(values, alone.singular_values(columns))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from rcpu.outline import Matrix
 
 SITE_COLORS = {"o_proj": "#CC79A7", "down_proj": "#56B4E9"}  # Okabe and Ito's, apart from those that stand for models
 SQUARES = "#D55E00"
+QUARTERS = np.array([0.25, 0.75])
 ORDER_NAMES = {
     "none": "not repaired",
     "paper": "both measured, then repaired",
@@ -92,19 +94,19 @@ def _matrix(figure: go.Figure, m: Matrix, x0: float, y0: float, after: bool) -> 
         figure.add_shape(box | {"x1": x0 + columns, "y1": y0 + rows, "fillcolor": blue, "line": {"color": blue}})
         return
     by_row = m.kept_rows is not None
-    gone = (~(m.kept_rows if by_row else m.kept_columns)).int().tolist()
+    gone = (~(m.kept_rows if by_row else m.kept_columns)).byte().numpy()
     # Two cells side by side stretch each row or column over the whole matrix.
-    z = [[g, g] for g in gone] if by_row else [gone, gone]
+    wide, high = x0 + m.columns * QUARTERS, y0 + m.rows * QUARTERS
     figure.add_heatmap(
-        z=z,
-        x=[x0 + m.columns / 4, x0 + 3 * m.columns / 4] if by_row else [x0 + j + 0.5 for j in range(m.columns)],
-        y=[y0 + i + 0.5 for i in range(m.rows)] if by_row else [y0 + m.rows / 4, y0 + 3 * m.rows / 4],
+        z=np.stack([gone, gone], axis=1 if by_row else 0),
+        x=wide if by_row else x0 + np.arange(m.columns) + 0.5,
+        y=y0 + np.arange(m.rows) + 0.5 if by_row else high,
         colorscale=[[0, blue], [1, orange]],
         zmin=0,
         zmax=1,
         showscale=False,
         name=m.name,
-        hovertemplate=f"{m.name}: {sum(gone):,} of {len(gone):,} {'rows' if by_row else 'columns'} leave"
+        hovertemplate=f"{m.name}: {gone.sum():,} of {len(gone):,} {'rows' if by_row else 'columns'} leave"
         + "<extra></extra>",
     )
 
@@ -188,12 +190,12 @@ def channels(mean_absolute: Tensor, deviation: Tensor, with_variance: Tensor, wi
         label, color, symbol, size = CHOICES[key]
         found = mask.nonzero().flatten()
         figure.add_scatter(
-            x=mean_absolute[found].clamp_min(floor).tolist(),
-            y=deviation[found].clamp_min(floor).tolist(),
+            x=mean_absolute[found].clamp_min(floor).numpy(),
+            y=deviation[found].clamp_min(floor).numpy(),
             mode="markers",
             name=f"{label} ({len(found):,})",
             marker={"color": color, "symbol": symbol, "size": size, "opacity": 0.5 if key == "stays" else 0.9},
-            customdata=found.tolist(),
+            customdata=found.numpy(),
             hovertemplate="channel %{customdata}<br>mean|x| %{x:.3g}<br>deviation %{y:.3g}<extra></extra>",
         )
     figure.update_xaxes(type="log", exponentformat="power")
