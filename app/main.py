@@ -10,6 +10,7 @@ from app.widgets import jobs_sidebar
 from rcpu import RcpuError
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
+st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 3.5rem; padding-bottom: 3rem}</style>")
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 
 

@@ -6,6 +6,7 @@ from streamlit.delta_generator import DeltaGenerator
 import rcpu
 from app.figures import rotation as figures
 from app.jobs import Job
+from app.labels import SCORERS, UNITS, called
 from app.settings import control, control_list, settings
 from app.shared import windows
 from app.widgets import (
@@ -34,19 +35,6 @@ VIEWS = {
     "layers": "All layers",
 }
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
-SCORERS = {
-    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
-    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
-    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
-    "magnitude": "Magnitude: ‖W_j‖",
-    "random": "Random",
-}
-UNITS = {
-    "auto": "Automatic",
-    "head": "Whole heads",
-    "kv_group": "Whole KV groups",
-    "channel": "Value channels of every KV head",
-}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
 WIDTH = 976  # pixels of a page in a window of 1440
@@ -387,9 +375,9 @@ with ratio_column:
         help="Share of units that go in every layer, rounded down",
     )
 with scorer_column:
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=SCORERS.get)
+    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
 with unit_column:
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=UNITS.get)
+    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 dense = need_statistics()
 line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
 with line:
