@@ -5,7 +5,9 @@ Knows nothing of Streamlit. A job outlives the page that started it; a page poll
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
 import secrets
 import threading
@@ -115,6 +117,8 @@ class Jobs:
                 del self._jobs[job_id]
 
     def _loop(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # pages come first; only Linux has threads with a priority
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         while True:
             self._run(self._queue.get())
             self._forget()

@@ -12,6 +12,7 @@ import streamlit as st
 import torch
 
 import rcpu
+from app.ahead import Ahead
 from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
 from app.jobs import Jobs
 from app.settings import settings
@@ -162,6 +163,13 @@ def windows() -> Windows:
 def projections() -> Projections:
     """Projections that are ready to answer."""
     return Projections()
+
+
+@st.cache_resource(show_spinner=False)
+def ahead() -> Ahead:
+    """What works out answers before they are asked for."""
+    queue = jobs()
+    return Ahead(lambda: any(job.active for job in queue.all()))
 
 
 @st.cache_resource(show_spinner=False)

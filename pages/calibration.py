@@ -8,7 +8,7 @@ from app.figures import calibration as figures
 from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import uploads, windows
 from app.spans import border_spans
-from app.widgets import DENSE_PATH, figure, layout_of, need_model, need_statistics, size, table
+from app.widgets import DENSE_PATH, figure, layout_of, need_model, need_statistics, say, size, table
 from rcpu.architecture import heads_of
 from rcpu.channels import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
 from rcpu.collect import SITES, collection_bytes
@@ -128,7 +128,7 @@ def show_reach(model: rcpu.Model) -> None:
     try:
         kept = {site: kept_inputs(layout_of(model, s.prune_config(), site), s.ratio) for site in inputs}
     except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
+        say(error)
         return
     figure(
         figures.over_fitting(kept, tokens, s.window),
@@ -239,7 +239,7 @@ try:
     check_calibration(s.samples, s.window, s.held_out)
     drawn = windows().get(model, s.prune_config())
 except rcpu.RcpuError as error:
-    st.error(str(error), icon=":material/error:")
+    say(error)
     raise PageEnd from error
 
 tokens = s.samples * s.window

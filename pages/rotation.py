@@ -1,5 +1,7 @@
 """Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
+from functools import partial
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -8,7 +10,7 @@ from app.figures import rotation as figures
 from app.jobs import Job
 from app.labels import SCORERS, UNITS, called
 from app.settings import control, control_list, settings
-from app.shared import windows
+from app.shared import ahead, windows
 from app.widgets import (
     DENSE_PATH,
     Dense,
@@ -18,6 +20,7 @@ from app.widgets import (
     need_model,
     need_statistics,
     pick_projection,
+    say,
     start,
     table,
 )
@@ -37,6 +40,7 @@ VIEWS = {
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
+STEP = 0.05  # of the ratio
 WIDTH = 976  # pixels of a page in a window of 1440
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
@@ -201,7 +205,7 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
         config = settings().prune_config()
         found = projection.errors(removal.columns, config.ridge, config.proper)
     except rcpu.RcpuError as error:
-        st.error(str(error), icon=":material/error:")
+        say(error)
         return
     tiles = row(4)
     none = found["none"]
@@ -360,6 +364,21 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         table(figures.layers_table(found), "all-layers")
 
 
+def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None:
+    """Solve one step of the ratio to either side, so that the next move of the slider is answered at once."""
+    s, own = settings(), dense.config.ratio_of(projection.layer)
+    scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
+    answers = {
+        "spectrum": projection.singular_values,
+        "angles": lambda columns: projection.rotation(columns, s.proper).angles,
+        "errors": lambda columns: projection.errors(columns, dense.config.ridge, s.proper),
+        "space": lambda columns: turning(projection, columns, s.proper).at(s.t),
+    }
+    near = [ratio for ratio in (own + STEP, own - STEP, own + 2 * STEP) if 0 <= ratio <= 0.9]
+    kept = [projection.removal(scores, layout, ratio).columns for ratio in near]
+    ahead().work_out([partial(answers[view], columns) for columns in kept])
+
+
 st.title("Spectrum and rotation")
 st.write("See how removal changes a projection's outputs, and how far the best rotation brings them back.")
 model = need_model()
@@ -371,7 +390,7 @@ with ratio_column:
         "ratio",
         min_value=0.0,
         max_value=0.9,
-        step=0.05,
+        step=STEP,
         help="Share of units that go in every layer, rounded down",
     )
 with scorer_column:
@@ -394,4 +413,5 @@ else:
     {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
         options, dense, projection, removal
     )
+    work_out_neighbours(view, dense, projection)
 st.caption(DENSE_PATH)

@@ -20,7 +20,7 @@ from rich.table import Table
 from tests import serve
 
 MINUTES = 60_000
-CHANGES = 16  # of the ratio, in each view
+CHANGES = 12  # of the ratio, in each view
 SESSIONS, TURNS = 8, 6
 SETTINGS = "samples=16&held_out=4"
 VIEWS = {
@@ -47,7 +47,7 @@ CLOCK = """
 """
 
 
-async def answer(page: Page, act, quiet: float = 0.5) -> tuple[float, float]:
+async def answer(page: Page, act, quiet: float = 1.0) -> tuple[float, float]:
     """Seconds until the last message of the answer to ``act``, and until it is painted; then ``quiet`` seconds pass."""
     await page.evaluate("Object.assign(window.answers, {sent: 0, last: 0, painted: 0})")
     await act()

@@ -1,0 +1,37 @@
+"""Answers worked out before they are asked for: while a person looks at one ratio, its neighbours are solved.
+
+One thread, and only while no job runs; what was asked for last goes first and the rest is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from rcpu import RcpuError
+
+
+class Ahead:
+    """Works through the newest list of calls, whose answers their owner remembers."""
+
+    def __init__(self, busy: Callable[[], bool]) -> None:
+        """``busy()``: whether the machine has better things to do now."""
+        self._busy, self._calls = busy, []
+        self._changed = threading.Condition()
+        threading.Thread(target=self._loop, name="rcpu-ahead", daemon=True).start()
+
+    def work_out(self, calls: list[Callable[[], object]]) -> None:
+        """Forget what waits and begin with these."""
+        with self._changed:
+            self._calls = list(calls)
+            self._changed.notify()
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._calls)
+                call = self._calls.pop(0)
+            if not self._busy():
+                with contextlib.suppress(RcpuError):  # it is said when somebody asks
+                    call()

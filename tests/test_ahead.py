@@ -1,0 +1,49 @@
+"""Answers before they are asked for: the newest first, none while a job runs, and no failure stops the thread."""
+
+import threading
+
+from app.ahead import Ahead
+from rcpu import RcpuError
+
+
+def test_the_newest_calls_are_worked_through_and_older_ones_dropped():
+    ahead, begun, go_on, done = Ahead(lambda: False), threading.Event(), threading.Event(), threading.Event()
+    seen = []
+
+    def first():
+        begun.set()
+        assert go_on.wait(10)
+        seen.append("first")
+
+    ahead.work_out([first, lambda: seen.append("dropped")])
+    assert begun.wait(10)
+    ahead.work_out([lambda: seen.append("second"), done.set])
+    go_on.set()
+    assert done.wait(10)
+    assert seen == ["first", "second"]
+
+
+def test_bad_settings_do_not_stop_it():
+    ahead, done = Ahead(lambda: False), threading.Event()
+
+    def fails():
+        raise RcpuError("no such thing")
+
+    ahead.work_out([fails, done.set])
+    assert done.wait(10)
+
+
+def test_nothing_is_worked_out_while_a_job_runs():
+    busy, asked = [True], threading.Event()
+
+    def is_busy() -> bool:
+        asked.set()
+        return busy[0]
+
+    ahead, seen, done = Ahead(is_busy), [], threading.Event()
+    ahead.work_out([lambda: seen.append(1)])
+    assert asked.wait(10)
+    busy[0] = False
+    ahead.work_out([done.set])
+    assert done.wait(10)
+    assert not seen
