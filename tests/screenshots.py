@@ -56,7 +56,7 @@ def main() -> None:
             measure.click()
         plots.first.wait_for()
         take("importance")
-        show("calibration")
+        show("calibration", calibration_view="inputs")
         plots.first.wait_for()
         take("calibration")
         show("rotation")
@@ -66,7 +66,7 @@ def main() -> None:
         plots.first.wait_for()
         take("space")
         show("learn", lesson=LESSON)
-        plots.first.wait_for()
+        page.get_by_role("group", name="Targets Y").wait_for()
         take("learn")
 
         show("prune")
