@@ -89,10 +89,8 @@ async def views(page: Page, url: str, table: Table) -> None:
     """Latency of every view while the ratio changes."""
     for name, (setting, values) in VIEWS.items():
         for view in values:
-            await page.goto(
             unit = "&shown_unit=5" if view == "unit" else ""
             await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&site=down_proj&layer=9&ratio=0.05{unit}")
-            )
             await ready(page)
             await page.locator(".js-plotly-plot").first.wait_for()
             await asyncio.sleep(1.5)
