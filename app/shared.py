@@ -208,14 +208,12 @@ def current_collection(model: rcpu.Model, config: rcpu.PruneConfig) -> Collectio
         RcpuError: there is no such text, or too little of it.
     """
     drawn = windows().get(model, config)
-    return None if drawn is None else _collections(model, drawn)
+    return None if drawn is None else _collection(collection_of(model, drawn).folder)
 
 
-@st.cache_resource(
-    show_spinner=False, max_entries=32, hash_funcs={rcpu.Model: lambda m: (m.fingerprint, m.dtype), rcpu.Windows: id}
-)
-def _collections(model: rcpu.Model, drawn: rcpu.Windows) -> Collection:
-    return collection_of(model, drawn)
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _collection(folder: Path) -> Collection:
+    return Collection(folder)  # one object a folder: it remembers the vectors it has read
 
 
 def memory(device: torch.device | None = None) -> dict[str, int]:

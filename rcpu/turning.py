@@ -82,13 +82,13 @@ class Overview:
 
 def directions(projection: Projection) -> Directions:
     """The three main directions of Y, from W G Wᵀ, and the drawn tokens in them."""
-    return projection._remember(("directions",), lambda: _directions(projection))
+    return projection.remember(("directions",), lambda: _directions(projection))
 
 
 def turning(projection: Projection, columns: Tensor, proper: bool = False) -> Turning:
     """The path for these kept columns."""
     key = ("turning", columns.cpu().numpy().tobytes(), proper)
-    return projection._remember(key, lambda: _turning(projection, columns, proper))
+    return projection.remember(key, lambda: _turning(projection, columns, proper))
 
 
 def overview(projection: Projection, columns: Tensor, ridge: float | None = 1e-2, proper: bool = False) -> Overview:

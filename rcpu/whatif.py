@@ -6,9 +6,10 @@ compensator costs a decomposition at most.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,8 @@ class Projection:
         self.held_out = Outputs(self.weight, data.held_out.to(home)) if data.held_out else None
         self.sample, self.layer, self.site = data.sample, layer, site
         _ = self.outputs.product, self.outputs.energy  # those of the held-out windows when errors are asked for
-        self._answers: OrderedDict[tuple, Any] = OrderedDict()
+        self._answers: OrderedDict[tuple, Future] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def bytes(self) -> int:
@@ -145,18 +147,29 @@ class Projection:
         d_out, d_in = self.weight.shape
         return 4 * d_out * d_in * (2 + bool(self.held_out)) + 8 * d_out**2 * 6
 
-    def _remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
-        if key in self._answers:
-            return self._answers[key]
-        found = answer()
-        self._answers[key] = found
-        while len(self._answers) > ANSWERS:
-            self._answers.popitem(last=False)
-        return found
+    def remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
+        """The kept answer, or a new one; who asks while another thread is at it waits for that. Failures are not kept.
+
+        The answer must not ask for its own key.
+        """
+        with self._lock:
+            first = key not in self._answers
+            kept = self._answers.setdefault(key, Future())
+            self._answers.move_to_end(key)
+            while len(self._answers) > ANSWERS:
+                self._answers.popitem(last=False)
+        if first:
+            try:
+                kept.set_result(answer())
+            except BaseException as error:
+                with self._lock:
+                    self._answers.pop(key, None)
+                kept.set_exception(error)
+        return kept.result()
 
     def scores(self, scorer: str, seed: int = 0) -> Tensor:
         """Importance of every input column, (d_in,) fp64."""
-        return self._remember(
+        return self.remember(
             ("scores", scorer, seed),
             lambda: column_scores(self.weight, self.x, scorer, layer=self.layer, site=self.site, seed=seed),
         )
@@ -175,14 +188,15 @@ class Projection:
         """Of M = Y Zᵀ, descending, (d_out,) fp64; cheaper than the whole rotation."""
         key = _key(columns)
         for proper in (False, True):
-            if ("rotation", key, proper) in self._answers:
-                return self._answers["rotation", key, proper].singular_values
-        return self._remember(("spectrum", key), lambda: procrustes.singular_values(self.cross_products(columns)))
+            kept = self._answers.get(("rotation", key, proper))
+            if kept and kept.done() and not kept.exception():
+                return kept.result().singular_values
+        return self.remember(("spectrum", key), lambda: procrustes.singular_values(self.cross_products(columns)))
 
     def rotation(self, columns: Tensor, proper: bool = False) -> procrustes.Rotation:
         """The best rotation for these kept columns."""
         rank = min(len(columns), self.x.tokens, len(self.weight))
-        return self._remember(
+        return self.remember(
             ("rotation", _key(columns), proper),
             lambda: procrustes.solve(self.cross_products(columns), rank=rank, proper=proper),
         )
@@ -195,7 +209,7 @@ class Projection:
         def relative(y: Outputs) -> float:
             return (y.squared_error(k, self.weight[:, k]) / (y.energy or 1.0)) ** 0.5
 
-        return self._remember(
+        return self.remember(
             ("plain", _key(columns)),
             lambda: Errors(relative(self.outputs), relative(self.held_out) if self.held_out else None),
         )
@@ -206,7 +220,7 @@ class Projection:
         Raises:
             RcpuError: least squares has no solution at this λ, or λ is to be chosen without held-out windows.
         """
-        return self._remember(
+        return self.remember(
             ("errors", _key(columns), ridge, proper),
             lambda: self._errors(columns.to(self.weight.device), ridge, proper),
         )

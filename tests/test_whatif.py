@@ -1,6 +1,8 @@
 """Answers from kept sums against a run that solves the same projection anew."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import scipy.linalg
@@ -84,6 +86,28 @@ def test_an_answer_is_kept_and_old_ones_leave(model, collected, monkeypatch):
     for kept in (30, 31, 32):
         asked.rotation(torch.arange(kept))
     assert asked.rotation(torch.arange(40)) is not first
+
+
+def test_two_threads_that_ask_the_same_share_one_answer(model, collected):
+    asked, go_on, made = projection(model, collected, 1, "o_proj"), threading.Event(), []
+
+    def slow():
+        made.append(1)
+        assert go_on.wait(10)
+        return object()
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(asked.remember, ("slow",), slow) for _ in range(2)]
+        go_on.set()
+        assert both[0].result() is both[1].result()
+    assert len(made) == 1
+
+
+def test_a_failure_is_not_kept(model, collected):
+    asked = projection(model, collected, 1, "o_proj")
+    with pytest.raises(ZeroDivisionError):
+        asked.remember(("fails",), lambda: 1 / 0)
+    assert asked.remember(("fails",), lambda: 7) == 7
 
 
 def test_factors_multiply_to_the_score_and_one_can_be_left_out(model, collected):
