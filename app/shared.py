@@ -16,7 +16,7 @@ from app.ahead import Ahead
 from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
 from app.jobs import Jobs
 from app.settings import settings
-from rcpu.architecture import architecture_of, consumer_of, layers_of
+from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collection_of
 from rcpu.models import HUB_ID, free_memory
 from rcpu.paths import existing
@@ -136,9 +136,7 @@ class Projections:
             if key in self._ready:
                 self._ready.move_to_end(key)
                 return self._ready[key]
-        spec = next(s for s in architecture_of(model.net).sites if s.name == site)
-        weight = consumer_of(layers_of(model.net)[layer], spec).weight
-        made = Projection(weight, found.get(layer, site), layer=layer, site=site)
+        made = Projection(weight_of(model.net, layer, site), found.get(layer, site), layer=layer, site=site)
         with self._lock:
             self._ready[key] = made
             while len(self._ready) > 2 and sum(p.bytes for p in self._ready.values()) > self.BYTES:

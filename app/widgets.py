@@ -16,10 +16,11 @@ from app.jobs import Job
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, projections, windows
 from app.work import collect_job
-from rcpu.architecture import architecture_of, consumer_of, heads_of, layers_of
+from rcpu.architecture import heads_of, site_named, units_of, weight_of
 from rcpu.collect import SITES, Collection, collection_bytes
-from rcpu.masking import attention_units, channel_units, resolve_unit
-from rcpu.whatif import Projection, Removal, column_scores
+from rcpu.masking import resolve_unit
+from rcpu.scoring import column_scores
+from rcpu.whatif import Projection, Removal
 
 POLL = 0.7  # seconds between two looks at a running job
 #: Settings that hold the id of a job, and the page that shows what became of it.
@@ -233,10 +234,7 @@ def layout_of(model: rcpu.Model, config: rcpu.PruneConfig, site: str) -> Tensor:
     Raises:
         RcpuError: a unit of o_proj that this model cannot have.
     """
-    if site == "o_proj":
-        heads = heads_of(model.net)
-        return attention_units(heads, resolve_unit(config.unit, heads))
-    return channel_units(model.net.config.intermediate_size)
+    return units_of(model.net, site_named(model.net, site), config.unit)
 
 
 @dataclass(frozen=True)
@@ -278,15 +276,9 @@ class Dense:
 def _scores(
     model: rcpu.Model, found: Collection, layers: tuple[int, ...], site: str, scorer: str, seed: int
 ) -> dict[int, Tensor]:
-    spec = next(s for s in architecture_of(model.net).sites if s.name == site)
     return {
         i: column_scores(
-            consumer_of(layers_of(model.net)[i], spec).weight,
-            found.vectors(i, site),
-            scorer,
-            layer=i,
-            site=site,
-            seed=seed,
+            weight_of(model.net, i, site).float(), found.vectors(i, site), scorer, layer=i, site=site, seed=seed
         )
         for i in layers
     }

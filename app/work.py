@@ -13,7 +13,7 @@ from rcpu.collect import Collection, collect
 from rcpu.predictions import NextToken, TokenView, compare_tokens, next_tokens
 
 
-def _join_or_submit(kind: str, title: str, work: Callable[[Job], object]) -> Job:
+def join_or_submit(kind: str, title: str, work: Callable[[Job], object]) -> Job:
     """Join the job of this title that is waiting or running already, or queue a new one."""
     for job in jobs().all(kind):
         if job.active and job.title == title:
@@ -36,7 +36,7 @@ def load_model_job(key: tuple[str, str, str]) -> Job:
 
         store.put(key, rcpu.load_model(name, device, dtype, report=report))
 
-    return _join_or_submit("load", f"Load {name} ({device}, {dtype})", work)
+    return join_or_submit("load", f"Load {name} ({device}, {dtype})", work)
 
 
 def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
@@ -58,7 +58,7 @@ def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
 
     shape = f"{config.samples} + {config.held_out} × {config.window} tokens, seed {config.seed}"
     layers = rcpu.format_layers(config.layers)
-    return _join_or_submit("collect", f"Measure {model.name}, layers {layers}: {shape} of {config.text}", work)
+    return join_or_submit("collect", f"Measure {model.name}, layers {layers}: {shape} of {config.text}", work)
 
 
 def prune_job(model: rcpu.Model, config: rcpu.PruneConfig, name: str = "") -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import streamlit as st
@@ -12,13 +12,14 @@ from torch import Tensor
 import rcpu
 from app import demo
 from app.jobs import Job
-from app.shared import jobs, load_text, models, windows
-from rcpu.architecture import architecture_of, consumer_of, layers_of
+from app.shared import load_text, models, windows
+from app.work import join_or_submit
+from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collect
 from rcpu.config import SITES
 from rcpu.drift import drift_curve, stream_drift
 from rcpu.growth import Step, grow
-from rcpu.whatif import column_scores
+from rcpu.scoring import column_scores
 
 RATIOS = tuple(i / 20 for i in range(19))  # 0 to 0.9
 GROWING = {"samples": 128, "held_out": 16}  # windows of the lesson on calibration
@@ -56,13 +57,6 @@ class Orders:
     perplexity: Mapping[str, rcpu.Perplexity]  # by order, "none" and "dense"
 
 
-def _join(kind: str, title: str, work: Callable[[Job], object]) -> Job:
-    for job in jobs().all(kind):
-        if job.active and job.title == title:
-            return job
-    return jobs().submit(kind, title, work)
-
-
 def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
     """Queue the loading of a model and one pass of it over the calibration windows: all that lessons look at."""
     name, device, dtype = key
@@ -88,7 +82,7 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    return _join("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
+    return join_or_submit("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
 
 
 @st.cache_resource(show_spinner=False)
@@ -115,10 +109,10 @@ def drift_job(
     def work(job: Job) -> Drift:
         errors: dict[str, dict[int, list[float]]] = {site: {} for site in SITES}
         for done, layer in enumerate(layers):
-            for spec in architecture_of(model.net).sites:
+            for site in SITES:
                 if job.cancelled():
                     raise rcpu.Cancelled
-                site, weight = spec.name, consumer_of(layers_of(model.net)[layer], spec).weight.detach()
+                weight = weight_of(model.net, layer, site).float()
                 x = found.get(layer, site).calibration.to(weight.device)
                 scores = column_scores(weight, x, config.scorer, layer=layer, site=site, seed=config.seed)
                 errors[site][layer] = drift_curve(weight, x, scores, layouts[site], RATIOS)
@@ -129,7 +123,7 @@ def drift_job(
         return kept[key]
 
     # The folder's name tells windows apart, so that a job of other settings is not taken for this one.
-    return _join(
+    return join_or_submit(
         "drift", f"Lessons: drift of every layer, {config.scorer}, {config.unit}, {found.folder.name[:6]}", work
     )
 
@@ -165,7 +159,7 @@ def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: st
         return job.partial
 
     title = f"Lessons: layer {layer} {site}, {ratio:.0%} removed, 1 to {config.samples} windows"
-    return _join("curve", title, work)
+    return join_or_submit("curve", title, work)
 
 
 def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> Job:
@@ -214,4 +208,4 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
         return Orders(config, {name: r.sites for name, r in results.items()}, drift, perplexity)
 
     title = f"Lessons: layers {rcpu.format_layers(layers)} in both orders, {config.ratio:.0%} removed"
-    return _join("orders", title, work)
+    return join_or_submit("orders", title, work)

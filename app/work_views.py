@@ -10,7 +10,7 @@ import streamlit as st
 import rcpu
 from app.jobs import Job
 from app.widgets import Dense
-from app.work import _join_or_submit
+from app.work import join_or_submit
 from rcpu.turning import Overview, overview
 
 
@@ -62,7 +62,7 @@ def all_layers_job(dense: Dense, site: str) -> Job:
                 job.partial = [found[k] for k in sorted(found)]
         return job.partial
 
-    return _join_or_submit("all_layers_job", title(dense, site), work)
+    return join_or_submit("all_layers_job", title(dense, site), work)
 
 
 def title(dense: Dense, site: str) -> str:

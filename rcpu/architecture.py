@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 
-from rcpu.errors import RcpuError
-from rcpu.masking import Heads
+from rcpu.errors import RcpuError, choose
+from rcpu.masking import Heads, attention_units, channel_units, resolve_unit
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,29 @@ def heads_of(net: nn.Module) -> Heads:
 def consumer_of(layer: nn.Module, site: Site) -> nn.Linear:
     """The projection whose columns can go."""
     return layer.get_submodule(f"{site.block}.{site.consumer}")
+
+
+def site_named(net: nn.Module, name: str) -> Site:
+    """The site that users call ``name``; raises ``RcpuError`` if this model has none such."""
+    sites = {site.name: site for site in architecture_of(net).sites}
+    return choose("site", name, sites)
+
+
+def weight_of(net: nn.Module, layer: int, name: str) -> Tensor:
+    """The weight of one prunable projection, (d_out, d_in), without its gradient."""
+    return consumer_of(layers_of(net)[layer], site_named(net, name)).weight.detach()
+
+
+def units_of(net: nn.Module, site: Site, unit: str) -> Tensor:
+    """The input columns of each unit of a site, (strata, units, columns), see masking.py; the same in every layer.
+
+    Raises:
+        RcpuError: a unit of o_proj that this model cannot have.
+    """
+    if not site.attention:
+        return channel_units(consumer_of(layers_of(net)[0], site).in_features)
+    heads = heads_of(net)
+    return attention_units(heads, resolve_unit(unit, heads))
 
 
 def with_consumer(block: nn.Module, site: Site, consumer: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rcpu.architecture import architecture_of, consumer_of, layers_of, run_block, with_consumer
+from rcpu.architecture import layers_of, weight_of
 from rcpu.config import SITES
 from rcpu.embedded import cache_folder
 from rcpu.errors import RcpuError
@@ -110,8 +110,7 @@ def collection_of(model: Model, windows: Windows) -> Collection:
 
 def site_bytes(net: nn.Module, windows: Windows, layer: int, site: str) -> int:
     """Bytes on disk that the statistics of one site need."""
-    spec = next(s for s in architecture_of(net).sites if s.name == site)
-    d_in = consumer_of(layers_of(net)[layer], spec).in_features
+    d_in = weight_of(net, layer, site).shape[1]
     kinds = 1 + bool(len(windows.held_out))
     sample = min(SAMPLE, len(windows.calibration)) * windows.calibration.shape[1] * d_in * 2
     return kinds * (4 * d_in**2 + 24 * d_in) + sample
@@ -143,7 +142,7 @@ def collect(
         Cancelled: ``cancelled()`` was true between two batches.
     """
     net, found = model.net, collection_of(model, windows)
-    arch, all_layers = architecture_of(net), layers_of(net)
+    all_layers = layers_of(net)
     wanted = range(len(all_layers)) if layers is None else sorted(set(layers))
     if wanted and not 0 <= wanted[0] <= wanted[-1] < len(all_layers):
         raise RcpuError(f"layer {wanted[-1]} does not exist: this model has layers 0 to {len(all_layers) - 1}")
@@ -153,25 +152,18 @@ def collect(
     _make_room(found.folder, collection_bytes(net, windows, missing, sites))
     run = Pass(net, windows, batch=batch, passes=missing[-1] + 1, progress=progress, cancelled=cancelled)
     kept = min(SAMPLE, len(windows.calibration))
-    for i, layer in enumerate(all_layers[: missing[-1] + 1]):
-        live = [s for s in arch.sites if i in missing and s.name in sites]
-        bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in arch.sites}
-        widths = {s.name: consumer_of(layer, s).in_features for s in arch.sites}
-        sums = {s.name: tuple(Accumulator(widths[s.name], run.device) for _ in range(2)) for s in live}
-        samples: dict[str, list[Tensor]] = {s.name: [] for s in live}
-        for part, held_out in run.batches:
-            run.step(f"layer {i}: {'measuring' if live else 'passing through'}")
-            h = run.hidden[part]
-            for site in arch.sites:
-                x = run_block(bare[site.name], layer.get_submodule(site.norm), site, h, run.attention)
-                if site in live:
-                    sums[site.name][held_out].add(x)
-                    if part.start < kept:
-                        samples[site.name].append(x[: kept - part.start].to("cpu", torch.bfloat16))
-                h = h + consumer_of(layer, site)(x)
-            run.hidden[part] = h
-        for site in live:
-            _write(found, i, site.name, sums.pop(site.name), torch.cat(samples.pop(site.name)))
+    for i in range(missing[-1] + 1):
+        live = [name for name in sites if i in missing]
+        sums = {s: tuple(Accumulator(weight_of(net, i, s).shape[1], run.device) for _ in range(2)) for s in live}
+        samples: dict[str, list[Tensor]] = {s: [] for s in live}
+        for seen in run.layer(net, i, f"layer {i}: {'measuring' if live else 'passing through'}"):
+            name, part = seen.site.name, seen.part
+            if name in live:
+                sums[name][seen.held_out].add(seen.x)
+                if part.start < kept:
+                    samples[name].append(seen.x[: kept - part.start].to("cpu", torch.bfloat16))
+        for name in live:
+            _write(found, i, name, sums.pop(name), torch.cat(samples.pop(name)))
     about = {"model": model.name, "dtype": model.dtype, "text": windows.text, "windows": len(windows.calibration)}
     (found.folder / "about.json").write_text(json.dumps(about | {"window": windows.calibration.shape[1]}))
     return found

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from rcpu import procrustes
-from rcpu.architecture import architecture_of, consumer_of, heads_of, layers_of, run_block, with_consumer
+from rcpu.architecture import layers_of, site_named, units_of, weight_of
 from rcpu.compensation import COMPENSATORS, Outputs, Problem
 from rcpu.errors import RcpuError
-from rcpu.masking import attention_units, channel_units, keep_units, kept_columns, resolve_unit
+from rcpu.masking import keep_units, kept_columns
 from rcpu.models import Model
 from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
-from rcpu.scoring import SCORERS
+from rcpu.scoring import column_scores
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
 
@@ -67,15 +67,12 @@ def grow(
         RcpuError: no held-out windows, a layer that does not exist, or a unit that this model cannot have.
         Cancelled: ``cancelled()`` was true between two batches.
     """
-    net, arch = model.net, architecture_of(model.net)
+    net = model.net
     if not 0 <= layer < (layers := len(layers_of(net))):
         raise RcpuError(f"layer {layer} does not exist: this model has layers 0 to {layers - 1}")
     if not len(windows.held_out):
         raise RcpuError("errors are compared on held-out windows: ask for at least one")
-    spec = next(s for s in arch.sites if s.name == site)
-    weight = consumer_of(layers_of(net)[layer], spec).weight.detach().float()
-    heads = heads_of(net)
-    layout = attention_units(heads, resolve_unit(unit, heads)) if spec.attention else channel_units(weight.shape[1])
+    weight, layout = weight_of(net, layer, site).float(), units_of(net, site_named(net, site), unit)
     ends = sorted({min(c, len(windows.calibration)) for c in counts})
     total = len(windows.held_out) + ends[-1]
 
@@ -92,7 +89,7 @@ def grow(
         name = f"{end} calibration window{'s' * (end != 1)}"
         part = sums(windows.calibration[start:end], len(windows.held_out) + start, name)
         x, start = part if x is None else x + part, end
-        scores = SCORERS[scorer](weight, x, attention=spec.attention, seed=0)
+        scores = column_scores(weight, x, scorer, layer=layer, site=site)
         columns = kept_columns(layout, keep_units(scores, layout, ratio)[1]).to(weight.device)
         steps.append(_step(weight, x, held, columns, end, ridges))
         progress(Progress((len(windows.held_out) + end) / total, name, steps[-1]))
@@ -124,23 +121,13 @@ def input_sums(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Statistics:
     """Statistics of the inputs of one projection of the dense model on these windows; raises ``Cancelled``."""
-    arch, windows = architecture_of(net), Windows(ids, ids[:0], text)
+    windows = Windows(ids, ids[:0], text)
     run = Pass(net, windows, batch=None, passes=layer + 1, progress=progress, cancelled=cancelled)
-    sums = None
-    for i, block in enumerate(layers_of(net)[: layer + 1]):
-        for part, _ in run.batches:
-            run.step(f"layer {i}")
-            h = run.hidden[part]
-            for spec in arch.sites:
-                consumer = consumer_of(block, spec)
-                bare = with_consumer(block.get_submodule(spec.block), spec, nn.Identity())
-                x = run_block(bare, block.get_submodule(spec.norm), spec, h, run.attention)
-                if i == layer and spec.name == site:
-                    sums = sums or Accumulator(consumer.in_features, run.device)
-                    sums.add(x)
-                    break
-                h = h + consumer(x)
-            run.hidden[part] = h
+    sums = Accumulator(weight_of(net, layer, site).shape[1], run.device)
+    for i in range(layer + 1):
+        for seen in run.layer(net, i, f"layer {i}", last=site if i == layer else None):
+            if i == layer and seen.site.name == site:
+                sums.add(seen.x)
     return sums.result()
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rcpu.architecture import embed
+from rcpu.architecture import (
+    Site,
+    architecture_of,
+    consumer_of,
+    embed,
+    layers_of,
+    run_block,
+    with_consumer,
+)
 from rcpu.errors import Cancelled
 from rcpu.evaluate import check_ids, check_window
 from rcpu.text import Windows
@@ -22,6 +30,16 @@ class Progress:
     fraction: float
     message: str
     site: Any = None  # SiteResult
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """One batch of inputs of one projection: which windows they belong to, and whether those are held out."""
+
+    site: Site
+    x: Tensor  # (windows, tokens, d_in)
+    part: slice
+    held_out: bool
 
 
 class Pass:
@@ -50,6 +68,24 @@ class Pass:
             (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
         ]
         self.share = 1 / (passes * len(self.batches))
+
+    def layer(self, net: nn.Module, index: int, message: str, last: str | None = None) -> Iterator[Inputs]:
+        """Move the hidden states through one dense layer; yields what reaches each consumer, a batch at a time.
+
+        ``last`` names a site to end at, where nobody reads what comes after.
+        """
+        layer, sites = layers_of(net)[index], architecture_of(net).sites
+        bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in sites}
+        for part, held_out in self.batches:
+            self.step(message)
+            h = self.hidden[part]
+            for site in sites:
+                x = run_block(bare[site.name], layer.get_submodule(site.norm), site, h, self.attention)
+                yield Inputs(site, x, part, held_out)
+                if site.name == last:
+                    break
+                h = h + consumer_of(layer, site)(x)
+            self.hidden[part] = h
 
     def step(self, message: str, batches: int = 1, site: Any = None) -> None:
         """Report ``batches`` as gone through, and stop here if asked to.

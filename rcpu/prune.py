@@ -28,13 +28,14 @@ from rcpu.architecture import (
     heads_of,
     layers_of,
     run_block,
+    units_of,
     with_consumer,
 )
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
 from rcpu.errors import RcpuError
 from rcpu.evaluate import Cost, check_window, cost
-from rcpu.masking import UNIT_NAMES, attention_units, channel_units, removed_count, resolve_unit
+from rcpu.masking import UNIT_NAMES, removed_count, resolve_unit
 from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
 from rcpu.solve import SiteResult, solve_site
@@ -89,8 +90,8 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
         RcpuError: an unsupported model, or a unit, a layer or a window length that it cannot have.
     """
     check_window(net, config.window)
-    arch, heads, before = architecture_of(net), heads_of(net), cost(net)
-    unit = resolve_unit(config.unit, heads)
+    arch, before = architecture_of(net), cost(net)
+    unit = resolve_unit(config.unit, heads_of(net))
     layers = config.layer_indices(len(layers_of(net)))
     layouts, removed, notes = {}, {}, []
     weights = parameters = 0  # that go
@@ -99,8 +100,7 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
             continue
         kind = unit if site.attention else "channel"
         consumer = consumer_of(layers_of(net)[layers[0]], site)
-        layout = attention_units(heads, unit) if site.attention else channel_units(consumer.in_features)
-        layouts[site.name] = layout
+        layout = layouts[site.name] = units_of(net, site, unit)
         strata, units = layout.shape[:2]
         for ratio, of_ratio in config.layers_by_ratio(layers).items():
             gone = removed_count(units, ratio)

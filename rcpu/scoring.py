@@ -38,4 +38,13 @@ def random(weight: Tensor, x: Statistics, *, seed: int, **_) -> Tensor:
     return torch.rand(weight.shape[1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def column_scores(weight: Tensor, x: Statistics, scorer: str, *, layer: int, site: str, seed: int = 0) -> Tensor:
+    """Importance of every input column of one projection, (d_in,) fp64; ``x`` needs no Gram matrix.
+
+    The seed of a random score is mixed with layer and site, so that no two projections share their numbers.
+    """
+    mixed = ((seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
+    return SCORERS[scorer](weight, x, attention=site == "o_proj", seed=mixed)
+
+
 SCORERS = {"rcpu": rcpu, "wanda_sp": wanda_sp, "flap": flap, "magnitude": magnitude, "random": random}

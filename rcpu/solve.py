@@ -14,7 +14,7 @@ from rcpu.compensation import COMPENSATORS, Outputs, Problem
 from rcpu.config import PruneConfig
 from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
-from rcpu.scoring import SCORERS
+from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
 
 
@@ -90,8 +90,7 @@ def solve_site(
     if home.type == "mps":  # no fp64 there
         weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
     w = weight.to(calibration.gram.dtype)
-    seed = ((config.seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
-    scores = SCORERS[config.scorer](w, calibration, attention=site == "o_proj", seed=seed)
+    scores = column_scores(w, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
     unit_scores, keep = keep_units(scores, layout, config.ratio_of(layer))
     columns = kept_columns(layout, keep)
     k = columns.to(w.device)

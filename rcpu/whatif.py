@@ -21,7 +21,7 @@ from rcpu.collect import SiteData
 from rcpu.compensation import COMPENSATORS, Outputs, Problem, quadratic
 from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
-from rcpu.scoring import SCORERS, magnitude
+from rcpu.scoring import column_scores, magnitude
 from rcpu.statistics import Statistics
 
 ANSWERS = 64  # decompositions that one projection remembers
@@ -85,12 +85,6 @@ def overlap(a: Tensor, b: Tensor) -> float:
     """Share of the units that one mask removes which the other removes too; 1 if both remove none."""
     gone = int((~a).sum())
     return int((~a & ~b).sum()) / gone if gone else 1.0
-
-
-def column_scores(weight: Tensor, x: Statistics, scorer: str, *, layer: int, site: str, seed: int = 0) -> Tensor:
-    """Importance of every input column as a run scores it, (d_in,) fp64; the sums need no Gram matrix."""
-    seed = ((seed * 10_007 + layer) * 2 + (site == "down_proj")) % 2**63
-    return SCORERS[scorer](weight.detach().float(), x, attention=site == "o_proj", seed=seed)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
