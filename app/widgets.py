@@ -13,6 +13,7 @@ from torch import Tensor
 
 import rcpu
 from app.jobs import Job
+from app.labels import SCORERS, UNITS, called
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, projections, windows
 from app.work import collect_job
@@ -23,6 +24,7 @@ from rcpu.scoring import column_scores
 from rcpu.whatif import Projection, Removal
 
 POLL = 0.7  # seconds between two looks at a running job
+RATIO_STEP = 0.05
 #: Settings that hold the id of a job, and the page that shows what became of it.
 JOB_PAGES = {
     "load": "model",
@@ -97,13 +99,17 @@ def to_csv(fig: go.Figure) -> str:
 def table(columns: dict[str, Sequence], name: str) -> None:
     """A table that downloads as CSV."""
     st.dataframe(columns, hide_index=True, width="stretch")
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+
+    def made() -> str:
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        return out.getvalue()
+
     st.download_button(
         "Download as CSV",
-        out.getvalue(),
+        made,
         f"{name}.csv",
         "text/csv",
         on_click="ignore",
@@ -329,6 +335,25 @@ def need_statistics() -> Dense:
     raise PageEnd
 
 
+def pick_removal() -> None:
+    """Widgets for what would go: ratio, score, and unit of o_proj."""
+    ratio, scorer, unit = st.columns(3, vertical_alignment="bottom")
+    with ratio:
+        control(
+            st.slider,
+            "Ratio",
+            "ratio",
+            min_value=0.0,
+            max_value=0.9,
+            step=RATIO_STEP,
+            help="Share of units that go in every layer, rounded down",
+        )
+    with scorer:
+        control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
+    with unit:
+        control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
+
+
 def pick_projection(dense: Dense) -> Projection:
     """Widgets for site and layer, and the projection they name."""
     left, right = st.columns([2, 4], vertical_alignment="bottom")
@@ -350,13 +375,13 @@ def size(count_of_bytes: float) -> str:
 
 
 def count(value: float, unit: str = "") -> str:
-    """A number as people read it: 134.5 M, 513 MiB."""
+    """A number as people read it: 134.5 M and 6.7 B parameters, 269.0 MFLOPs, 513.1 MiB."""
     if unit == "B":
         for name, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
             if value >= scale:
                 return f"{value / scale:,.1f} {name}"
         return f"{value:,.0f} B"
-    for name, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for name, scale in (("G" if unit else "B", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= scale:
             return f"{value / scale:,.1f} {name}{unit}"
     return f"{value:,.0f} {unit}".strip()

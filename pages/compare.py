@@ -61,7 +61,7 @@ for tile, variant in zip(st.columns(len(chosen)), chosen.values(), strict=True):
     tile.metric(
         f"{variant.label}: parameters",
         count(cost.parameters),
-        f"{size(cost.bytes)} · {count(cost.flops_per_token)} FLOPs a token",
+        f"{size(cost.bytes)} · {count(cost.flops_per_token, 'FLOPs')} a token",
         delta_color="off",
         delta_arrow="off",
         border=True,

@@ -4,11 +4,10 @@ import streamlit as st
 
 import rcpu
 from app.figures import importance as figures
-from app.labels import SCORERS, UNITS, called
 from app.settings import change, control, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
-from app.widgets import DENSE_PATH, Dense, figure, need_model, need_statistics, pick_projection, table
+from app.widgets import DENSE_PATH, Dense, figure, need_model, need_statistics, pick_projection, pick_removal, table
 from rcpu.architecture import heads_of
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
@@ -299,21 +298,7 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
 st.title("Importance")
 st.write("See what a score would keep at any ratio, layer by layer, and why, before anything is pruned.")
 model = need_model()
-ratio_column, scorer_column, unit_column = st.columns([2, 2, 2], vertical_alignment="bottom")
-with ratio_column:
-    control(
-        st.slider,
-        "Ratio",
-        "ratio",
-        min_value=0.0,
-        max_value=0.9,
-        step=0.05,
-        help="Share of units that go in every layer, rounded down",
-    )
-with scorer_column:
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
-with unit_column:
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
+pick_removal()
 dense = need_statistics()
 view = control(
     st.segmented_control,

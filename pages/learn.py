@@ -58,7 +58,7 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
             what, label = "loads the small model that comes with the app, and ", "Load the small model and measure it"
         st.markdown(
             f"One button {what}lets it read {SMALL['samples']} short pieces of text, so that every number here is "
-            "measured and not invented. It takes about half a minute, once, and all lessons share it."
+            "measured and not invented. It is done once, and all lessons share it."
         )
         if st.button(label, type="primary", icon=":material/play_arrow:"):
             if model is None:
@@ -364,7 +364,7 @@ def over_fitting() -> None:
         ):
             start("curve", lambda: work_learn.growth_job(model, s.prune_config(), layer, site))
     if job is None:
-        st.caption("Nothing measured yet. In layer 0 it takes some ten seconds, and longer for each layer further up.")
+        st.caption("Nothing measured yet. Every layer further up takes longer.")
         return
     job_panel(job, growing)
     if job.state != "done":
@@ -414,7 +414,7 @@ def which_first() -> None:
     if job is None:
         st.caption(
             f"Nothing pruned yet. Two runs of layers 0 to 3 on {work_learn.ORDERED['samples']} windows, then four "
-            "perplexities: a minute or two."
+            "perplexities: the slowest of the lessons."
         )
         return
     job_panel(job)

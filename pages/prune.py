@@ -45,7 +45,7 @@ with how.container(border=True, height="stretch"):
         control(st.toggle, "Proper rotation (det Q = +1)", "proper")
     control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=called(ORDERS))
 with where.container(border=True, height="stretch"):
-    st.markdown("##### Where, and calibrated on what")
+    st.markdown("##### Where")
     control(
         st.text_input,
         "Layers",
@@ -114,7 +114,7 @@ for tile, (label, before, after, unit) in zip(
     (
         ("Parameters after", todo.before.parameters, todo.after.parameters, ""),
         ("Weights after", todo.before.bytes, todo.after.bytes, "B"),
-        ("FLOPs a token after", todo.before.flops_per_token, todo.after.flops_per_token, ""),
+        ("Work a token after", todo.before.flops_per_token, todo.after.flops_per_token, "FLOPs"),
     ),
     strict=False,
 ):

@@ -8,11 +8,11 @@ from streamlit.delta_generator import DeltaGenerator
 import rcpu
 from app.figures import rotation as figures
 from app.jobs import Job
-from app.labels import SCORERS, UNITS, called
 from app.settings import control, control_list, settings
 from app.shared import ahead, windows
 from app.widgets import (
     DENSE_PATH,
+    RATIO_STEP,
     Dense,
     figure,
     job_panel,
@@ -20,6 +20,7 @@ from app.widgets import (
     need_model,
     need_statistics,
     pick_projection,
+    pick_removal,
     say,
     start,
     table,
@@ -40,7 +41,6 @@ VIEWS = {
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
-STEP = 0.05  # of the ratio
 WIDTH = 976  # pixels of a page in a window of 1440
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
@@ -92,7 +92,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
     ]
     first = found[0]
     tiles = row(4)
-    tiles[0].metric("Inputs kept", f"{kept[0]:,} of {projection.weight.shape[1]:,}", border=True)
+    tiles[0].metric(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{kept[0]:,}", border=True)
     tiles[1].metric(
         "Rank of M",
         f"{first.rank:,} of {len(first.values):,}",
@@ -197,7 +197,7 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
             "Ridge λ ÷ mean diagonal",
             "ridge",
             options=list(dict.fromkeys([settings().ridge, *RIDGES])),
-            help="Of least squares; auto tries five values on the held-out windows, which takes about a second",
+            help="Of least squares; auto tries five values on the held-out windows",
         )
     with right:
         control(st.toggle, PROPER, "proper", help=REFUSE)
@@ -341,10 +341,8 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
             return
     if not found:
         st.caption(
-            "Each layer needs two decompositions, about half a second at this model's size. The pictures appear as "
-            "they are made and are remembered for these settings."
-            if dense.model.net.config.hidden_size <= 1024
-            else "Each layer needs two decompositions. The pictures appear as they are made and are remembered."
+            "Each layer needs two decompositions. The pictures appear as they are made and are remembered for these "
+            "settings."
         )
         return
     figure(
@@ -374,7 +372,7 @@ def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None
         "errors": lambda columns: projection.errors(columns, dense.config.ridge, s.proper),
         "space": lambda columns: turning(projection, columns, s.proper).at(s.t),
     }
-    near = [ratio for ratio in (own + STEP, own - STEP, own + 2 * STEP) if 0 <= ratio <= 0.9]
+    near = [ratio for ratio in (own + RATIO_STEP, own - RATIO_STEP, own + 2 * RATIO_STEP) if 0 <= ratio <= 0.9]
     kept = [projection.removal(scores, layout, ratio).columns for ratio in near]
     ahead().work_out([partial(answers[view], columns) for columns in kept])
 
@@ -382,21 +380,7 @@ def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None
 st.title("Spectrum and rotation")
 st.write("See how removal changes a projection's outputs, and how far the best rotation brings them back.")
 model = need_model()
-ratio_column, scorer_column, unit_column = st.columns([2, 2, 2], vertical_alignment="bottom")
-with ratio_column:
-    control(
-        st.slider,
-        "Ratio",
-        "ratio",
-        min_value=0.0,
-        max_value=0.9,
-        step=STEP,
-        help="Share of units that go in every layer, rounded down",
-    )
-with scorer_column:
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
-with unit_column:
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
+pick_removal()
 dense = need_statistics()
 line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
 with line:

@@ -108,7 +108,8 @@ def test_parts_add_up_to_all_parameters(gqa, tied):
         (538_060_032, "B", "513.1 MiB"),
         (12, "B", "12 B"),
         (0, "", "0"),
-        (2.5e9, "", "2.5 G"),
+        (2.5e9, "", "2.5 B"),
+        (2.5e9, "FLOPs", "2.5 GFLOPs"),
     ],
 )
 def test_count(value, unit, text):

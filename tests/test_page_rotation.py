@@ -83,7 +83,7 @@ def test_ratios_lie_over_one_another_and_are_in_the_url(settings):
 def test_a_layer_with_a_ratio_of_its_own_is_shown_at_it(settings):
     at = opened(settings, ratios="1=0.5", layer=1)
     assert "ratio of its own: 0.5" in texts(at, "caption")
-    assert tiles(at)["Inputs kept"] == "24 of 48"
+    assert tiles(at)["Inputs kept, of 48"] == "24"
 
 
 def test_a_proper_rotation_has_determinant_one(settings):
