@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 
 from rcpu import RcpuError
+
+PAUSE = 0.5  # seconds after a question: first the browser draws the answer
 
 
 class Ahead:
@@ -17,20 +20,21 @@ class Ahead:
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         """``busy()``: whether the machine has better things to do now."""
-        self._busy, self._calls = busy, []
+        self._busy, self._calls, self._asked = busy, [], 0.0
         self._changed = threading.Condition()
         threading.Thread(target=self._loop, name="rcpu-ahead", daemon=True).start()
 
     def work_out(self, calls: list[Callable[[], object]]) -> None:
         """Forget what waits and begin with these."""
         with self._changed:
-            self._calls = list(calls)
+            self._calls, self._asked = list(calls), time.monotonic()
             self._changed.notify()
 
     def _loop(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._calls)
+                while not self._calls or self._asked + PAUSE > time.monotonic():
+                    self._changed.wait(PAUSE if self._calls else None)
                 call = self._calls.pop(0)
             if not self._busy():
                 with contextlib.suppress(RcpuError):  # it is said when somebody asks

@@ -12,6 +12,7 @@ import streamlit as st
 from torch import Tensor
 
 import rcpu
+from app.figures.base import AGAIN
 from app.jobs import Job
 from app.labels import SCORERS, UNITS, called
 from app.settings import PageEnd, change, control, settings
@@ -76,7 +77,10 @@ def figure(fig: go.Figure, name: str, what: str, **options) -> object:
 
 
 def to_csv(fig: go.Figure) -> str:
-    """The points of a figure as CSV: trace, x, y, and z where there is one; a heat map gives a row a cell."""
+    """The points of a figure as CSV: trace, x, y, and z where there is one; a heat map gives a row a cell.
+
+    Gaps in lines and traces that show points AGAIN are left out.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
     deep = any("z" in trace for trace in fig.data)
@@ -85,6 +89,8 @@ def to_csv(fig: go.Figure) -> str:
     titles = [axis.title.text or name for axis, name in zip(axes, "xyz", strict=False)]
     writer.writerow(["trace", *titles, *(["value"] if deep and not space else [])])
     for trace in fig.data:
+        if trace.meta == AGAIN:
+            continue
         parts = [getattr(trace, name, None) for name in ("xyz" if deep else "xy")]
         if trace.type == "heatmap":
             x, y, z = parts
@@ -92,7 +98,7 @@ def to_csv(fig: go.Figure) -> str:
         else:
             length = max((len(p) for p in parts if p is not None), default=0)
             rows = zip(*(p if p is not None else [""] * length for p in parts), strict=True)
-        writer.writerows([trace.name or "", *row] for row in rows)
+        writer.writerows([trace.name or "", *row] for row in rows if row[0] == row[0])
     return out.getvalue()
 
 

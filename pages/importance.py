@@ -4,6 +4,7 @@ import streamlit as st
 
 import rcpu
 from app.figures import importance as figures
+from app.figures.ranking import cut, unit_name
 from app.settings import change, control, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
@@ -13,7 +14,7 @@ from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
 from rcpu.masking import UNIT_NAMES, keep_units, removed_count
 from rcpu.pieces import token_pieces
-from rcpu.whatif import FACTORS, Projection, Removal, factors, overlap, rank_correlation, shares, without
+from rcpu.whatif import FACTORS, Projection, Removal, factors, overlap, rank_correlations, shares, without
 
 VIEWS = {
     "cut": "Scores and cut",
@@ -69,11 +70,12 @@ def show_cut(dense: Dense, projection: Projection) -> None:
     s = settings()
     shown = s.shown_unit if s.shown_unit < keep.numel() else -1
     figure(
-        figures.cut(removal, kind, f"layer {projection.layer}, {projection.site}", shown),
+        cut(scores, keep, kind, f"layer {projection.layer}, {projection.site}", shown),
         "scores",
-        "One point a unit. A unit's score is the sum of γ_j over its input columns j; the RCPU score is "
-        f"γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
-        "compete within their KV head, so that every head stays equally wide. **Click a point** to see its unit below.",
+        "Units in the order of their scores. A unit's score is the sum of γ_j over its input columns j; the RCPU score "
+        f"is γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
+        "compete within their KV head, so that every head stays equally wide. **Click a point** to see its unit below; "
+        "of many units only some have a point, the others lie on the line.",
         on_select=clicked,
         selection_mode="points",
     )
@@ -135,9 +137,9 @@ def show_factors(dense: Dense, projection: Projection) -> None:
     figure(
         figures.factors(parts, f"layer {projection.layer}, {projection.site}"),
         "factors",
-        "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j): the three factors of every input column, each ÷ its median, in the "
-        "order of their product. A flat cloud hardly matters for the order; the steepest one decides it "
-        f"({PAPER}).",
+        "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j): the three factors of the input columns, each ÷ its median, in the order "
+        "of their product. Lines are medians of neighbouring ranks, bands hold the middle 80 % of them. A flat line "
+        f"hardly matters for the order; the steepest one decides it ({PAPER}).",
     )
     figure(
         figures.swaps({labels[k]: r.keep for k, r in found.items()}, full.unit_scores, kind),
@@ -151,7 +153,9 @@ def show_factors(dense: Dense, projection: Projection) -> None:
         "score": list(labels.values()),
         "same units go (%)": [round(100 * overlap(full.keep, r.keep), 1) for r in found.values()],
         "other units": [int((full.keep & ~r.keep).sum()) for r in found.values()],
-        "rank correlation": [round(rank_correlation(full.unit_scores, r.unit_scores), 3) for r in found.values()],
+        "rank correlation": [
+            round(v, 3) for v in rank_correlations([r.unit_scores for r in found.values()])[0].tolist()
+        ],
         "error, calibration (%)": [round(100 * e.calibration, 2) for e in errors.values()],
     }
     if projection.held_out:
@@ -186,7 +190,7 @@ def show_scorers(dense: Dense, projection: Projection) -> None:
         figure(
             figures.matrix(
                 labels,
-                [[rank_correlation(a.unit_scores, b.unit_scores) for b in removals] for a in removals],
+                rank_correlations([r.unit_scores for r in removals]).tolist(),
                 "Rank correlation",
                 "Spearman's ρ",
                 -1.0,
@@ -230,7 +234,7 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
     strata, units = removal.keep.shape
     layout = dense.layout(projection.site)
     columns = layout.flatten(0, 1)[unit]
-    name = figures.unit_name(unit, strata, units, dense.unit(projection.site))
+    name = unit_name(unit, strata, units, dense.unit(projection.site))
     keeps = bool(removal.keep.flatten()[unit])
     st.subheader(f"{name[0].upper()}{name[1:]} {'stays' if keeps else 'goes'}")
     parts = factors(projection.weight, projection.x)

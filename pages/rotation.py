@@ -158,9 +158,9 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
         figure(
             figures.circle(rotation),
             "eigenvalues",
-            "The eigenvalues of Q are e^{±iθ}: Q turns each of its planes by θ. Points near 1 hardly move; a cross at "
-            "−1 is a reflected direction. Phases from the symmetric part: eig((Q + Qᵀ) ÷ 2) = cos θ, in fp64. "
-            f"{PAPER}.",
+            "The eigenvalues of Q are e^{±iθ}, a stroke each: Q turns each of its planes by θ. Strokes near 1 hardly "
+            "move; a cross at −1 is a reflected direction. Phases from the symmetric part: eig((Q + Qᵀ) ÷ 2) = cos θ, "
+            f"in fp64. {PAPER}.",
         )
     with right:
         figure(

@@ -39,9 +39,7 @@ class Problem:
     @property
     def removed(self) -> Tensor:
         """Indices of the columns that go, ascending."""
-        gone = torch.ones(self.weight.shape[1], dtype=torch.bool, device=self.weight.device)
-        gone[self.columns] = False
-        return gone.nonzero().flatten()
+        return removed(self.columns, self.weight.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,17 +75,27 @@ class Outputs:
         """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
         return self.product[:, columns] @ self.weight[:, columns].mT
 
+    def lost(self, columns: Tensor) -> float:
+        """‖Y − Z‖²_F = tr(W_R G_RR W_Rᵀ) with R the columns that go: what removal costs while nothing is repaired."""
+        gone = removed(columns, self.weight.shape[1])
+        return max(quadratic(self.weight[:, gone], self.x.gram[gone][:, gone]), 0.0)
+
     def squared_error(self, columns: Tensor, new: Tensor, bias: Tensor | None = None) -> float:
         """‖Y − W' X_K − b 1ᵀ‖²_F: with E = W − W' on the kept columns it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""
         error = self.weight.clone()
         error[:, columns] -= new
-        live = error.any(0)  # without compensation only the removed columns differ: a much smaller product
-        gram = self.x.gram
-        squared = quadratic(error, gram) if live.all() else quadratic(error[:, live], gram[live][:, live])
+        squared = quadratic(error, self.x.gram)
         if bias is not None:
             b, total = bias.cpu().double(), error.cpu().double() @ self.x.total
             squared += (self.x.tokens * b @ b - 2 * b @ total).item()
         return max(squared, 0.0)
+
+
+def removed(columns: Tensor, count: int) -> Tensor:
+    """Those of ``count`` columns that are not among ``columns``, ascending."""
+    gone = torch.ones(count, dtype=torch.bool, device=columns.device)
+    gone[columns] = False
+    return gone.nonzero().flatten()
 
 
 def quadratic(e: Tensor, gram: Tensor) -> float:

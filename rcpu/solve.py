@@ -102,7 +102,7 @@ def solve_site(
 
     def errors(y: Outputs) -> tuple[float, float]:
         total = y.energy or 1.0
-        before = y.squared_error(k, w[:, k])
+        before = y.lost(k)
         after = y.squared_error(k, new.weight, new.bias) if config.compensation != "none" else before
         return (before / total) ** 0.5, (after / total) ** 0.5
 

@@ -159,4 +159,4 @@ def _beside(projection: Projection, k: Tensor) -> tuple[Directions, Tensor, Tens
     seen = directions(projection)
     x = projection.sample.flatten(0, 1)[seen.tokens].to(kept)
     m = projection.outputs.cross_products(k)
-    return seen, x[:, k] @ kept.mT, m, projection.outputs.squared_error(k, kept)
+    return seen, x[:, k] @ kept.mT, m, projection.outputs.lost(k)

@@ -87,12 +87,12 @@ def overlap(a: Tensor, b: Tensor) -> float:
     return int((~a & ~b).sum()) / gone if gone else 1.0
 
 
-def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Spearman's ρ of two score vectors: Pearson's r of their ranks, ties by position; NaN for constant scores."""
-    if a.unique().numel() < 2 or b.unique().numel() < 2:
-        return float("nan")
-    ranks = torch.stack([v.flatten().argsort(stable=True).argsort(stable=True).double() for v in (a, b)])
-    return torch.corrcoef(ranks)[0, 1].item()
+def rank_correlations(many: Sequence[Tensor]) -> Tensor:
+    """Spearman's ρ of every two score vectors, (n, n): r of their ranks, ties by position; NaN for constant scores."""
+    flat = [v.flatten() for v in many]
+    rho = torch.corrcoef(torch.stack([v.argsort(stable=True).argsort(stable=True).double() for v in flat]))
+    constant = torch.tensor([bool(v.min() == v.max()) for v in flat])
+    return rho.masked_fill(constant | constant[:, None], float("nan"))
 
 
 def turned(rotation: procrustes.Rotation, points: Tensor, t: float) -> Tensor:
@@ -201,7 +201,7 @@ class Projection:
         k = columns.to(self.weight.device)
 
         def relative(y: Outputs) -> float:
-            return (y.squared_error(k, self.weight[:, k]) / (y.energy or 1.0)) ** 0.5
+            return (y.lost(k) / (y.energy or 1.0)) ** 0.5
 
         return self.remember(
             ("plain", _key(columns)),
@@ -232,7 +232,7 @@ class Projection:
             turn = (rotation.q - torch.eye(len(rotation.q)).to(rotation.q)).to(plain.dtype) @ plain  # (Q − I) W_K
             scale, known = 1.0, []
             for y in filter(None, (self.outputs, held)):
-                lost = y.squared_error(k, plain)
+                lost = y.lost(k)
                 crossed = y.product[:, k]
                 trace, gain = ((side * crossed).sum(dtype=torch.float64).item() for side in (plain, turn))
                 kept = lost + 2 * trace - y.energy  # ‖Z‖² = ‖Y − Z‖² + 2 tr(YZᵀ) − ‖Y‖²

@@ -1,8 +1,9 @@
 """Answers before they are asked for: the newest first, none while a job runs, and no failure stops the thread."""
 
 import threading
+import time
 
-from app.ahead import Ahead
+from app.ahead import PAUSE, Ahead
 from rcpu import RcpuError
 
 
@@ -47,3 +48,11 @@ def test_nothing_is_worked_out_while_a_job_runs():
     ahead.work_out([done.set])
     assert done.wait(10)
     assert not seen
+
+
+def test_an_answer_is_drawn_before_anything_is_worked_out_ahead():
+    ahead, done, asked = Ahead(lambda: False), threading.Event(), time.monotonic()
+    ahead.work_out([])
+    ahead.work_out([done.set])
+    assert done.wait(10)
+    assert time.monotonic() - asked >= PAUSE

@@ -65,6 +65,8 @@ def test_squared_error_is_the_direct_one(changed, with_bias):
     before = weight.clone()
     assert Outputs(weight, p.x).squared_error(p.columns, new, bias) == pytest.approx(direct.square().sum().item())
     assert weight.equal(before)
+    if not changed and not with_bias:
+        assert Outputs(weight, p.x).lost(p.columns) == pytest.approx(direct.square().sum().item())
 
 
 @pytest.mark.parametrize("name", COMPENSATORS)

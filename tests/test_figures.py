@@ -40,11 +40,16 @@ def test_scores_show_every_unit_once_sorted_on_the_right_side_of_the_cut(results
         stays, goes = sites.scores(site).data
         assert len(stays.x) == site.kept
         assert len(goes.x) == site.units - site.kept
-        points = sorted(zip([*stays.x, *goes.x], [*stays.y, *goes.y], strict=True))
-        assert [x for x, _ in points] == list(range(site.units))
-        heights = [y for _, y in points]
-        assert heights == sorted(heights, reverse=True)
-        assert sum(heights) == pytest.approx(site.unit_scores.sum().item())
+        strata, units = site.keep.shape
+        heights = {}
+        for trace in (stays, goes):
+            for x, y, unit in zip(trace.x, trace.y, trace.customdata, strict=True):
+                heights.setdefault(unit // units, {})[int(x)] = y
+        for own in heights.values():
+            assert sorted(own) == list(range(1, units + 1))
+            assert [own[x] for x in sorted(own)] == sorted(own.values(), reverse=True)
+        assert len(heights) == strata
+        assert sum(y for own in heights.values() for y in own.values()) == pytest.approx(site.unit_scores.sum().item())
 
 
 def test_spectrum_shows_all_singular_values_and_where_the_rank_ends(results):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,8 +40,8 @@ def test_ticks_of_a_colour_bar_are_round_few_and_inside(low_high):
 
 def test_zero_and_infinite_channels_have_no_colour():
     fig = figures.channels({0: torch.tensor([float("inf"), 1.0, 0.0])}, "relative", "o_proj")
-    assert [row[0] for row in fig.data[0].z] == [None, 0, None]
-    assert figures.channels({0: torch.zeros(3)}, "variance", "o_proj").data[0].z[0][0] is None
+    np.testing.assert_array_equal(fig.data[0].z[:, 0], [np.nan, 0, np.nan])
+    assert np.isnan(figures.channels({0: torch.zeros(3)}, "variance", "o_proj").data[0].z[0, 0])
 
 
 def test_outliers_stand_in_a_table_largest_first_with_their_head():

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from app.figures import importance as figures
+from app.figures.ranking import CLICKED, FEW, cut, unit_name
 from app.widgets import to_csv
 from rcpu.masking import channel_units, keep_units, kept_columns
 from rcpu.whatif import FACTORS, Removal
@@ -16,6 +18,11 @@ def removal(strata: int, units: int, ratio: float) -> Removal:
     layout = channel_units(strata * units).view(strata, units, 1)
     unit_scores, keep = keep_units(scores, layout, ratio)
     return Removal(unit_scores, keep, kept_columns(layout, keep))
+
+
+def many(strata: int = 2, ratio: float = 0.2) -> tuple:
+    found = removal(strata, 2 * FEW // strata, ratio)
+    return found.unit_scores, found.keep
 
 
 def parts(count: int = 40) -> dict:
@@ -30,7 +37,8 @@ def layer_scores(strata: int, units: int) -> dict:
 def all_figures() -> dict:
     found = removal(2, 30, 0.2)
     return {
-        "cut": figures.cut(found, "channel", "layer 1, o_proj", 3),
+        "cut": cut(found.unit_scores, found.keep, "channel", "layer 1, o_proj", 3),
+        "cut of many": cut(*many(), "channel", "layer 1, down_proj"),
         "layers": figures.layers(
             layer_scores(1, 300), "channel", "down_proj", "rcpu", gone=dict.fromkeys(range(3), 60), to_median=True
         ),
@@ -58,34 +66,57 @@ def test_titles_units_hover_text_and_alternative_text(name):
 @pytest.mark.parametrize(("strata", "units"), [(1, 50), (3, 16)])
 def test_every_unit_is_a_point_on_its_side_of_the_cut(strata, units):
     found = removal(strata, units, 0.3)
-    stays, goes = figures.cut(found, "channel", "here").data
+    stays, goes = cut(found.unit_scores, found.keep, "channel", "here").data
     assert sorted([*stays.customdata, *goes.customdata]) == list(range(strata * units))
     kept = int(found.keep[0].sum())
     for trace, side in ((stays, True), (goes, False)):
         for x, y, unit in zip(trace.x, trace.y, trace.customdata, strict=True):
             assert bool(found.keep.flatten()[unit]) is side
             assert y == pytest.approx(found.unit_scores.flatten()[unit].item())
-            assert (x <= kept) is side
+            assert bool(x <= kept) is side
             better = found.unit_scores[unit // units] > found.unit_scores.flatten()[unit]
             assert x == better.sum() + 1
 
 
+@pytest.mark.parametrize("strata", [1, 4])
+def test_many_units_are_lines_with_some_points_to_click(strata):
+    scores, keep = many(strata)
+    fig = cut(scores, keep, "channel", "here")
+    lines, points = [t for t in fig.data if t.mode == "lines"], [t for t in fig.data if t.mode == "markers"]
+    known = {}
+    for trace in lines:
+        whole = ~np.isnan(trace.x)
+        known |= dict(zip(trace.customdata[whole], zip(trace.x[whole], trace.y[whole], strict=True), strict=True))
+    assert sorted(known) == list(range(keep.numel()))
+    assert all(y == scores.flatten()[int(unit)] for unit, (_, y) in known.items())
+    for trace, side in zip(points, (True, False), strict=True):
+        assert 0 < len(trace.x) <= CLICKED + 4 * strata + 12
+        assert all(known[u] == (x, y) for u, x, y in zip(trace.customdata, trace.x, trace.y, strict=True))
+        assert all(bool(keep.flatten()[u]) is side for u in trace.customdata)
+    edges = {t.x.max() if s else t.x.min() for t, s in zip(points, (True, False), strict=True)}
+    kept = int(keep[0].sum())
+    assert edges == {kept, kept + 1}
+    rows = to_csv(fig).splitlines()
+    assert len(rows) == 1 + keep.numel()
+
+
 def test_the_unit_looked_at_is_marked_where_its_score_is():
     found = removal(2, 20, 0.2)
-    ring = figures.cut(found, "channel", "here", 27).data[-1]
+    ring = cut(found.unit_scores, found.keep, "channel", "here", 27).data[-1]
     assert ring.y[0] == pytest.approx(found.unit_scores[1, 7].item())
     assert ring.name == "value channel 7 of KV head 1"
-    assert len(figures.cut(found, "channel", "here", 99).data) == 2
+    assert len(cut(found.unit_scores, found.keep, "channel", "here", 99).data) == 2
 
 
 def test_no_cut_is_drawn_where_nothing_goes():
-    assert not figures.cut(removal(1, 10, 0), "channel", "here").layout.shapes
+    found = removal(1, 10, 0)
+    assert not cut(found.unit_scores, found.keep, "channel", "here").layout.shapes
 
 
 def test_units_are_called_what_they_are():
-    assert figures.unit_name(3, 1, 8, "head") == "head 3"
-    assert figures.unit_name(1, 1, 2, "kv_group") == "KV group 1"
-    assert figures.unit_name(700, 1, 1536, "channel") == "channel 700"
+    assert unit_name(3, 1, 8, "head") == "head 3"
+    assert unit_name(1, 1, 2, "kv_group") == "KV group 1"
+    assert unit_name(700, 1, 1536, "channel") == "channel 700"
 
 
 def test_layers_are_measured_in_their_median_and_cut_by_their_ratio():
@@ -135,9 +166,20 @@ def test_every_token_is_in_the_histogram_once():
         assert sum(figures.activations(values, "it", signed=False).data[0].y) == values.numel()
 
 
+def test_factors_show_the_middle_and_spread_of_neighbouring_ranks():
+    found = parts(96)
+    product = math.prod(found.values())
+    band, line = figures.factors(found, "here").data[:2]
+    group = product.argsort(descending=True)[2:4]  # 48 groups of two
+    values = (found["weight"] / found["weight"].quantile(0.5))[group]
+    assert line.x[1] == 3.5
+    assert line.y[1] == pytest.approx(values.mean().item())
+    assert (band.y[1] - band.y[-2]) == pytest.approx(0.8 * (values.max() - values.min()).item())
+
+
 def test_dead_channels_can_be_drawn():
     dead = {name: torch.zeros(10, dtype=torch.float64) for name in FACTORS}
     assert all(min(t.y) > 0 for t in figures.factors(dead, "here").data)
     zero = {0: torch.zeros(1, 5, dtype=torch.float64)}
-    assert figures.layers(zero, "head", "o_proj", "rcpu", gone={0: 2}, to_median=True).data[0].z[0][0] is None
+    assert np.isnan(figures.layers(zero, "head", "o_proj", "rcpu", gone={0: 2}, to_median=True).data[0].z[0][0])
     assert figures.heads({0: torch.zeros(8, dtype=torch.float64)}, 4, "rcpu").data[0].z[0][0] == 0

@@ -122,7 +122,12 @@ def test_eigenvalues_lie_on_the_circle_in_conjugate_pairs_and_reflections_apart(
     ring, turned, mirrored = figures.circle(reflection()).data
     np.testing.assert_allclose(np.hypot(ring.x, ring.y), 1)
     np.testing.assert_allclose(np.hypot(turned.x, turned.y), 1)
+    np.testing.assert_allclose(np.degrees(np.arctan2(turned.y, turned.x)), turned.customdata, atol=1e-6)
     assert sorted(np.round(turned.customdata, 6)) == [-30.0, 0.0, 30.0]
+    strokes = [part.split("L") for part in figures.circle(reflection()).layout.shapes[0].path.split("M")[1:]]
+    ends = np.array([[[float(v) for v in end.split(",")] for end in stroke] for stroke in strokes])  # (n, 2, 2)
+    np.testing.assert_allclose(ends.mean(1), np.stack([turned.x, turned.y], 1), atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1), 0.1, atol=1e-3)
     assert mirrored.x == (-1.0,)
     assert "1 at −1" in figures.circle(reflection()).layout.meta["alt"]
     assert len(figures.circle(rotation(torch.eye(4))).data) == 2

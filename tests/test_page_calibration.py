@@ -4,7 +4,7 @@ import pytest
 
 from app.demo import UPLOAD
 from app.shared import models, uploads
-from tests.test_pages import click, finish, open_page, texts
+from tests.pages import click, finish, open_page, texts, tiles
 
 TEXT = "A <b>text</b> of *my* own, with naïve 😀 characters. " * 20
 
@@ -23,10 +23,6 @@ def settings(model, model_folder, text_file) -> dict:
 
 def opened(settings: dict, **others):
     return open_page("calibration", **{**settings, **others})
-
-
-def tiles(at) -> dict:
-    return {m.label: m.value for m in at.metric}
 
 
 def html(at) -> str:

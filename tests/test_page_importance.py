@@ -1,11 +1,9 @@
 """The page Importance in Streamlit's test runner: every view, on a tiny LLaMA whose query heads share KV heads."""
 
-import json
-
 import pytest
 
 from app.shared import models
-from tests.test_pages import click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts, tiles
 
 VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
 
@@ -27,14 +25,6 @@ def opened(settings: dict, **others):
     if any(b.label == "Measure the dense model" for b in at.button):
         at = finish(click(at, "Measure the dense model"), "collect")
     return at
-
-
-def tiles(at) -> dict:
-    return {m.label: m.value for m in at.metric}
-
-
-def charts(at) -> list[dict]:
-    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
 
 
 def test_without_a_model_the_page_points_to_one():

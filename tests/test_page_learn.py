@@ -4,7 +4,7 @@ import pytest
 
 from app.lessons import EXAMPLES, LESSONS
 from app.shared import jobs, models
-from tests.test_pages import click, finish, open_page, texts
+from tests.pages import click, finish, open_page, texts
 
 SETTINGS = {"samples": 8, "window": 16, "held_out": 2, "ratio": 0.5, "eval_window": 16}
 

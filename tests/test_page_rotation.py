@@ -1,12 +1,10 @@
 """The page Spectrum and rotation in Streamlit's test runner: every view, on a tiny LLaMA."""
 
-import json
-
 import pytest
 
 from app import work_views
 from app.shared import jobs, models
-from tests.test_pages import click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
 
@@ -29,14 +27,6 @@ def opened(settings: dict, **others):
     if any(b.label == "Measure the dense model" for b in at.button):
         at = finish(click(at, "Measure the dense model"), "collect")
     return at
-
-
-def tiles(at) -> dict:
-    return {m.label: m.value for m in at.metric}
-
-
-def charts(at) -> list[dict]:
-    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
 
 
 def test_without_a_model_the_page_points_to_one():

@@ -1,48 +1,10 @@
 """Each page in Streamlit's own test runner: empty, ready, and with bad input. The model is a tiny LLaMA on disk."""
 
-import time
-from pathlib import Path
-
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import rcpu
-from app.shared import jobs
-
-MAIN = str(Path(__file__).parent.parent / "app" / "main.py")
-
-
-def open_page(page: str = "model", **parameters) -> AppTest:
-    at = AppTest.from_file(MAIN, default_timeout=60)
-    for name, value in parameters.items():
-        at.query_params[name] = str(value)
-    at.run()
-    if page != "model":
-        at.switch_page(f"../pages/{page}.py").run()
-    assert not at.exception
-    return at
-
-
-def click(at: AppTest, label: str) -> AppTest:
-    next(b for b in at.button if b.label == label).click()
-    at.run()
-    assert not at.exception
-    return at
-
-
-def finish(at: AppTest, kind: str) -> AppTest:
-    """Wait for the session's job of a kind, then look at the page again."""
-    job = jobs().get(getattr(at.session_state["settings"], kind))
-    end = time.monotonic() + 60
-    while job.active and time.monotonic() < end:
-        time.sleep(0.02)
-    at.run()
-    assert not at.exception
-    return at
-
-
-def texts(at: AppTest, kind: str) -> str:
-    return "\n".join(str(e.value) for e in getattr(at, kind))
+from tests.pages import click, finish, open_page, texts
 
 
 @pytest.fixture

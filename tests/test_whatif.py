@@ -130,9 +130,12 @@ def test_rank_correlation_is_spearmans():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
     b = a + 0.5 * b
-    assert whatif.rank_correlation(a, b) == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
-    assert whatif.rank_correlation(a, -a) == pytest.approx(-1)
-    assert math.isnan(whatif.rank_correlation(a, torch.ones(50)))
+    rho = whatif.rank_correlations([a, b, -a, torch.ones(50)])
+    assert rho[0, 1] == rho[1, 0] == pytest.approx(scipy.stats.spearmanr(a, b).statistic)
+    assert rho[0, 2] == pytest.approx(-1)
+    assert rho[0, 0] == pytest.approx(1)
+    assert rho[3].isnan().all()
+    assert rho[:, 3].isnan().all()
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 1.0])

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import plotly.graph_objects as go
+from torch import Tensor
 
 COLORS = {"dense": "#0072B2", "pruned": "#E69F00", "compensated": "#009E73"}
 LABELS = {"dense": "dense", "pruned": "pruned, not repaired", "compensated": "pruned and compensated"}
 NEUTRAL = "#8C8C8C"
 HEIGHT = 360
+SMALLEST = 1e-300  # that a log axis shows
+AGAIN = "again"  # ``meta`` of a trace that repeats points of another one: left out of the CSV
+
+
+def strung(rows: Tensor) -> np.ndarray:  # (rows, points)
+    """Several curves for one trace, with a gap after each.
+
+    A line is one element of the page, points are one each and take a browser ten times as long. Traces are given
+    arrays, not lists: plotly looks at every element of a list, and sends arrays in binary.
+    """
+    return np.pad(rows.double().numpy(), ((0, 0), (0, 1)), constant_values=np.nan).ravel()
 
 
 def new_figure(title: str, x: str, y: str, alt: str, **layout) -> go.Figure:

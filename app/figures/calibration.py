@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, log10
 
 import plotly.graph_objects as go
 import torch
@@ -64,8 +64,8 @@ def heat(
     figure.add_heatmap(
         x=list(columns),
         y=list(rows),
-        z=[[x if isfinite(x) else None for x in row] for row in shown.tolist()],
-        customdata=values.tolist(),
+        z=torch.where(shown.isfinite(), shown, torch.nan).numpy(),
+        customdata=values.numpy(),
         name=f"log10 of {label}" if log else label,
         zmin=low,
         zmax=high,

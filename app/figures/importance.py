@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log10
 
+import numpy as np
 import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import COLORS, SMALLEST, new_figure
 from app.figures.calibration import heat
+from app.figures.ranking import unit_name
 from rcpu.channels import ranked, ranks
 from rcpu.masking import UNIT_NAMES
-from rcpu.whatif import FACTORS, Removal, without
+from rcpu.whatif import FACTORS, without
 
 SCORERS = {
     "rcpu": "RCPU",
@@ -22,72 +24,9 @@ SCORERS = {
     "magnitude": "Magnitude",
     "random": "Random",
 }
-#: The factors of the RCPU score: a colour and a sign each, apart from those of dense, pruned and compensated.
-MARKS = {"weight": ("#56B4E9", "square"), "activation": ("#CC79A7", "diamond"), "variance": ("#D55E00", "circle")}
-MANY = 3000  # points: more are drawn by WebGL, or thinned where each is part of a cloud
-SMALLEST = 1e-300  # that a log axis shows
-
-
-def unit_name(unit: int, strata: int, units: int, kind: str) -> str:
-    """A unit by its place in a (strata, units) layout, as people call it."""
-    if strata > 1:
-        return f"value channel {unit % units} of KV head {unit // units}"
-    return f"{UNIT_NAMES[kind].removesuffix('s')} {unit}"
-
-
-def cut(removal: Removal, kind: str, where: str, shown: int = -1) -> go.Figure:
-    """Every unit's score over its rank among those it competes with, and the cut; ``customdata`` is the unit."""
-    strata, units = removal.keep.shape
-    kept, names = int(removal.keep[0].sum()), UNIT_NAMES[kind]
-    order = removal.unit_scores.sort(dim=1, descending=True, stable=True).indices
-    figure = new_figure(
-        f"Importance of {names} in {where}, sorted",
-        f"rank in its KV head, of {units:,}" if strata > 1 else f"{names}, most important first",
-        "importance score",
-        f"{int(removal.keep.sum()):,} of {strata * units:,} {names} of {where} stay"
-        + (f", {kept:,} of {units:,} in each of {strata} KV heads" if strata > 1 else ""),
-    )
-    sort = go.Scattergl if removal.keep.numel() > MANY else go.Scatter
-    for label, part, color, symbol in (
-        ("stays", order[:, :kept], COLORS["compensated"], "circle"),
-        ("goes", order[:, kept:], COLORS["pruned"], "x"),
-    ):
-        first = 0 if label == "stays" else kept
-        ids = [(s, u) for s, row in enumerate(part.tolist()) for u in row]
-        figure.add_trace(
-            sort(
-                x=[first + i + 1 for row in part.tolist() for i in range(len(row))],
-                y=[max(float(removal.unit_scores[s, u]), SMALLEST) for s, u in ids],
-                mode="markers",
-                marker={"color": color, "size": 9 if units <= 64 else 6, "symbol": symbol},
-                # Streamlit fades what is not selected: the ring below is what marks a unit.
-                selected={"marker": {"opacity": 1}},
-                unselected={"marker": {"opacity": 1}},
-                name=f"{label} ({len(ids):,})",
-                customdata=[s * units + u for s, u in ids],
-                text=[unit_name(s * units + u, strata, units, kind) for s, u in ids],
-                hovertemplate="%{text}<br>rank %{x}<br>score %{y:.3g}<extra>" + label + "</extra>",
-            )
-        )
-    if 0 <= shown < strata * units:
-        stratum, unit = divmod(shown, units)
-        figure.add_scatter(
-            x=[order[stratum].tolist().index(unit) + 1],
-            y=[max(float(removal.unit_scores[stratum, unit]), SMALLEST)],
-            mode="markers",
-            marker={"symbol": "circle-open", "size": 18, "color": COLORS["dense"], "line": {"width": 3}},
-            name=unit_name(shown, strata, units, kind),
-            hoverinfo="skip",
-        )
-    if 0 < kept < units:
-        figure.add_shape(
-            type="line", x0=kept + 0.5, x1=kept + 0.5, yref="paper", y0=0, y1=1, line={"dash": "dash", "color": NEUTRAL}
-        )
-        figure.add_annotation(x=kept + 0.5, y=1, yref="paper", text="cut", showarrow=False, xanchor="left", xshift=3)
-    figure.update_yaxes(type="log", exponentformat="power")
-    figure.update_xaxes(range=[1 - 0.02 * units, 1.02 * units])
-    figure.update_layout(height=400)
-    return figure
+#: The factors of the RCPU score: a colour and a dash each, apart from those of dense, pruned and compensated.
+LINES = {"weight": ("#56B4E9", "dash"), "activation": ("#CC79A7", "dot"), "variance": ("#D55E00", "solid")}
+BANDS = 48  # groups of neighbouring ranks, of which middle and spread are drawn
 
 
 def layers(
@@ -167,31 +106,46 @@ def heads(scores: Mapping[int, Tensor], width: int, scorer: str) -> go.Figure:  
 
 
 def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) each
-    """The three factors of the RCPU score apart, each as multiples of its median, over the rank by their product."""
+    """The three factors of the RCPU score apart, over the rank by their product: medians and the middle 80 %."""
     order = without(dict(parts), None).argsort(descending=True, stable=True)
-    step = max(1, 3 * len(order) // MANY)
-    ranks = list(range(0, len(order), step))
+    groups = order.tensor_split(min(BANDS, len(order)))
+    ends = torch.tensor([len(g) for g in groups]).cumsum(0)
+    middles = (ends - torch.tensor([(len(g) - 1) / 2 for g in groups])).numpy()
     figure = new_figure(
         f"Three factors in {where}",
         "input columns, most important first",
         "factor ÷ its median",
         f"Three factors of {len(order):,} input columns of {where} in the order of their product"
         + "".join(f"; {_name(k)} spans {_decades(v)}" for k, v in parts.items()),
+        yaxis={"type": "log", "exponentformat": "power"},
     )
+    levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     for key, values in parts.items():
-        color, symbol = MARKS[key]
-        scaled = values / values.quantile(0.5).clamp_min(SMALLEST)
+        color, dash = LINES[key]
+        scaled = (values / values.quantile(0.5).clamp_min(SMALLEST)).double()
+        low, middle, high = torch.stack([scaled[g].quantile(levels) for g in groups], 1).clamp_min(SMALLEST).numpy()
         figure.add_scatter(
-            x=[r + 1 for r in ranks],
-            y=[max(float(scaled[order[r]]), SMALLEST) for r in ranks],
-            customdata=[int(order[r]) for r in ranks],
-            mode="markers",
-            marker={"color": color, "symbol": symbol, "size": 4, "opacity": 0.75},
-            name=_name(key),
-            hovertemplate="column %{customdata}, rank %{x}<br>%{y:.3g} × median<extra>" + _name(key) + "</extra>",
+            x=np.concatenate([middles, middles[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillcolor=color,
+            opacity=0.25,
+            name=f"{_name(key)}, middle 80 %",
+            legendgroup=key,
+            showlegend=False,
+            hoverinfo="skip",
         )
-    figure.update_yaxes(type="log", exponentformat="power")
-    figure.update_layout(legend_itemsizing="constant")
+        figure.add_scatter(
+            x=middles,
+            y=middle,
+            mode="lines",
+            line={"color": color, "dash": dash, "width": 2.5},
+            name=_name(key),
+            legendgroup=key,
+            hovertemplate="around rank %{x:.0f}<br>%{y:.3g} × median<extra>" + _name(key) + "</extra>",
+        )
     return figure
 
 
@@ -200,11 +154,10 @@ def swaps(kept: Mapping[str, Tensor], scores: Tensor, kind: str) -> go.Figure:  
     strata, units = scores.shape
     order = scores.sort(dim=1, descending=True, stable=True).indices
     # Units of one rank in different KV heads stand side by side, so that the cut of the first row is one edge.
-    flat = [s * units + int(order[s, r]) for r in range(units) for s in range(strata)]
-    rows = {label: [int(mask.flatten()[u]) for u in flat] for label, mask in kept.items()}
-    base = next(iter(rows.values()))
-    moved = {label: sum(a != b for a, b in zip(row, base, strict=True)) // 2 for label, row in rows.items()}
-    first = next(iter(rows))
+    flat = (order + units * torch.arange(strata)[:, None]).T.flatten()
+    rows = torch.stack([mask.flatten()[flat] for mask in kept.values()])
+    moved = dict(zip(kept, ((rows != rows[0]).sum(1) // 2).tolist(), strict=True))
+    first = next(iter(kept))
     figure = new_figure(
         f"Which {UNIT_NAMES[kind]} go",
         f"{UNIT_NAMES[kind]}, most important by the first row first",
@@ -213,10 +166,10 @@ def swaps(kept: Mapping[str, Tensor], scores: Tensor, kind: str) -> go.Figure:  
         + ", ".join(f"{label} lets {n:,} others go" for label, n in moved.items() if label != first),
     )
     figure.add_heatmap(
-        x=list(range(1, len(flat) + 1)),
-        y=list(rows),
-        z=list(rows.values()),
-        text=[[unit_name(u, strata, units, kind) for u in flat]] * len(rows),
+        x=np.arange(1, len(flat) + 1),
+        y=list(kept),
+        z=rows.to(torch.uint8).numpy(),
+        customdata=flat.to(torch.int32).expand(len(rows), -1).numpy(),
         name="stays (1) or goes (0)",
         zmin=0,
         zmax=1,
@@ -228,7 +181,7 @@ def swaps(kept: Mapping[str, Tensor], scores: Tensor, kind: str) -> go.Figure:  
         ],
         showscale=False,
         ygap=4,
-        hovertemplate="%{text}<br>%{y}<br>%{z:d} (1 stays, 0 goes)<extra></extra>",
+        hovertemplate="unit %{customdata}<br>%{y}<br>%{z:d} (1 stays, 0 goes)<extra></extra>",
     )
     for label, color in (("stays", COLORS["compensated"]), ("goes", COLORS["pruned"])):
         figure.add_scatter(

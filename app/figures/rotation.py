@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import COLORS, HEIGHT, NEUTRAL, new_figure
+from app.figures.base import COLORS, HEIGHT, NEUTRAL, SMALLEST, new_figure
 from rcpu.procrustes import Rotation
 from rcpu.turning import Overview, Turning
 from rcpu.whatif import Errors, carried, effective_rank, values_for
@@ -30,6 +30,7 @@ COMPENSATIONS = {
 SHORT = {"none": "none", "bias": "bias", "rotation": "Q", "rotation_scale": "s·Q", "least_squares": "LS"}
 SHARE = 0.99  # of the energy
 BIN = 2.5  # degrees
+STROKE = 0.05  # half the length of an eigenvalue's stroke across the unit circle
 CAMERA = {"eye": {"x": 1.55, "y": 1.55, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MARK = {"color": NEUTRAL, "dash": "dot", "width": 1}
 DRAWN = 120  # points of a curve in a small panel
@@ -134,10 +135,10 @@ def circle(rotation: Rotation) -> go.Figure:
         xaxis={"range": [-1.15, 1.15], "constrain": "domain"},
         yaxis={"range": [-1.15, 1.15], "constrain": "domain", "scaleanchor": "x"},
     )
-    full = [math.radians(a) for a in range(0, 361, 3)]
+    full = np.radians(np.arange(0, 361, 3))
     figure.add_scatter(
-        x=[math.cos(a) for a in full],
-        y=[math.sin(a) for a in full],
+        x=np.cos(full),
+        y=np.sin(full),
         mode="lines",
         line={"color": NEUTRAL, "width": 1},
         hoverinfo="skip",
@@ -146,16 +147,28 @@ def circle(rotation: Rotation) -> go.Figure:
         name="unit circle",
     )
     # Sorted angles hold the two of a pair side by side, so alternating signs part them.
-    signs = torch.ones(len(angles))
-    signs[1::2] = -1
-    turned = angles[: len(angles) - flipped]
-    radians, signs = turned.deg2rad(), signs[: len(turned)]
+    turned = angles[: len(angles) - flipped].clone()
+    turned[1::2] *= -1
+    x, y = turned.deg2rad().cos().numpy(), turned.deg2rad().sin().numpy()
+    inner, outer = 1 - STROKE, 1 + STROKE
+    # One path for all strokes, and unseen points to hover over: a mark for each takes a browser ten times as long.
+    figure.add_shape(
+        type="path",
+        path="".join(
+            f"M{inner * a:.4f},{inner * b:.4f}L{outer * a:.4f},{outer * b:.4f}" for a, b in zip(x, y, strict=True)
+        ),
+        line={"color": COLORS["compensated"], "width": 1.5},
+        opacity=0.7,
+        name="turned directions",
+        showlegend=flipped > 0,
+    )
     figure.add_scatter(
-        x=radians.cos().numpy(),
-        y=(signs * radians.sin()).numpy(),
-        customdata=(signs * turned).numpy(),
-        mode="markers",
-        marker={"color": COLORS["compensated"], "size": 7, "opacity": 0.45},
+        x=x,
+        y=y,
+        customdata=turned.numpy(),
+        mode="lines",
+        line={"width": 0},
+        showlegend=False,
         name="turned directions",
         hovertemplate="%{customdata:.2f}°<extra></extra>",
     )
@@ -218,8 +231,9 @@ def channel_angles(rotation: Rotation) -> go.Figure:
     figure.add_scatter(
         x=np.arange(len(values)),
         y=values.numpy(),
-        mode="markers",
-        marker={"color": CHANNELS, "size": 5, "opacity": 0.8},
+        mode="lines",
+        line={"color": CHANNELS, "width": 1, "shape": "hvh"},
+        fill="tozeroy",
         name="output channels",
         hovertemplate="channel %{x}<br>%{y:.2f}°<extra></extra>",
     )
@@ -424,14 +438,14 @@ def spectra_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
         {"type": "log", "exponentformat": "power", "nticks": 4, "range": [_lowest(found), 0.2]},
     )
     for i, o in enumerate(found):
-        signal = (o.singular_values[: o.rank] / o.singular_values[0].clamp_min(1e-300)).tolist()
+        signal = (o.singular_values[: o.rank] / o.singular_values[0].clamp_min(SMALLEST)).numpy()
         places = _thinned(len(signal))
         _draw(
             figure,
             i,
             go.Scatter(
-                x=[p + 1 for p in places],
-                y=[signal[p] for p in places],
+                x=places + 1,
+                y=signal[places],
                 mode="lines",
                 line={"color": COLORS["compensated"], "width": 1.5},
                 name=f"layer {o.layer}",
@@ -582,10 +596,8 @@ def _lowest(found: Sequence[Overview]) -> float:
     return math.log10(min(smallest, default=1e-3)) - 0.3
 
 
-def _thinned(count: int) -> list[int]:
-    if count <= DRAWN:
-        return list(range(count))
-    return sorted({round(i * (count - 1) / (DRAWN - 1)) for i in range(DRAWN)})
+def _thinned(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, max(0, count - 1), min(count, DRAWN)).round().astype(int))
 
 
 def _panels(title: str, titles: Sequence[str], x: str, y: str, alt: str, x_axis: dict, y_axis: dict) -> go.Figure:

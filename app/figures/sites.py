@@ -4,70 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.base import COLORS, NEUTRAL, grouped, new_figure
+from app.figures.base import COLORS, NEUTRAL, SMALLEST, grouped, new_figure
+from app.figures.ranking import cut
 from rcpu import SiteResult
-from rcpu.masking import UNIT_NAMES
 
 
 def scores(site: SiteResult) -> go.Figure:
     """Importance of every unit, sorted, with the line that the ratio draws; log axis."""
-    values = site.unit_scores.flatten()
-    kept = site.keep.flatten()
-    order = values.argsort(descending=True, stable=True)
-    names = UNIT_NAMES[site.unit]
-    rank = {int(u): i for i, u in enumerate(order)}
-    figure = new_figure(
-        f"Importance of {names}, sorted",
-        f"{names}, most important first",
-        "importance score",
-        f"{site.kept} of {site.units} {names} of layer {site.layer} {site.site} stay",
-    )
-    per_stratum = site.keep.shape[1]
-    for label, mask, color in (("stays", kept, COLORS["compensated"]), ("goes", ~kept, COLORS["pruned"])):
-        units = [int(u) for u in order if mask[u]]
-        figure.add_scatter(
-            x=[rank[u] for u in units],
-            y=[max(float(values[u]), 1e-300) for u in units],
-            mode="markers",
-            marker={"color": color, "size": 5 if site.units > 64 else 9, "symbol": "circle" if mask is kept else "x"},
-            name=f"{label} ({len(units):,})",
-            customdata=[(u % per_stratum, u // per_stratum) for u in units],
-            hovertemplate="rank %{x}<br>unit %{customdata[0]}"
-            + (" of KV head %{customdata[1]}" if site.keep.shape[0] > 1 else "")
-            + "<br>score %{y:.3g}<extra></extra>",
-        )
-    if site.keep.shape[0] == 1 and 0 < site.kept < site.units:
-        figure.add_vline(x=site.kept - 0.5, line_dash="dash", line_color=NEUTRAL, annotation_text="cut")
-    figure.update_yaxes(type="log", exponentformat="power")
-    return figure
+    return cut(site.unit_scores, site.keep, site.unit, f"layer {site.layer}, {site.site}")
 
 
 def spectrum(site: SiteResult) -> go.Figure:
     """Singular values of M = YZᵀ over their index, relative to the largest; log axis."""
-    s = site.singular_values / site.singular_values[0].clamp_min(1e-300)
+    s = site.singular_values / site.singular_values[0].clamp_min(SMALLEST)
     figure = new_figure(
         "Singular spectrum of YZᵀ",
-        "index",
+        "index, largest first",
         "singular value ÷ largest",
         f"{len(s)} singular values; {site.rank} stand above the rounding of the sums",
+        yaxis={"type": "log", "exponentformat": "power"},
     )
     for label, part, color in (
         (f"signal ({site.rank})", slice(0, site.rank), COLORS["compensated"]),
         (f"null space ({len(s) - site.rank})", slice(site.rank, len(s)), NEUTRAL),
     ):
-        values = s[part].clamp_min(1e-18).tolist()
-        if values:
+        values = s[part].clamp_min(1e-18).numpy()
+        if len(values):
             figure.add_scatter(
-                x=list(range(part.start, part.start + len(values))),
+                x=np.arange(part.start, part.start + len(values)) + 1,
                 y=values,
-                mode="markers",
-                marker={"color": color, "size": 4},
+                mode="lines" if len(values) > 1 else "markers",
+                line={"color": color, "width": 3},
                 name=label,
                 hovertemplate="index %{x}<br>%{y:.3e}<extra></extra>",
             )
-    figure.update_yaxes(type="log", exponentformat="power")
     return figure
 
 
@@ -85,7 +58,7 @@ def angles(site: SiteResult) -> go.Figure:
         ("output channels", site.channel_angles, COLORS["dense"]),
     ):
         figure.add_histogram(
-            x=values.tolist(),
+            x=values.numpy(),
             xbins={"start": 0, "end": 181, "size": 2.5},
             histnorm="percent",
             name=f"{label}, mean {values.mean():.1f}°",

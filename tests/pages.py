@@ -1,0 +1,64 @@
+"""Pages in Streamlit's own test runner, as the tests of all pages open and read them."""
+
+import base64
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from streamlit.testing.v1 import AppTest
+
+from app.shared import jobs
+
+MAIN = str(Path(__file__).parent.parent / "app" / "main.py")
+
+
+def open_page(page: str = "model", **parameters) -> AppTest:
+    at = AppTest.from_file(MAIN, default_timeout=60)
+    for name, value in parameters.items():
+        at.query_params[name] = str(value)
+    at.run()
+    if page != "model":
+        at.switch_page(f"../pages/{page}.py").run()
+    assert not at.exception
+    return at
+
+
+def click(at: AppTest, label: str) -> AppTest:
+    next(b for b in at.button if b.label == label).click()
+    at.run()
+    assert not at.exception
+    return at
+
+
+def finish(at: AppTest, kind: str) -> AppTest:
+    """Wait for the session's job of a kind, then look at the page again."""
+    job = jobs().get(getattr(at.session_state["settings"], kind))
+    end = time.monotonic() + 60
+    while job.active and time.monotonic() < end:
+        time.sleep(0.02)
+    at.run()
+    assert not at.exception
+    return at
+
+
+def texts(at: AppTest, kind: str) -> str:
+    return "\n".join(str(e.value) for e in getattr(at, kind))
+
+
+def tiles(at: AppTest) -> dict:
+    """The metrics of a page by their label."""
+    return {m.label: m.value for m in at.metric}
+
+
+def charts(at: AppTest) -> list[dict]:
+    """The figures of a page as JSON, arrays as lists."""
+    return [json.loads(chart.proto.spec, object_hook=_decoded) for chart in at.get("plotly_chart")]
+
+
+def _decoded(value: dict) -> dict | list:
+    if "bdata" not in value:
+        return value
+    flat = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+    shape = [int(n) for n in value.get("shape", str(len(flat))).split(",")]
+    return flat.reshape(shape).tolist()
