@@ -25,6 +25,7 @@ from rcpu.scoring import column_scores
 from rcpu.whatif import Projection, Removal
 
 POLL = 0.7  # seconds between two looks at a running job
+GLANCE = 3.0  # and at the jobs of other people
 RATIO_STEP = 0.05
 #: Settings that hold the id of a job, and the page that shows what became of it.
 JOB_PAGES = {
@@ -181,9 +182,10 @@ def jobs_sidebar() -> None:
     active = {job.id for job in own.values() if job.active}
     others = [job for job in jobs().all() if job.active and job.id not in active]
 
-    @st.fragment(run_every=POLL if active or others else None)
+    @st.fragment(run_every=POLL if active else GLANCE if others else None)
     def panel() -> None:
-        if any(not job.active for job in own.values() if job.id in active):
+        ended = any(not job.active for job in own.values() if job.id in active)
+        if ended or (others and not any(job.active for job in jobs().all())):  # the last one: nothing to look at now
             st.rerun()
         st.markdown("##### Jobs")
         running = [job for job in own.values() if job.active]

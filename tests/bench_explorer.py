@@ -1,7 +1,8 @@
 """How fast the explorer answers, in a real browser: every view with statistics at hand, first paint, eight sessions.
 
-An answer is timed inside the page, from the moment the browser sends a change until the last message of the server's
-reply, and until the picture after that. Statistics are of few windows: their number does not change the cost.
+A redraw is timed inside the page, from a key press on the slider of the ratio until the last figure has been drawn
+anew, whatever the server and the browser had to do for it. Statistics are of few windows: their number does not change
+the cost.
 """
 
 from __future__ import annotations
@@ -28,35 +29,30 @@ VIEWS = {
     "rotation": ("spectrum", ("spectrum", "angles", "errors", "space")),
 }
 PAGES = ("", "calibration", "importance", "rotation", "prune", "compare", "learn")
-#: Notes when the page sends something, when the last message of an answer comes, and when it is painted.
+#: Notes when a key goes down and when a figure was last changed by it: Streamlit draws a changed figure from scratch.
 CLOCK = """
 (() => {
-  const clock = window.answers = {sent: 0, last: 0, painted: 0};
-  const Native = window.WebSocket;
-  window.WebSocket = class extends Native {
-    constructor(...args) {
-      super(...args);
-      this.addEventListener('message', () => {
-        clock.last = performance.now();
-        requestAnimationFrame(() => requestAnimationFrame(() => { clock.painted = performance.now(); }));
-      });
-    }
-    send(data) { clock.sent = performance.now(); super.send(data); }
-  };
+  const clock = window.clock = {pressed: 0, drawn: 0};
+  document.addEventListener('keydown', () => { clock.pressed = performance.now(); clock.drawn = 0; }, true);
+  const inFigure = node => node.closest ? node.closest('.js-plotly-plot') : false;
+  new MutationObserver(changes => {
+    if (changes.some(change => inFigure(change.target))) clock.drawn = performance.now();
+  }).observe(document, {childList: true, subtree: true});
 })();
 """
+QUIET = 1.0  # seconds without a change in a figure: the page stands
+LONGEST = 60  # seconds
 
 
-async def answer(page: Page, act, quiet: float = 1.0) -> tuple[float, float]:
-    """Seconds until the last message of the answer to ``act``, and until it is painted; then ``quiet`` seconds pass."""
-    await page.evaluate("Object.assign(window.answers, {sent: 0, last: 0, painted: 0})")
-    await act()
-    while True:
-        await asyncio.sleep(0.05)
-        clock = await page.evaluate("({...window.answers, now: performance.now()})")
-        settled = clock["last"] > clock["sent"] > 0 and clock["now"] - clock["last"] > 1000 * quiet
-        if settled and clock["painted"] >= clock["last"]:
-            return (clock["last"] - clock["sent"]) / 1000, (clock["painted"] - clock["sent"]) / 1000
+async def redraw(page: Page, key: str = "ArrowRight") -> float:
+    """Seconds from a key press until the last figure that changes by it has been drawn."""
+    await page.keyboard.press(key)
+    for _ in range(round(LONGEST / 0.1)):
+        await asyncio.sleep(0.1)
+        clock = await page.evaluate("({...window.clock, now: performance.now()})")
+        if clock["drawn"] and clock["now"] - clock["drawn"] > 1000 * QUIET:
+            return (clock["drawn"] - clock["pressed"]) / 1000
+    raise SystemExit(f"{page.url}: no figure was drawn anew within {LONGEST} s of a change of the ratio")
 
 
 async def ready(page: Page) -> None:
@@ -65,9 +61,11 @@ async def ready(page: Page) -> None:
     await page.wait_for_function("!document.querySelector('[data-testid=stStatusWidget]')")
 
 
-def tail(values: list[float]) -> tuple[float, float]:
-    """Median and 95th percentile."""
-    return statistics.median(values), sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
+def note(table: Table, what: str, values: list[float], limit: str) -> None:
+    """A row with median and 95th percentile; said at once, too."""
+    median, most = statistics.median(values), sorted(values)[max(0, -(-len(values) * 95 // 100) - 1)]
+    table.add_row(what, f"{median:.2f}", f"{most:.2f}", limit)
+    print(f"{what}: {median:.2f} {most:.2f} s", file=sys.stderr, flush=True)
 
 
 async def prepare(page: Page, url: str) -> None:
@@ -96,12 +94,7 @@ async def views(page: Page, url: str, table: Table) -> None:
             await asyncio.sleep(1.5)
             slider = page.get_by_role("slider", name="Ratio")
             await slider.focus()
-            found = [await answer(page, lambda: page.keyboard.press("ArrowRight")) for _ in range(CHANGES)]
-            (median, most), (seen, seen_most) = (tail(list(part)) for part in zip(*found, strict=True))
-            print(f"{name} {view}: {median:.2f} {most:.2f} s", file=sys.stderr, flush=True)
-            table.add_row(
-                f"redraw, {name}, view {view}", f"{median:.2f}", f"{most:.2f}", "0.3", f"{seen:.2f} / {seen_most:.2f}"
-            )
+            note(table, f"redraw, {name}, view {view}", [await redraw(page) for _ in range(CHANGES)], "0.3")
 
 
 async def first_paint(browser, url: str, table: Table) -> None:
@@ -116,8 +109,7 @@ async def first_paint(browser, url: str, table: Table) -> None:
             await page.locator("h1").first.wait_for()
             seen.append(time.perf_counter() - start)
             await context.close()
-        median, most = tail(seen)
-        table.add_row(f"first paint, {name or 'model'} (new browser context)", f"{median:.2f}", f"{most:.2f}", "–", "–")
+        note(table, f"first paint, {name or 'model'} (new browser context)", seen, "–")
 
 
 async def crowd(browser, url: str, table: Table) -> None:
@@ -138,7 +130,7 @@ async def crowd(browser, url: str, table: Table) -> None:
         seen = []
         for _ in range(TURNS):
             await page.get_by_role("slider", name="Ratio").focus()
-            seen.append((await answer(page, lambda: page.keyboard.press("ArrowRight")))[0])
+            seen.append(await redraw(page))
             await asyncio.sleep(1)  # a person looks
         return seen
 
@@ -149,16 +141,13 @@ async def crowd(browser, url: str, table: Table) -> None:
         expected = 0.05 * (i + 1 + TURNS)
         if abs(value - expected) > 1e-6 or (f"layer={i}" not in page.url and i):
             raise SystemExit(f"session {i} shows ratio {value:g} instead of {expected:g}: it saw another's state")
-    median, most = tail([s for own in seen for s in own])
-    note = "" if still else " (the job ended before)"
-    table.add_row(f"{SESSIONS} sessions while a job runs{note}", f"{median:.2f}", f"{most:.2f}", "2", "–")
+    ended = "" if still else " (the job ended before)"
+    note(table, f"{SESSIONS} sessions while a job runs{ended}", [s for own in seen for s in own], "2")
 
 
 async def measure() -> None:
     """Serve the app, measure, and print the table."""
-    table = Table(
-        "what", "median (s)", "95th percentile (s)", "at most", "painted (s)", title="The explorer, embedded model, CPU"
-    )
+    table = Table("what", "median (s)", "95th percentile (s)", "at most", title="The explorer, embedded model, CPU")
     with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt") as url:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=serve.CHROMIUM, args=serve.FLAGS)
