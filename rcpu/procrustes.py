@@ -5,19 +5,18 @@ Knows one matrix. Decompositions run in fp64 on the CPU, and on a GPU in fp64 up
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from rcpu import decompose
+from rcpu.decompose import eigenvalues, eigh, svd, working_dtype
+
 #: Singular values below this share of the largest are rounding, not signal, by the precision of the sums in M. With
 #: fp32 sums of a real model Q agrees with that of fp64 sums down to 1e-7 and starts to differ at 1e-8.
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
-
-SMALL = 1024  # columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +33,12 @@ class Rotation:
     @cached_property
     def angles(self) -> Tensor:
         """Phases of Q's eigenvalues in [0, 180], ascending, (d_out,); each plane of rotation counts twice."""
-        with _threads_for(self.q):
-            return _degrees(torch.linalg.eigvalsh((self.q + self.q.mT) / 2).flip(0))
+        return _degrees(eigenvalues((self.q + self.q.mT) / 2).flip(0))
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvectors V (d_out, d_out) and eigenvalues cos θ (d_out,), ascending, of (Q + Qᵀ)/2."""
-        with _threads_for(self.q):
-            cosines, vectors = torch.linalg.eigh((self.q + self.q.mT) / 2)
+        cosines, vectors = eigh((self.q + self.q.mT) / 2)
         return vectors, cosines
 
     @property
@@ -65,14 +62,13 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
     tolerance, m, d = TOLERANCE[m.dtype], m.to(working_dtype(m)), len(m)
-    with _threads_for(m):
-        u, s, vh = torch.linalg.svd(m)
+    u, s, vh = svd(m)
     r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
     v = vh.mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)
     right = v[:, r:]  # V_⊥ Rᵀ, so that Q = U [V_r, V_⊥ Rᵀ]ᵀ
     if r < d:
-        a, c, bh = torch.linalg.svd(u[:, r:].mT @ v[:, r:])
+        a, c, bh = svd(u[:, r:].mT @ v[:, r:])
         right = v[:, r:] @ (a @ bh).mT
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
         cosines[r - shared :] = c[d - r - shared :]
@@ -95,25 +91,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
 
 def singular_values(m: Tensor) -> Tensor:
     """Singular values of M alone, descending, (d_out,) fp64 on the CPU."""
-    m = m.to(working_dtype(m))
-    with _threads_for(m):
-        return torch.linalg.svdvals(m).cpu().double()
-
-
-def working_dtype(x: Tensor) -> torch.dtype:
-    """fp64 on the CPU and for small matrices; fp32 for large ones on a GPU, where fp64 is scarce."""
-    return torch.float64 if x.device.type == "cpu" or len(x) <= SMALL else torch.float32
-
-
-@contextmanager
-def _threads_for(m: Tensor) -> Iterator[None]:
-    """Small decompositions run faster on one thread than on several that wait for one another at every column."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if m.device.type == "cpu" and len(m) <= SMALL else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return decompose.singular_values(m.to(working_dtype(m))).cpu().double()
 
 
 def _degrees(cosines: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-BLOCK = 256  # columns a block: the Gram matrix is symmetric, so only blocks on and above the diagonal are computed
+BLOCK = 512  # columns a block: the Gram matrix is symmetric, so only blocks on and above the diagonal are computed
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rcpu.decompose import eigh, working_dtype
 from rcpu.precision import full_fp32
-from rcpu.procrustes import Rotation, working_dtype
+from rcpu.procrustes import Rotation
 from rcpu.whatif import Errors, Projection, powers
 
 POINTS = 400  # tokens that are drawn
@@ -111,7 +112,7 @@ def _directions(projection: Projection) -> Directions:
     weight = projection.weight
     outer = projection.outputs.product @ weight.mT
     outer = outer.to(working_dtype(outer))
-    energies, vectors = torch.linalg.eigh((outer + outer.mT) / 2)
+    energies, vectors = eigh((outer + outer.mT) / 2)
     vectors = vectors[:, -3:].flip(1)
     # An eigenvector's sign is arbitrary: let its largest entry be positive, so that every machine shows one picture.
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
