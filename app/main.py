@@ -5,8 +5,8 @@ import contextlib
 import streamlit as st
 
 from app.demo import limits
+from app.job_panels import jobs_sidebar
 from app.settings import PageEnd, settings, write_url
-from app.widgets import jobs_sidebar
 from rcpu import RcpuError
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")

@@ -8,8 +8,8 @@ from collections import OrderedDict
 import streamlit as st
 
 import rcpu
+from app.dense import Dense
 from app.jobs import Job
-from app.widgets import Dense
 from app.work import join_or_submit
 from rcpu.turning import Overview, overview
 

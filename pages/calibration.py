@@ -4,11 +4,12 @@ import streamlit as st
 
 import rcpu
 from app.demo import UPLOAD, check_calibration, check_upload, limits
+from app.dense import DENSE_PATH, layout_of, need_model, need_statistics
 from app.figures import calibration as figures
 from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import uploads, windows
 from app.spans import border_spans
-from app.widgets import DENSE_PATH, figure, layout_of, need_model, need_statistics, say, size, table
+from app.widgets import figure, say, size, table
 from rcpu.architecture import heads_of
 from rcpu.channels import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
 from rcpu.collect import SITES, collection_bytes

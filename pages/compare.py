@@ -9,11 +9,12 @@ import rcpu
 from app import spans
 from app.demo import limits
 from app.figures import compare as figures
+from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.runs import session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
-from app.widgets import count, empty, figure, job_panel, known_job, size, start, table
+from app.widgets import count, empty, figure, size, table
 from app.work import generate_job, measure_job, save_job, tokens_job
 from rcpu.diff import first_divergence, word_diff, words
 

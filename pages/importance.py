@@ -3,12 +3,13 @@
 import streamlit as st
 
 import rcpu
+from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
 from app.figures.ranking import cut, unit_name
 from app.settings import change, control, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
-from app.widgets import DENSE_PATH, Dense, figure, need_model, need_statistics, pick_projection, pick_removal, table
+from app.widgets import figure, table
 from rcpu.architecture import heads_of
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES

@@ -11,8 +11,10 @@ import torch
 
 import rcpu
 from app import work_learn
+from app.dense import DENSE_PATH, Dense, need_statistics
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
+from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.lessons import (
     EXAMPLES,
@@ -28,7 +30,7 @@ from app.lessons import (
 )
 from app.settings import PREFIX, PageEnd, change, control, settings, write_url
 from app.shared import current_collection, current_model, jobs, model_key
-from app.widgets import DENSE_PATH, Dense, count, figure, job_panel, known_job, need_statistics, say, start, table
+from app.widgets import count, figure, say, table
 from rcpu.config import SITES
 from rcpu.drift import constant_error
 from rcpu.growth import RIDGES, crossing, squares

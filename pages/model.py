@@ -5,9 +5,10 @@ import streamlit as st
 import rcpu
 from app import demo
 from app.figures import model as figures
+from app.job_panels import job_panel, known_job
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, memory, model_key, models
-from app.widgets import count, figure, job_panel, known_job, say, size, table
+from app.widgets import count, figure, say, size, table
 from app.work import load_model_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts

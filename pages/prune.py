@@ -3,13 +3,15 @@
 import streamlit as st
 
 import rcpu
+from app.dense import need_model
 from app.figures import prune as figures
 from app.figures import sites as site_figures
+from app.job_panels import job_panel, known_job
 from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called
 from app.runs import default_name, forget, remember, session_runs
 from app.settings import PageEnd, change, control, settings
-from app.widgets import count, figure, job_panel, known_job, need_model, say, table
+from app.widgets import count, figure, say, table
 from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
 

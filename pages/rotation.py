@@ -6,25 +6,14 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
+from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
+from app.figures import all_layers
 from app.figures import rotation as figures
+from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, settings
 from app.shared import ahead, windows
-from app.widgets import (
-    DENSE_PATH,
-    RATIO_STEP,
-    Dense,
-    figure,
-    job_panel,
-    known_job,
-    need_model,
-    need_statistics,
-    pick_projection,
-    pick_removal,
-    say,
-    start,
-    table,
-)
+from app.widgets import figure, say, table
 from app.work_views import all_layers_job, overviews, title
 from rcpu.collect import SITES
 from rcpu.pieces import token_pieces
@@ -328,7 +317,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
 
     def growing(running: Job) -> None:
         if running.partial:
-            st.plotly_chart(figures.MULTIPLES[shown](running.partial, where), width="stretch", key="growing")
+            st.plotly_chart(all_layers.MULTIPLES[shown](running.partial, where), width="stretch", key="growing")
 
     with right:
         if missing and not (mine and job.active):
@@ -346,7 +335,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         )
         return
     figure(
-        figures.MULTIPLES[shown](found, where),
+        all_layers.MULTIPLES[shown](found, where),
         f"layers-{shown}",
         {
             "spectrum": "Singular values of M = YZᵀ in every layer, relative to the largest. A steep fall means that "
@@ -359,7 +348,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         }[shown],
     )
     with st.expander("Numbers of all layers"):
-        table(figures.layers_table(found), "all-layers")
+        table(all_layers.layers_table(found), "all-layers")
 
 
 def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None:

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
+from app.figures import all_layers
 from app.figures import rotation as figures
 from app.figures.base import COLORS
 from app.widgets import to_csv
@@ -73,7 +74,7 @@ def everything(asked, overviews) -> dict[str, go.Figure]:
         "errors": figures.errors(asked.errors(torch.arange(40))),
         "space": figures.space(path, 0.4, tokens),
         "path_error": figures.path_error(path, 0.4),
-        **{f"layers {name}": draw(overviews, "down_proj, 30% removed") for name, draw in figures.MULTIPLES.items()},
+        **{f"layers {name}": draw(overviews, "down_proj, 30% removed") for name, draw in all_layers.MULTIPLES.items()},
     }
 
 
@@ -188,7 +189,7 @@ def test_the_path_error_ends_where_the_errors_do(asked):
 @pytest.mark.parametrize("count", [1, 3, 5, 14, 30])
 def test_small_multiples_have_a_panel_a_layer_that_share_no_space(overviews, count):
     many = [overviews[i % len(overviews)] for i in range(count)]
-    for name, draw in figures.MULTIPLES.items():
+    for name, draw in all_layers.MULTIPLES.items():
         fig = draw(many, "here")
         layout = fig.layout.to_plotly_json()
         boxes = [(*layout[f"xaxis{n}"]["domain"], *layout[f"yaxis{n}"]["domain"]) for n in ["", *range(2, count + 1)]]
@@ -202,15 +203,15 @@ def test_small_multiples_have_a_panel_a_layer_that_share_no_space(overviews, cou
 
 
 def test_small_multiples_show_the_layers_numbers(overviews):
-    angles = figures.angles_by_layer(overviews, "here")
+    angles = all_layers.angles_by_layer(overviews, "here")
     assert all(sum(t.y) == pytest.approx(100, abs=0.01) for t in angles.data)
     titles = [a.text for a in angles.layout.annotations]
     assert titles[2] == f"layer 2: {overviews[2].angles.mean():.1f}°, det {overviews[2].determinant:+d}".replace(
         "-", "−"
     )
-    bars = [t for t in figures.errors_by_layer(overviews, "here").data if t.type == "bar"]
+    bars = [t for t in all_layers.errors_by_layer(overviews, "here").data if t.type == "bar"]
     assert bars[1].y[2] == overviews[1].errors["rotation"].calibration
-    assert figures.spectra_by_layer(overviews, "here").data[0].y[0] == 1.0
-    table = figures.layers_table(overviews)
+    assert all_layers.spectra_by_layer(overviews, "here").data[0].y[0] == 1.0
+    table = all_layers.layers_table(overviews)
     assert table["layer"] == [0, 1, 2]
     assert table["least squares, held-out"][1] == pytest.approx(overviews[1].errors["least_squares"].held_out, abs=1e-5)

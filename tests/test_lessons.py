@@ -8,6 +8,7 @@ import torch
 
 from app.drag import LIMIT, format_points, parse_points
 from app.figures import learn as figures
+from app.job_panels import JOB_PAGES
 from app.lessons import (
     EXAMPLES,
     FIRST,
@@ -20,7 +21,7 @@ from app.lessons import (
     about_variance,
 )
 from app.settings import Settings
-from app.widgets import JOB_PAGES, to_csv
+from app.widgets import to_csv
 from rcpu.growth import Step
 from rcpu.outline import outline
 from rcpu.plane import fit

@@ -1,0 +1,172 @@
+"""What pages need before they can answer: the chosen model, its statistics, and widgets that ask which part of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+from torch import Tensor
+
+import rcpu
+from app.job_panels import job_panel, start
+from app.labels import SCORERS, UNITS, called
+from app.settings import PageEnd, change, control, settings
+from app.shared import current_collection, current_model, jobs, projections, windows
+from app.widgets import empty, say, size
+from app.work import collect_job
+from rcpu.architecture import heads_of, site_named, units_of, weight_of
+from rcpu.collect import SITES, Collection, collection_bytes
+from rcpu.masking import resolve_unit
+from rcpu.scoring import column_scores
+from rcpu.whatif import Projection, Removal
+
+DENSE_PATH = (
+    "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. In a run "
+    "the layers before it are pruned already, so its inputs, scores and errors there differ somewhat, more so with "
+    "every layer."
+)
+RATIO_STEP = 0.05
+
+
+def need_model() -> rcpu.Model:
+    """The model this session has chosen, or the way to it and the end of the page."""
+    model = current_model()
+    if model is None:
+        empty("No model is loaded", "../pages/model.py", "Choose and load a model")
+        raise PageEnd
+    return model
+
+
+def layout_of(model: rcpu.Model, config: rcpu.PruneConfig, site: str) -> Tensor:
+    """The input columns of each unit of a site, (strata, units, columns), see masking.py.
+
+    Raises:
+        RcpuError: a unit of o_proj that this model cannot have.
+    """
+    return units_of(model.net, site_named(model.net, site), config.unit)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The statistics of the dense path that a page looks at."""
+
+    model: rcpu.Model
+    config: rcpu.PruneConfig
+    found: Collection
+    layers: tuple[int, ...]  # that were measured
+
+    def projection(self, layer: int, site: str) -> Projection:
+        """One of its projections, ready to answer."""
+        return projections().get(self.model, self.found, layer, site)
+
+    def unit(self, site: str) -> str:
+        """What leaves a site at once: a key of UNIT_NAMES."""
+        return resolve_unit(self.config.unit, heads_of(self.model.net)) if site == "o_proj" else "channel"
+
+    def layout(self, site: str) -> Tensor:
+        """The input columns of each unit of a site, (strata, units, columns)."""
+        return layout_of(self.model, self.config, site)
+
+    def scores(self, site: str) -> dict[int, Tensor]:
+        """Importance of every input column of a site in each measured layer, (d_in,) fp64 a layer."""
+        return _scores(self.model, self.found, self.layers, site, self.config.scorer, self.config.seed)
+
+    def removal(self, projection: Projection) -> Removal:
+        """What the settings would take from a projection."""
+        scores = projection.scores(self.config.scorer, self.config.seed)
+        return projection.removal(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
+
+
+@st.cache_resource(
+    show_spinner=False,
+    max_entries=32,
+    hash_funcs={rcpu.Model: lambda m: (m.fingerprint, m.dtype), Collection: lambda c: str(c.folder)},
+)
+def _scores(
+    model: rcpu.Model, found: Collection, layers: tuple[int, ...], site: str, scorer: str, seed: int
+) -> dict[int, Tensor]:
+    return {
+        i: column_scores(
+            weight_of(model.net, i, site).float(), found.vectors(i, site), scorer, layer=i, site=site, seed=seed
+        )
+        for i in layers
+    }
+
+
+def need_statistics() -> Dense:
+    """The statistics for the chosen model and windows; without any, what they cost, a button, and the end of the page.
+
+    A bad setting is said, and ends the page.
+    """
+    model = need_model()
+    s = settings()
+    try:
+        config = s.prune_config()
+        found = current_collection(model, config)
+        count = model.net.config.num_hidden_layers
+        config.layer_indices(count)
+        resolve_unit(config.unit, heads_of(model.net))
+    except rcpu.RcpuError as error:
+        say(error)
+        raise PageEnd from error
+    everything = range(count)
+    measured = () if found is None else tuple(i for i in everything if not found.missing([i]))
+    job = jobs().get(s.collect)
+    if measured and not (job and job.active):
+        return Dense(model, config, found, measured)
+    if job and (job.active or job.state == "failed"):
+        job_panel(job)
+        if job.active:
+            st.caption("The dense model is run once over the calibration windows; every view is instant after that.")
+            raise PageEnd
+    with st.container(border=True):
+        st.markdown("#### The dense model was not measured on these windows yet")
+        drawn = windows().get(model, config)
+        layers = config.layer_indices(count)
+        cost = "" if drawn is None else f" and {size(collection_bytes(model.net, drawn, layers, SITES))} on disk"
+        chosen = "all layers" if len(layers) == count else f"layers {s.layers}"
+        st.markdown(
+            f"One pass over {s.samples} + {s.held_out} windows of {s.window} tokens keeps sums of every projection: "
+            f"{chosen}{cost}. From then on every ratio, scorer, unit and compensator is answered at once, and the next "
+            "start finds the sums again. If that is too much, take fewer layers:"
+        )
+        left, right = st.columns([2, 1], vertical_alignment="bottom")
+        with left:
+            control(st.text_input, "Layers", "layers", help=f"`all`, or numbers and ranges from 0 to {count - 1}")
+        if right.button("Measure the dense model", type="primary", width="stretch"):
+            start("collect", lambda: collect_job(model, config))
+    raise PageEnd
+
+
+def pick_removal() -> None:
+    """Widgets for what would go: ratio, score, and unit of o_proj."""
+    ratio, scorer, unit = st.columns(3, vertical_alignment="bottom")
+    with ratio:
+        control(
+            st.slider,
+            "Ratio",
+            "ratio",
+            min_value=0.0,
+            max_value=0.9,
+            step=RATIO_STEP,
+            help="Share of units that go in every layer, rounded down",
+        )
+    with scorer:
+        control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
+    with unit:
+        control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
+
+
+def pick_projection(dense: Dense) -> Projection:
+    """Widgets for site and layer, and the projection they name."""
+    left, right = st.columns([2, 4], vertical_alignment="bottom")
+    with left:
+        site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
+    with right:
+        if len(dense.layers) > 1:
+            layer = control(st.select_slider, "Layer", "layer", options=list(dense.layers))
+        else:
+            change(layer=dense.layers[0])
+            layer = dense.layers[0]
+            st.caption(f"Layer {layer}: the only one that was measured")
+    return dense.projection(layer, site)
