@@ -95,11 +95,28 @@ class PruneConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> PruneConfig:
-        """The config of a record; raises ``RcpuError`` on a key that is not one of its fields."""
-        known = {f.name for f in fields(cls)}
-        if unknown := set(values) - known:
+        """The config of a record.
+
+        Raises:
+            RcpuError: a key that is not one of its fields, or a value that a field cannot have.
+        """
+        known = {f.name: f.default for f in fields(cls)}
+        if unknown := set(values) - set(known):
             raise RcpuError(f"unknown settings in the record: {', '.join(sorted(unknown))}")
-        return cls(**{k: _tuples(v) for k, v in values.items()})
+        given = {k: _tuples(v) for k, v in values.items()}
+        for name, value in given.items():
+            default = known[name]
+            fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
+            if name in ("layers", "ridge"):
+                fits = value is None or isinstance(value, tuple if name == "layers" else int | float)
+            elif isinstance(default, float):
+                fits = isinstance(value, int | float) and not isinstance(value, bool)
+            if not fits:
+                raise RcpuError(f"the record's {name} cannot be {value!r}; without it, it is {default!r}")
+        try:
+            return cls(**given)
+        except TypeError as error:  # within a list
+            raise RcpuError(f"the record holds a value of another kind than its setting: {error}") from error
 
 
 def _tuples(value: object) -> object:

@@ -57,6 +57,35 @@ def test_settings_survive_json(settings):
     assert hash(again) == hash(config)
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"samples": 2.5}, "the record's samples cannot be 2.5; without it, it is 128"),
+        ({"samples": True}, "samples cannot be True"),
+        ({"samples": "128"}, "samples cannot be '128'"),
+        ({"ratio": "0.2"}, "ratio cannot be '0.2'"),
+        ({"ratio": None}, "ratio cannot be None"),
+        ({"ratio": False}, "ratio cannot be False"),
+        ({"proper": 1}, "proper cannot be 1"),
+        ({"scorer": ["rcpu"]}, "scorer cannot be"),
+        ({"layers": 3}, "layers cannot be 3"),
+        ({"ridge": "auto"}, "ridge cannot be 'auto'"),
+        ({"layers": ["1", 2]}, "another kind than its setting"),
+        ({"ratios": [1, 2]}, "another kind than its setting"),
+        ({"sites": "o_proj"}, "sites cannot be 'o_proj'"),
+        ({"speed": 1}, "unknown settings in the record: speed"),
+    ],
+    ids=str,
+)
+def test_a_record_of_wrong_kinds_is_refused(record, message):
+    with pytest.raises(RcpuError, match=message):
+        PruneConfig.from_dict(record)
+
+
+def test_whole_numbers_are_ratios_too():
+    assert PruneConfig.from_dict({"ratio": 0, "ridge": 1}).ratio == 0
+
+
 def test_different_settings_are_different_keys():
     assert len({PruneConfig(), PruneConfig(seed=1), PruneConfig(ratio=0.3), PruneConfig(proper=True)}) == 4
 
