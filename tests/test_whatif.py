@@ -258,3 +258,14 @@ def test_spectra_are_those_of_each_removal(model, collected):
     many = [torch.arange(kept) for kept in (48, 30, 12)]
     for values, columns in zip(whatif.spectra(asked, many), many, strict=True):
         torch.testing.assert_close(values, alone.singular_values(columns))
+
+
+def test_the_answers_asked_for_longest_ago_are_forgotten(model, collected):
+    asked = projection(model, collected, 1, "o_proj")
+    asked.remember(("first",), lambda: 1)
+    for i in range(whatif.ANSWERS - 1):
+        asked.remember(("other", i), lambda: 0)
+    assert asked.remember(("first",), lambda: 2) == 1  # asked again just now
+    asked.remember(("one more",), lambda: 0)
+    assert asked.remember(("first",), lambda: 3) == 1
+    assert asked.remember(("other", 0), lambda: 4) == 4
