@@ -64,6 +64,18 @@ def forget(job_id: str) -> None:
     jobs().forget(job_id)
 
 
+def run_names(runs: dict[str, PrunedRun]) -> dict[str, str]:
+    """What each run is called; a name that was given before gets a number, for widgets tell options apart by it."""
+    found: dict[str, str] = {}
+    for job_id, run in runs.items():
+        name, again = run.name, 1
+        while name in found.values():
+            again += 1
+            name = f"{run.name} ({again})"
+        found[job_id] = name
+    return found
+
+
 def variants(runs: dict[str, PrunedRun]) -> dict[str, Variant]:
     """Everything these runs let one compare, by key: dense, and each run as it is and not repaired.
 
@@ -73,11 +85,9 @@ def variants(runs: dict[str, PrunedRun]) -> dict[str, Variant]:
         return {}
     model = next(reversed(runs.values())).model
     found = {DENSE: Variant(DENSE, "dense", "dense", 0, model.net)}
-    names: list[str] = []
+    named = run_names(runs)
     for i, (job_id, run) in enumerate((k, r) for k, r in runs.items() if r.model is model):
-        names.append(run.name)
-        name = run.name if names.count(run.name) == 1 else f"{run.name} ({names.count(run.name)})"
-        plain = job_id + PLAIN
+        name, plain = named[job_id], job_id + PLAIN
         found[plain] = Variant(plain, f"{name}, not repaired", "pruned", i, run.uncompensated)
         found[job_id] = Variant(job_id, name, "compensated", i, run.result.net)
     return found

@@ -11,7 +11,7 @@ from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
-from app.runs import session_runs, usual, variants
+from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
 from app.widgets import count, empty, figure, size, table
@@ -240,7 +240,7 @@ else:
 if allowed.saving:
     st.subheader("Keep it")
     which, folder, stock, button = st.columns([3, 4, 3, 2], vertical_alignment="bottom")
-    kept = which.selectbox("Run", list(reversed(runs)), format_func=lambda k: runs[k].name)
+    kept = which.selectbox("Run", list(reversed(runs)), format_func=run_names(runs).get)
     target = folder.text_input("New folder on the machine that serves this app", placeholder="/path/to/pruned-model")
     padded = stock.toggle("Stock shape, zeros in place", help="Larger, but any loader takes it; off: truly smaller")
     if button.button("Save", width="stretch", disabled=not target):

@@ -9,7 +9,7 @@ from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called
-from app.runs import default_name, forget, remember, session_runs
+from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
 from app.widgets import count, figure, say, table
 from app.work import prune_job
@@ -168,7 +168,7 @@ if s.run not in runs and not (job and job.active):
 if s.run in runs:
     pick, drop = st.columns([5, 1], vertical_alignment="bottom")
     with pick:
-        control(st.selectbox, "Shown", "run", options=list(reversed(runs)), format_func=lambda k: runs[k].name)
+        control(st.selectbox, "Shown", "run", options=list(reversed(runs)), format_func=run_names(runs).get)
     if drop.button("Forget", width="stretch", help="Lets go of this run and its memory"):
         forget(s.run)
         change(run="")
@@ -177,7 +177,7 @@ costs = {key: rcpu.cost(run.result.net) for key, run in runs.items()}
 held_out = {key: [r.error_compensated_held_out for r in run.result.sites] for key, run in runs.items()}
 table(
     {
-        "run": [run.name for run in runs.values()],
+        "run": list(run_names(runs).values()),
         "scorer": [run.result.config.scorer for run in runs.values()],
         "compensation": [run.result.config.compensation for run in runs.values()],
         "ratio": [run.result.config.ratio for run in runs.values()],

@@ -127,6 +127,24 @@ def test_texts_and_tokens_side_by_side(url, chromium, prepared):
     visitor.figures(3)
     page.locator("span[title*='KL from the reference']").nth(10).wait_for()
     visitor.is_well()
+    page.set_viewport_size(dict(zip(("width", "height"), SIZES[1], strict=True)))
+    page.wait_for_timeout(2 * SECONDS)  # figures are drawn anew
+    visitor.is_well()
+
+
+def test_a_click_on_a_point_shows_its_unit_below(url, chromium, prepared):
+    visitor = Visitor(chromium)
+    page = visitor.page
+    page.goto(f"{url}/importance?{prepared}&site=down_proj")
+    point = page.locator(".js-plotly-plot .scatterlayer .points path").nth(20)
+    point.wait_for()
+    page.wait_for_timeout(2 * SECONDS)
+    box = point.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_url(re.compile(r"shown_unit=\d+"))
+    unit = re.search(r"shown_unit=(\d+)", page.url)[1]
+    page.get_by_role("heading", name=re.compile(f"Channel {unit} (stays|goes)")).wait_for()
+    visitor.is_well()
 
 
 def test_a_copied_link_shows_the_same_view_elsewhere(url, chromium, prepared):
@@ -166,8 +184,13 @@ def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, chro
     sidebar.get_by_role("button", name="Cancel").wait_for()
     page.get_by_role("link", name="Model", exact=True).click()
     page.get_by_text("Query / KV heads").wait_for()
+    other = Visitor(chromium)
+    other.page.goto(f"{url}/?{SETTINGS}")
+    other.page.get_by_text("1 job of other people").wait_for()
     sidebar.get_by_role("button", name="Cancel").click()
     sidebar.get_by_text(re.compile("Prune.*cancelled")).wait_for()
+    other.page.get_by_text("None is running.").wait_for()
+    other.is_well()
     # The run from before is still there.
     page.get_by_role("link", name="Prune", exact=True).click()
     page.get_by_role("heading", name="What was found").wait_for()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rcpu import PruneConfig, RcpuError, format_layers, parse_layers
+from rcpu import PruneConfig, RcpuError, format_layers, parse_layers, parse_ratios
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,12 @@ def test_settings_survive_json(settings):
 def test_a_record_of_wrong_kinds_is_refused(record, message):
     with pytest.raises(RcpuError, match=message):
         PruneConfig.from_dict(record)
+
+
+@pytest.mark.parametrize(("read", "part"), [(parse_layers, "1"), (parse_ratios, "1=0.1")])
+def test_a_list_that_no_person_wrote_is_refused_before_it_is_read(read, part):
+    with pytest.raises(RcpuError, match="characters, more than 1,000: write ranges"):
+        read(",".join([part] * 600))
 
 
 def test_whole_numbers_are_ratios_too():

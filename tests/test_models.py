@@ -222,6 +222,18 @@ def test_memory_is_looked_at_before_weights_are_read(folder, monkeypatch):
     assert models.free_memory(torch.device("cpu")) > 2**20
 
 
+def test_what_a_model_would_take_is_known_before_it_is_loaded(folder, monkeypatch):
+    parameters = rcpu.cost(tiny.net("gqa")).parameters
+    found = models.footprint(str(folder), "cpu", "bf16")
+    assert (found.parameters, found.device, found.dtype, found.fits) == (parameters, "cpu", "bf16", True)
+    assert found.need == models.bytes_needed(parameters, torch.bfloat16) > 2 * parameters
+    monkeypatch.setattr(models, "free_memory", lambda device: 3 * parameters)
+    assert models.footprint(str(folder), "cpu", "bf16").fits
+    assert not models.footprint(str(folder), "cpu", "fp32").fits  # and loading refuses it, as above
+    assert models.footprint("/nothing/here") is None
+    assert models.footprint("someone/model") is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

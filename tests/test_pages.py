@@ -216,8 +216,16 @@ def test_runs_have_names_and_are_forgotten(with_run):
     assert list(at.dataframe[0].value["run"]) == ["rotation 50% rcpu", "my run"]
     compare = open_page("compare", **dict(at.query_params))
     assert "my run, not repaired" in compare.multiselect(key="set_compare").options
+    finish(click(at, "Run"), "run")  # once more, under the name of the first
+    compare = open_page("compare", **dict(at.query_params))
+    assert "rotation 50% rcpu (2)" in compare.multiselect(key="set_compare").options
+    for left in (["rotation 50% rcpu", "my run"], ["rotation 50% rcpu"]):
+        click(at, "Forget")
+        assert list(at.dataframe[0].value["run"]) == left
     click(at, "Forget")
-    assert list(at.dataframe[0].value["run"]) == ["rotation 50% rcpu"]
+    assert not at.dataframe
+    assert "no longer in memory" not in texts(at.run(), "info")
+    assert "run" not in at.query_params
 
 
 def test_layers_can_have_ratios_of_their_own(loaded):
@@ -240,3 +248,11 @@ def test_two_sessions_share_the_model_and_not_their_settings(loaded):
     two.run()
     assert two.slider[0].value == 0.5
     assert len(one.metric) == len(two.metric) == 5
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "many", ""])
+def test_a_number_that_is_none_in_a_link_leaves_the_default(value):
+    at = open_page("model", ratio=value, samples=value)
+    assert at.session_state["settings"].ratio == 0.2
+    assert at.session_state["settings"].samples == 128
+    assert "ratio" not in at.query_params
