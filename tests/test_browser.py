@@ -41,7 +41,8 @@ class Visitor:
     """A browser context of its own, with everything that went wrong in it."""
 
     def __init__(self, chromium, size=SIZES[0]):
-        self.page: Page = chromium.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+        self.context = chromium.new_context(viewport={"width": size[0], "height": size[1]})
+        self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.broken: list[str] = []
         self.page.on("pageerror", lambda error: self.broken.append(str(error)))
@@ -66,6 +67,20 @@ class Visitor:
         assert max(wide) <= 1, f"{self.page.url} is wider than its window by {wide}"
 
 
+@pytest.fixture
+def visit(chromium):
+    """Makes visitors who leave at the end of the test: pages that stay open go on drawing and polling."""
+    visitors = []
+
+    def comes(size=SIZES[0]) -> Visitor:
+        visitors.append(Visitor(chromium, size))
+        return visitors[-1]
+
+    yield comes
+    for visitor in visitors:
+        visitor.context.close()
+
+
 @pytest.fixture(scope="module")
 def prepared(url, chromium) -> str:
     """The URL behind the question mark of a session that loaded, measured and pruned the embedded model by hand."""
@@ -86,12 +101,14 @@ def prepared(url, chromium) -> str:
     visitor.figures(6)
     visitor.is_well()
     assert re.search(r"[?&]run=\w", page.url)
-    return page.url.partition("?")[2]
+    query = page.url.partition("?")[2]
+    visitor.context.close()
+    return query
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_every_page_and_view_shows_its_figures(url, chromium, prepared, size):
-    visitor = Visitor(chromium, size)
+def test_every_page_and_view_shows_its_figures(url, visit, prepared, size):
+    visitor = visit(size)
     page = visitor.page
     views = [
         "/?",
@@ -110,8 +127,8 @@ def test_every_page_and_view_shows_its_figures(url, chromium, prepared, size):
     visitor.is_well()
 
 
-def test_texts_and_tokens_side_by_side(url, chromium, prepared):
-    visitor = Visitor(chromium)
+def test_texts_and_tokens_side_by_side(url, visit, prepared):
+    visitor = visit()
     page = visitor.page
     page.goto(f"{url}/compare?{prepared}")
     page.get_by_role("button", name="Generate").click()
@@ -132,8 +149,8 @@ def test_texts_and_tokens_side_by_side(url, chromium, prepared):
     visitor.is_well()
 
 
-def test_a_click_on_a_point_shows_its_unit_below(url, chromium, prepared):
-    visitor = Visitor(chromium)
+def test_a_click_on_a_point_shows_its_unit_below(url, visit, prepared):
+    visitor = visit()
     page = visitor.page
     page.goto(f"{url}/importance?{prepared}&site=down_proj")
     point = page.locator(".js-plotly-plot .scatterlayer .points path").nth(20)
@@ -147,8 +164,8 @@ def test_a_click_on_a_point_shows_its_unit_below(url, chromium, prepared):
     visitor.is_well()
 
 
-def test_a_copied_link_shows_the_same_view_elsewhere(url, chromium, prepared):
-    one, two = Visitor(chromium), Visitor(chromium)
+def test_a_copied_link_shows_the_same_view_elsewhere(url, visit, prepared):
+    one, two = visit(), visit()
     one.page.goto(f"{url}/rotation?{prepared}")
     one.figures()
     slider = one.page.get_by_role("slider", name="Ratio")
@@ -173,8 +190,8 @@ def test_a_copied_link_shows_the_same_view_elsewhere(url, chromium, prepared):
     two.is_well()
 
 
-def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, chromium, prepared):
-    visitor = Visitor(chromium)
+def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, visit, prepared):
+    visitor = visit()
     page = visitor.page
     page.goto(f"{url}/prune?{prepared.replace('layers=0-2', 'layers=0-29').replace('samples=8', 'samples=128')}")
     page.get_by_role("button", name="Run", exact=True).click()
@@ -184,7 +201,7 @@ def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, chro
     sidebar.get_by_role("button", name="Cancel").wait_for()
     page.get_by_role("link", name="Model", exact=True).click()
     page.get_by_text("Query / KV heads").wait_for()
-    other = Visitor(chromium)
+    other = visit()
     other.page.goto(f"{url}/?{SETTINGS}")
     other.page.get_by_text("1 job of other people").wait_for()
     sidebar.get_by_role("button", name="Cancel").click()
