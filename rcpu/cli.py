@@ -6,9 +6,13 @@ Results go to standard output, progress and remarks to standard error. Exit code
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import rcpu
-from rcpu.errors import RcpuError
+from rcpu.errors import Cancelled, RcpuError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,16 +31,37 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; one plain sentence for bad input, never a traceback."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    interrupted = threading.Event()
     try:
         options = _parser().parse_args(arguments)
-        options.run(options, errors)
+        options.interrupted = interrupted.is_set
+        with _heeding(interrupted):
+            options.run(options, errors)
     except RcpuError as error:
         errors.print(f"error: {error}", markup=False)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Cancelled):
         errors.print("stopped; nothing was written", markup=False)
         return 130
     return 0
+
+
+@contextlib.contextmanager
+def _heeding(interrupted: threading.Event) -> Iterator[None]:
+    """Ctrl-C raises as ever and is noted, too: an exception that meets a destructor or a callback is lost there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(*_) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,6 +184,7 @@ def _prune(options, console: Console) -> None:
             windows,
             config,
             progress=lambda p: bar.update(task, completed=p.fraction, description=p.message),
+            cancelled=options.interrupted,
         )
         bar.update(task, completed=1.0, description="writing")
         rcpu.save(model, result, folder, as_padded=options.padded, overwrite=options.overwrite)
@@ -218,7 +244,13 @@ def _perplexity(options, console: Console) -> None:
     windows = rcpu.evaluation_windows(text, model.tokenizer, window=options.window, max_windows=options.max_windows)
     with _bar(console) as bar:
         task = bar.add_task("perplexity", total=1.0)
-        result = rcpu.perplexity(model.net, windows, text=text.name, progress=lambda f: bar.update(task, completed=f))
+        result = rcpu.perplexity(
+            model.net,
+            windows,
+            text=text.name,
+            progress=lambda f: bar.update(task, completed=f),
+            cancelled=options.interrupted,
+        )
     table = Table("model", "perplexity", "window", "windows", "tokens", "text", "dtype")
     table.add_row(
         options.model,
@@ -245,6 +277,7 @@ def _generate(options, console: Console) -> None:
         seed=options.seed,
         temperature=options.temperature,
         top_p=options.top_p,
+        cancelled=options.interrupted,
     ):
         if shown is None:  # only now is the input known to be good
             sys.stdout.write(options.prompt)

@@ -252,6 +252,30 @@ def test_help_lists_every_method(capsys):
         assert all(name in text for name in known)
 
 
+@pytest.mark.parametrize("command", ["prune", "perplexity", "generate"])
+def test_ctrl_c_stops_even_where_its_exception_is_lost(base, command, tmp_path, monkeypatch, capsys):
+    """Python drops what is raised in a destructor; pressing once must do all the same."""
+
+    class Lost:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    loaded = rcpu.load_model
+
+    def load(*arguments, **options):
+        Lost()
+        return loaded(*arguments, **options)
+
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    monkeypatch.setattr(rcpu, "load_model", load)
+    before, out = signal.getsignal(signal.SIGINT), tmp_path / "out"
+    more = {"prune": ["--out", str(out)], "perplexity": [], "generate": ["--prompt", "a", "--max-new-tokens", "2"]}
+    assert main([*base[command], *more[command]]) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert not out.exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_ends_a_run_without_a_trace(model_folder, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 9000)
