@@ -5,12 +5,12 @@ One thread, and only while no job runs; what was asked for last goes first and t
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
 
-from rcpu import RcpuError
+log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds after a question: first the browser draws the answer
 
@@ -37,5 +37,7 @@ class Ahead:
                     self._changed.wait(PAUSE if self._calls else None)
                 call = self._calls.pop(0)
             if not self._busy():
-                with contextlib.suppress(RcpuError):  # it is said when somebody asks
+                try:
                     call()
+                except Exception as error:  # it is said when somebody asks; the next call may do better
+                    log.info("not worked out ahead: %s", error)

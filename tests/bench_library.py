@@ -6,10 +6,12 @@ Runs take turns, so that what else the machine does hits all alike. Each ratio i
 from __future__ import annotations
 
 import gc
+import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import torch
@@ -18,6 +20,7 @@ from rich.table import Table
 
 import rcpu
 from rcpu.architecture import embed, layers_of
+from rcpu.decompose import svd
 
 PROMPT, DECODED = 512, 48
 
@@ -65,6 +68,23 @@ def prefill_and_decode(net, ids: torch.Tensor) -> tuple[float, float]:
         token = out.logits[:, -1].argmax(-1, keepdim=True)
         steps.append(time.perf_counter() - start)
     return prefill, sorted(steps)[len(steps) // 2]
+
+
+def decompositions(at_once: int, columns: int = 576, turns: int = 8) -> float:
+    """Time of SVDs in fp64 as ``rcpu.decompose`` does them ÷ torch's on one thread each; medians of turns."""
+    m = torch.randn(columns, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    taken: dict[str, list[float]] = {"ours": [], "torch": []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(at_once) as pool:
+        for _ in range(turns + 1):  # the first warms up
+            for name, call in (("ours", svd), ("torch", torch.linalg.svd)):
+                start = time.perf_counter()
+                list(pool.map(call, [m] * at_once))
+                taken[name].append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    ours, torchs = (statistics.median(values[1:]) for values in taken.values())
+    return ours / torchs
 
 
 def seconds(name: str, call: Callable[[], object]) -> float:
@@ -130,6 +150,8 @@ def main() -> None:
         ),
         (f"compact at 0.3 ÷ dense: prefill of {PROMPT} tokens (time)", prefill["compact"] / prefill["dense"], 1.0),
         (f"compact at 0.3 ÷ dense: decode after {PROMPT} tokens (time)", decode["compact"] / decode["dense"], 1.0),
+        ("SVD of 576 columns ÷ torch's, one", decompositions(1), None),
+        ("SVD of 576 columns ÷ torch's, two at once", decompositions(2), None),
         ("compact at 0.3 ÷ dense: parameters", after.parameters / before.parameters, None),
         ("compact at 0.3 ÷ dense: FLOPs a token", after.flops_per_token / before.flops_per_token, None),
     )

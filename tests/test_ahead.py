@@ -3,6 +3,8 @@
 import threading
 import time
 
+import pytest
+
 from app.ahead import PAUSE, Ahead
 from rcpu import RcpuError
 
@@ -24,11 +26,12 @@ def test_the_newest_calls_are_worked_through_and_older_ones_dropped():
     assert seen == ["first", "second"]
 
 
-def test_bad_settings_do_not_stop_it():
+@pytest.mark.parametrize("failure", [RcpuError, RuntimeError, MemoryError])
+def test_a_failure_does_not_stop_it(failure):
     ahead, done = Ahead(lambda: False), threading.Event()
 
     def fails():
-        raise RcpuError("no such thing")
+        raise failure("no such thing")
 
     ahead.work_out([fails, done.set])
     assert done.wait(10)

@@ -23,7 +23,7 @@ AGAIN = "again"  # ``meta`` of a trace that repeats points of another one: left 
 def strung(rows: Tensor) -> np.ndarray:  # (rows, points)
     """Several curves for one trace, with a gap after each.
 
-    A line is one element of the page, points are one each and take a browser ten times as long. Traces are given
+    A line is one element of the page, points are one each and take a browser much longer. Traces are given
     arrays, not lists: plotly looks at every element of a list, and sends arrays in binary.
     """
     return np.pad(rows.double().numpy(), ((0, 0), (0, 1)), constant_values=np.nan).ravel()

@@ -149,7 +149,7 @@ def circle(rotation: Rotation) -> go.Figure:
     turned[1::2] *= -1
     x, y = turned.deg2rad().cos().numpy(), turned.deg2rad().sin().numpy()
     inner, outer = 1 - STROKE, 1 + STROKE
-    # One path for all strokes, and unseen points to hover over: a mark for each takes a browser ten times as long.
+    # One path for all strokes, and unseen points to hover over: a mark for each takes a browser much longer.
     figure.add_shape(
         type="path",
         path="".join(
