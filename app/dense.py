@@ -138,19 +138,17 @@ def need_statistics() -> Dense:
     raise PageEnd
 
 
+def ratio_slider() -> float:
+    """The widget for the ratio of all layers, and its value."""
+    what = "Share of units that leave every chosen layer, rounded down"
+    return control(st.slider, "Ratio", "ratio", min_value=0.0, max_value=0.9, step=RATIO_STEP, help=what)
+
+
 def pick_removal() -> None:
     """Widgets for what would go: ratio, score, and unit of o_proj."""
     ratio, scorer, unit = st.columns(3, vertical_alignment="bottom")
     with ratio:
-        control(
-            st.slider,
-            "Ratio",
-            "ratio",
-            min_value=0.0,
-            max_value=0.9,
-            step=RATIO_STEP,
-            help="Share of units that go in every layer, rounded down",
-        )
+        ratio_slider()
     with scorer:
         control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
     with unit:

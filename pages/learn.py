@@ -11,7 +11,7 @@ import torch
 
 import rcpu
 from app import work_learn
-from app.dense import DENSE_PATH, Dense, need_statistics
+from app.dense import DENSE_PATH, Dense, need_statistics, ratio_slider
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
 from app.job_panels import job_panel, known_job, start
@@ -91,13 +91,6 @@ def need_net() -> rcpu.Model:
     if model is None:
         prepare(None)
     return model
-
-
-def ratio_slider() -> float:
-    """The share of units that leave."""
-    return control(
-        st.slider, "Ratio", "ratio", min_value=0.0, max_value=0.9, step=0.05, help="Share of units that leave a layer"
-    )
 
 
 def layer_slider(layers: tuple[int, ...]) -> int:

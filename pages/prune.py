@@ -3,7 +3,7 @@
 import streamlit as st
 
 import rcpu
-from app.dense import need_model
+from app.dense import need_model, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
@@ -24,15 +24,7 @@ last = model.net.config.num_hidden_layers - 1
 what, how, where = st.columns(3, gap="medium")
 with what.container(border=True, height="stretch"):
     st.markdown("##### What goes")
-    control(
-        st.slider,
-        "Ratio",
-        "ratio",
-        min_value=0.0,
-        max_value=0.9,
-        step=0.05,
-        help="Share of units to remove in every chosen layer, rounded down",
-    )
+    ratio_slider()
     control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
     control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 with how.container(border=True, height="stretch"):

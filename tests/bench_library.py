@@ -74,15 +74,12 @@ def decompositions(at_once: int, columns: int = 576, turns: int = 8) -> float:
     """Time of SVDs in fp64 as ``rcpu.decompose`` does them ÷ torch's on one thread each; medians of turns."""
     m = torch.randn(columns, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     taken: dict[str, list[float]] = {"ours": [], "torch": []}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(turns + 1):  # the first warms up
             for name, call in (("ours", svd), ("torch", torch.linalg.svd)):
                 start = time.perf_counter()
                 list(pool.map(call, [m] * at_once))
                 taken[name].append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
     ours, torchs = (statistics.median(values[1:]) for values in taken.values())
     return ours / torchs
 

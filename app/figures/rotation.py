@@ -30,7 +30,6 @@ COMPENSATIONS = {
 SHARE = 0.99  # of the energy
 BIN = 2.5  # degrees
 STROKE = 0.05  # half the length of an eigenvalue's stroke across the unit circle
-CAMERA = {"eye": {"x": 1.55, "y": 1.55, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}}
 MARK = {"color": NEUTRAL, "dash": "dot", "width": 1}
 OUTSIDE = 0.03  # share of the points by which neither end of an axis of the 3-D view is moved
 ERROR = "relative error ‖Y − Ŷ‖ ÷ ‖Y‖"
