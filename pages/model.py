@@ -94,9 +94,7 @@ config, heads, cost = model.net.config, heads_of(model.net), rcpu.cost(model.net
 tiles = st.columns(5)
 tiles[0].metric("Parameters", count(cost.parameters), border=True)
 tiles[1].metric("Weights in memory", count(cost.bytes, "B"), border=True)
-tiles[2].metric(
-    "Work a token", count(cost.flops_per_token, "FLOPs"), border=True, help="Matrix products only, without context"
-)
+tiles[2].metric("FLOPs a token", count(cost.flops_per_token), border=True, help="Matrix products only, without context")
 tiles[3].metric("Layers", config.num_hidden_layers, border=True)
 tiles[4].metric("Query / KV heads", f"{heads.query} / {heads.kv}", border=True)
 

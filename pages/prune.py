@@ -108,7 +108,7 @@ for tile, (label, before, after, unit) in zip(
     (
         ("Parameters after", todo.before.parameters, todo.after.parameters, ""),
         ("Weights after", todo.before.bytes, todo.after.bytes, "B"),
-        ("Work a token after", todo.before.flops_per_token, todo.after.flops_per_token, "FLOPs"),
+        ("FLOPs a token after", todo.before.flops_per_token, todo.after.flops_per_token, ""),
     ),
     strict=False,
 ):
