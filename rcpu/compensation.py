@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rcpu import procrustes
 from rcpu.errors import RcpuError
-from rcpu.statistics import BLOCK, Statistics
+from rcpu.statistics import Statistics, blocks
 
 #: λ that ``auto`` tries, relative to the mean of the diagonal of X_K X_Kᵀ.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -50,6 +50,7 @@ class Compensated:
     bias: Tensor | None = None  # (d_out,) added to whatever bias the projection has
     scale: float | None = None
     ridge: float | None = None
+    turn: Tensor | None = None  # (d_out, d_out) A, where the weight is A W_K
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +81,13 @@ class Outputs:
         gone = removed(columns, self.weight.shape[1])
         return max(quadratic(self.weight[:, gone], self.x.gram[gone][:, gone]), 0.0)
 
-    def squared_error(self, columns: Tensor, new: Tensor, bias: Tensor | None = None) -> float:
+    def squared_error(self, columns: Tensor, new: Compensated) -> float:
         """‖Y − W' X_K − b 1ᵀ‖²_F: with E = W − W' on the kept columns it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""
         error = self.weight.clone()
-        error[:, columns] -= new
+        error[:, columns] -= new.weight
         squared = quadratic(error, self.x.gram)
-        if bias is not None:
-            b, total = bias.cpu().double(), error.cpu().double() @ self.x.total
+        if new.bias is not None:
+            b, total = new.bias.cpu().double(), error.cpu().double() @ self.x.total
             squared += (self.x.tokens * b @ b - 2 * b @ total).item()
         return max(squared, 0.0)
 
@@ -101,9 +102,9 @@ def removed(columns: Tensor, count: int) -> Tensor:
 def quadratic(e: Tensor, gram: Tensor) -> float:
     """tr(E G Eᵀ) for a symmetric G: its blocks above the diagonal count twice, those below are left out."""
     total = 0.0
-    for i in range(0, len(gram), BLOCK):
-        part = (e[:, i : i + BLOCK] @ gram[i : i + BLOCK, i:]).mul_(e[:, i:])
-        total += (2 * part.sum(dtype=torch.float64) - part[:, :BLOCK].sum(dtype=torch.float64)).item()
+    for i, j in blocks(len(gram)):
+        part = (e[:, i:j] @ gram[i:j, i:]).mul_(e[:, i:])
+        total += (2 * part.sum(dtype=torch.float64) - part[:, : j - i].sum(dtype=torch.float64)).item()
     return total
 
 
@@ -114,7 +115,8 @@ def none(p: Problem) -> Compensated:
 
 def rotation(p: Problem) -> Compensated:
     """Q W_K with Q = argmin ‖Y − QZ‖_F, QᵀQ = I: RCPU (arXiv 2510.07782)."""
-    return Compensated(p.rotation.q.to(p.weight.dtype) @ p.kept)
+    q = p.rotation.q.to(p.weight.dtype)
+    return Compensated(q @ p.kept, turn=q)
 
 
 def rotation_scale(p: Problem) -> Compensated:
@@ -140,7 +142,7 @@ def least_squares(p: Problem) -> Compensated:
         raise RcpuError("choosing λ needs held-out windows: ask for at least one, or give λ as a number")
     candidates = [_ridge(p, ridge) for ridge in RIDGES]
     checked = Outputs(p.weight, p.held_out)
-    return min(candidates, key=lambda c: checked.squared_error(p.columns, c.weight))
+    return min(candidates, key=lambda c: checked.squared_error(p.columns, c))
 
 
 def _ridge(p: Problem, ridge: float) -> Compensated:

@@ -6,14 +6,14 @@ Sums add up, so windows are taken in chunks and each passes once through the den
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from rcpu import procrustes
 from rcpu.architecture import layers_of, site_named, units_of, weight_of
-from rcpu.compensation import COMPENSATORS, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, Compensated, Outputs, Problem
 from rcpu.errors import RcpuError
 from rcpu.masking import keep_units, kept_columns
 from rcpu.models import Model
@@ -134,10 +134,11 @@ def input_sums(
 def _step(weight: Tensor, x: Statistics, held: Outputs, k: Tensor, windows: int, ridges: Sequence[float]) -> Step:
     seen = Outputs(weight, x)
     rotation = procrustes.solve(seen.cross_products(k), rank=min(len(k), x.tokens, len(weight)))
-    found: dict[str, Tensor | None] = {"none": weight[:, k], "rotation": rotation.q.to(weight.dtype) @ weight[:, k]}
+    problem = Problem(weight, x, k, rotation)
+    found: dict[str, Compensated | None] = {name: COMPENSATORS[name](problem) for name in ("none", "rotation")}
     for ridge in ridges:
         try:
-            found[squares(ridge)] = COMPENSATORS["least_squares"](Problem(weight, x, k, None, ridge=ridge)).weight
+            found[squares(ridge)] = COMPENSATORS["least_squares"](replace(problem, ridge=ridge))
         except RcpuError:  # too few tokens for so small a ridge
             found[squares(ridge)] = None
 

@@ -78,14 +78,13 @@ class Pass:
         bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in sites}
         for part, held_out in self.batches:
             self.step(message)
-            h = self.hidden[part]
+            h = self.hidden[part]  # a view
             for site in sites:
                 x = run_block(bare[site.name], layer.get_submodule(site.norm), site, h, self.attention)
                 yield Inputs(site, x, part, held_out)
                 if site.name == last:
                     break
-                h = h + consumer_of(layer, site)(x)
-            self.hidden[part] = h
+                h += consumer_of(layer, site)(x)
 
     def step(self, message: str, batches: int = 1, site: Any = None) -> None:
         """Report ``batches`` as gone through, and stop here if asked to.

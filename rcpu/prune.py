@@ -1,7 +1,8 @@
 """The layer loop: windows in, a compact model and one SiteResult a site out.
 
 A layer's input comes from the layers already pruned. Between layers one buffer of hidden states is kept for all
-windows; inside a layer one batch, and the inputs of one projection while they fit ``keep_bytes``.
+windows; inside a layer one batch, and the inputs of its projections while they fit ``keep_bytes``: those need no
+Gram matrix, see direct.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import LlamaForCausalLM
 
-from rcpu import compact
+from rcpu import compact, direct
 from rcpu.architecture import (
     Site,
     architecture_of,
@@ -33,6 +34,7 @@ from rcpu.architecture import (
 )
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
+from rcpu.direct import DirectOutputs
 from rcpu.errors import RcpuError
 from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, removed_count, resolve_unit
@@ -139,7 +141,7 @@ def prune(
     """Prune ``net`` as ``config`` says, calibrated on ``windows``; ``net`` itself stays as it is, bit for bit.
 
     ``batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``keep_bytes``
-    bounds the activations of one projection that are kept for reuse rather than computed again.
+    bounds the inputs of a layer's projections that are kept for reuse rather than computed again.
 
     Raises:
         RcpuError: settings that this model cannot have, or NaN or Inf in activations (layer and site are named).
@@ -165,7 +167,7 @@ def prune(
         i, live = stage.index, stage.live
         repaired, ended = {}, False
         if live:
-            run.measure(stage)
+            run.measure(stage, {site.name for site in live if _direct(stage, site, todo, config)})
             run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
         solved = _together(partial(_solve, stage, todo, config), live, net.device)
         for site, result in zip(live, solved, strict=True):
@@ -179,6 +181,7 @@ def prune(
         if not ended:
             run.advance(stage, repaired)
         stage.inputs.clear()
+        stage.direct.clear()
         _return_freed_memory()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
@@ -192,7 +195,9 @@ class _Stage:
     sites: Sequence[Site]
     live: Sequence[Site]  # those to prune
     sums: dict[str, tuple[Accumulator, Accumulator]] = field(default_factory=dict)  # calibration, held-out
-    inputs: list[Tensor] = field(default_factory=list)  # of the first consumer, a batch each, if they fit
+    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, if they fit
+    #: What a consumer puts out, calibration and held-out, in the place of its inputs and of their Gram matrix.
+    direct: dict[str, tuple[DirectOutputs, DirectOutputs | None]] = field(default_factory=dict)
     columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
 
 
@@ -201,17 +206,26 @@ class _Run(Pass):
 
     def __init__(self, *args, keep_bytes: int, **options):
         super().__init__(*args, **options)
-        self.keep_bytes = keep_bytes
+        self.keep_bytes, self._room = keep_bytes, None
 
-    def measure(self, stage: _Stage) -> None:
-        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""
+    def measure(self, stage: _Stage, directly: set[str]) -> None:
+        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
+
+        As far as memory is granted, the inputs of the first one are kept, to serve again, and those of the sites in
+        ``directly``, for their outputs instead of a Gram matrix.
+        """
         first, last = stage.sites[0], stage.live[-1]
         bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
+        kept = [s.name for s in stage.sites if s is first or s.name in directly]
+        stage.inputs = self._room_for({name: consumers[name].in_features for name in kept})
         for site in stage.live:
-            d_in = consumers[site.name].in_features
-            stage.sums[site.name] = Accumulator(d_in, self.device), Accumulator(d_in, self.device)
-        size = self.hidden[..., 0].numel() * consumers[first.name].in_features * self.hidden.element_size()
+            if site.name in directly and site.name in stage.inputs:
+                stage.direct[site.name] = self._outputs(stage, site.name, consumers[site.name].weight.data)
+            stage.sums[site.name] = tuple(
+                Accumulator(consumers[site.name].in_features, self.device, gram=site.name not in stage.direct)
+                for _ in range(2)
+            )
         for part, held_out in self.batches:
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h = self.hidden[part]
@@ -219,8 +233,8 @@ class _Run(Pass):
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
                 if site in stage.live:
                     stage.sums[site.name][held_out].add(x)
-                if site is first and size <= self.keep_bytes:
-                    stage.inputs.append(x)
+                if site.name in stage.inputs:
+                    stage.inputs[site.name][part] = x
                 if site is last:
                     break
                 h = h + consumers[site.name](x)
@@ -232,21 +246,54 @@ class _Run(Pass):
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-        weight = consumer.weight
-        if first.name in repaired:  # zeros for the removed columns: cheaper than cutting those out of every batch
-            weight = weight.new_zeros(len(weight), consumer_of(stage.layer, first).in_features)
-            weight[:, stage.columns[first.name]] = consumer.weight
-        reused = partial(linear, weight=weight, bias=consumer.bias)
+        d_out = len(consumer.weight)
+        if first.name in stage.direct:  # the outputs are there, but for the projection's own bias
+            bias = consumer_of(stage.layer, first).bias
+            put_out = (lambda x: x[..., :d_out]) if bias is None else (lambda x: x[..., :d_out] + bias)
+        else:
+            weight = consumer.weight
+            if first.name in repaired:  # zeros for the removed columns: cheaper than cutting those out of every batch
+                weight = weight.new_zeros(d_out, consumer_of(stage.layer, first).in_features)
+                weight[:, stage.columns[first.name]] = consumer.weight
+            put_out = partial(linear, weight=weight, bias=consumer.bias)
         for part, _ in self.batches:
             self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
-            h = self.hidden[part]
+            h = self.hidden[part]  # a view
             for site in stage.sites:
                 block = repaired.get(site.name, stage.layer.get_submodule(site.block))
-                if site is stage.sites[0] and stage.inputs:
-                    h = h + reused(stage.inputs.pop(0))
+                if site is first and first.name in stage.inputs:
+                    h += put_out(stage.inputs[first.name][part])
                 else:
-                    h = h + run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
-            self.hidden[part] = h
+                    h += run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
+
+    def _room_for(self, widths: dict[str, int]) -> dict[str, Tensor]:
+        """Space for all inputs of these projections, (windows, tokens, d_in), as far as it fits.
+
+        All layers get the same: new memory for each batch would cost as much as a product with it.
+        """
+        rows, places, end = self.hidden[..., 0].numel(), {}, 0
+        for name, d_in in widths.items():
+            if (end + rows * d_in) * self.hidden.element_size() <= self.keep_bytes:
+                places[name] = slice(end, end := end + rows * d_in)
+        if self._room is None or len(self._room) < end:
+            self._room = None  # before the larger one is there
+            self._room = self.hidden.new_empty(end)
+        return {name: self._room[place].view(*self.hidden.shape[:2], -1) for name, place in places.items()}
+
+    def _outputs(self, stage: _Stage, name: str, weight: Tensor) -> tuple[DirectOutputs, DirectOutputs | None]:
+        """Of calibration and held-out windows, once the inputs will be there."""
+        batches: tuple[list[Tensor], list[Tensor]] = [], []
+        for part, held_out in self.batches:
+            batches[held_out].append(stage.inputs[name][part].flatten(0, 1))
+        step = partial(self.step, f"layer {stage.index}: repairing {name}", 0)
+        seen, checked = (DirectOutputs(weight, inputs, step) for inputs in batches)
+        return seen, checked if checked.batches else None
+
+
+def _direct(stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> bool:
+    """Whether its outputs serve better than its Gram matrix; they want something to go."""
+    removed, _ = todo.removed[stage.index, site.name]
+    return removed > 0 and direct.serves(consumer_of(stage.layer, site).weight, config.compensation)
 
 
 def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteResult:
@@ -255,16 +302,23 @@ def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteRe
     calibration, held_out = (s.result() if s.tokens else None for s in stage.sums.pop(site.name))
     _check_finite(calibration, weight, stage.index, site)
     unit = todo.unit if site.attention else "channel"
-    layout = todo.layouts[site.name]
-    return solve_site(weight, calibration, held_out, layout, config, layer=stage.index, site=site.name, unit=unit)
+    layout, outputs = todo.layouts[site.name], stage.direct.get(site.name)
+    return solve_site(
+        weight, calibration, held_out, layout, config, layer=stage.index, site=site.name, unit=unit, direct=outputs
+    )
 
 
 def _together(solve: Callable[[Site], SiteResult], sites: Sequence[Site], device: torch.device) -> list[SiteResult]:
-    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
-    if device.type != "cpu" or len(sites) < 2:
+    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy.
+
+    The last is solved by the calling thread: it may be one that goes through its inputs and reports progress.
+    """
+    if device.type != "cpu":
         return [solve(site) for site in sites]
-    with ThreadPoolExecutor(len(sites)) as pool:
-        return list(pool.map(solve, sites))
+    with ThreadPoolExecutor(1) as pool:
+        others = [pool.submit(solve, site) for site in sites[:-1]]
+        last = [solve(site) for site in sites[-1:]]
+        return [other.result() for other in others] + last
 
 
 def _return_freed_memory() -> None:

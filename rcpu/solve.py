@@ -12,6 +12,7 @@ from torch import Tensor
 from rcpu import procrustes
 from rcpu.compensation import COMPENSATORS, Outputs, Problem
 from rcpu.config import PruneConfig
+from rcpu.direct import DirectOutputs
 from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
@@ -79,8 +80,11 @@ def solve_site(
     layer: int,
     site: str,
     unit: str,
+    direct: tuple[DirectOutputs, DirectOutputs | None] | None = None,
 ) -> SiteResult:
     """Score, mask and compensate one projection as ``config`` says, from the sums of its inputs.
+
+    With the outputs of calibration and held-out windows in ``direct``, the sums need no Gram matrix.
 
     Raises:
         RcpuError: least squares has no solution at the given λ.
@@ -95,19 +99,19 @@ def solve_site(
     columns = kept_columns(layout, keep)
     k = columns.to(w.device)
 
-    outputs = Outputs(w, calibration)
+    outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
     rank = min(len(k), calibration.tokens, len(w))
     rotation = procrustes.solve(outputs.cross_products(k), rank=rank, proper=config.proper)
     new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
 
-    def errors(y: Outputs) -> tuple[float, float]:
-        total = y.energy or 1.0
+    def errors(y: Outputs | DirectOutputs) -> tuple[float, float]:
         before = y.lost(k)
-        after = y.squared_error(k, new.weight, new.bias) if config.compensation != "none" else before
+        after = y.squared_error(k, new) if config.compensation != "none" else before
+        total = y.energy or 1.0
         return (before / total) ** 0.5, (after / total) ** 0.5
 
     error_none, error_compensated = errors(outputs)
-    error_none_held_out, error_compensated_held_out = errors(Outputs(w, held_out)) if held_out else (None, None)
+    error_none_held_out, error_compensated_held_out = errors(checked) if checked else (None, None)
     return SiteResult(
         layer=layer,
         site=site,

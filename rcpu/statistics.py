@@ -5,19 +5,22 @@ Knows tensors only: not where X comes from, nor what is done with the sums.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import ceil
 
 import torch
 from torch import Tensor
 
-BLOCK = 512  # columns a block: the Gram matrix is symmetric, so only blocks on and above the diagonal are computed
+BLOCK = 512  # columns at most
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
     """Sums over ``tokens`` columns of X (d_in × tokens); ``a + b`` is the statistics of both sets of tokens."""
 
-    gram: Tensor  # (d_in, d_in) Σ x xᵀ, fp32 or better, on the model's device
+    gram: Tensor  # (d_in, d_in) Σ x xᵀ, fp32 or better, on the model's device; (0, 0) where it was not asked for
     total: Tensor  # (d_in,) Σ x, fp64, on the CPU
     absolute: Tensor  # (d_in,) Σ |x|, fp64, on the CPU
     square: Tensor  # (d_in,) Σ x², fp64: the Gram diagonal without its rounding, so that variances do not cancel
@@ -58,17 +61,19 @@ class Accumulator:
     Each batch goes in as fp32 whatever the model's dtype; vector sums add up in fp64.
     """
 
-    def __init__(self, d_in: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        self._gram = torch.zeros(d_in, d_in, dtype=dtype, device=device)
+    def __init__(
+        self, d_in: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, gram: bool = True
+    ):
+        self._gram = torch.zeros(*[d_in * gram] * 2, dtype=dtype, device=device)
         self._sums = torch.zeros(3, d_in, dtype=torch.float64)
         self.tokens = 0
 
     def add(self, x: Tensor) -> None:  # (..., d_in)
         """Take in one batch of activations."""
         x = x.reshape(-1, x.shape[-1]).to(self._gram.dtype)
-        n, d_in = x.shape
-        for i in range(0, d_in, BLOCK):
-            self._gram[i : i + BLOCK, i:].addmm_(x[:, i : i + BLOCK].T, x[:, i:])
+        n = len(x)
+        for i, j in blocks(len(self._gram)):
+            self._gram[i:j, i:].addmm_(x[:, i:j].T, x[:, i:])
         # Σx² is rebuilt from the deviations: with Σx it cancels exactly, which a plain fp32 sum of squares would not.
         ones = x.new_ones(n)  # products with ones: ten times as fast on a CPU as reductions over rows
         mean = ones @ x / n
@@ -82,8 +87,13 @@ class Accumulator:
         if not self.tokens:
             raise RuntimeError("no activations were added")
         gram = self._gram.clone()
-        for i in range(0, len(gram), BLOCK):
-            j = i + BLOCK
+        for i, j in blocks(len(gram)):
             gram[j:, i:j] = gram[i:j, j:].T
             gram[i:j, i:j] = gram[i:j, i:j].triu() + gram[i:j, i:j].triu(1).T
         return Statistics(gram, *self._sums.clone(), self.tokens)
+
+
+def blocks(d: int) -> Iterator[tuple[int, int]]:
+    """Equal ranges that cover d columns: of a symmetric matrix only blocks on and above the diagonal are computed."""
+    count = ceil(d / BLOCK)
+    return pairwise(i * d // (count or 1) for i in range(count + 1))

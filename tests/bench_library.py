@@ -1,7 +1,4 @@
-"""Time and memory on the embedded model, as ratios within one run. Not a test: machines differ.
-
-Runs take turns, so that what else the machine does hits all alike. Each ratio is of two runs over all layers.
-"""
+"""Time and memory on the embedded model, as ratios within one run. Not a test: machines differ."""
 
 from __future__ import annotations
 
@@ -10,8 +7,8 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psutil
 import torch
@@ -46,13 +43,42 @@ class PeakMemory:
             self._peak = max(self._peak, self._process.memory_info().rss)
 
 
-@torch.no_grad()
-def bare_forward(net, ids: torch.Tensor, batch: int = 8) -> None:
-    """The windows once through the decoder layers and nothing else: no head, nothing measured."""
-    entered = embed(net, ids)
-    for layer in layers_of(net):
-        for i in range(0, len(ids), batch):
-            entered.hidden[i : i + batch] = layer(entered.hidden[i : i + batch], **entered.attention)
+class BesideBare:
+    """A progress callback that has a bare forward of the same windows follow the prune of each layer.
+
+    Both are timed layer by layer, within seconds of each other: what else the machine does hits both alike.
+    """
+
+    def __init__(self, net, ids: torch.Tensor, batch: int = 8):
+        self._layers, self._batch = layers_of(net), batch
+        with torch.no_grad():
+            self._entered = embed(net, ids)
+        self._label, self._done, self._since = "", 0, time.perf_counter()
+        self.prune: list[float] = []  # seconds a layer
+        self.bare: list[float] = []
+
+    def __call__(self, progress: rcpu.Progress) -> None:
+        """The first word of a layer comes before its first batch."""
+        label = progress.message.partition(":")[0]
+        if self._label and label != self._label:
+            self.end()
+        self._label = label
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """A layer has been pruned: run it bare; nothing else, no head, nothing measured."""
+        self.prune.append(time.perf_counter() - self._since)
+        start = time.perf_counter()
+        hidden, layer = self._entered.hidden, self._layers[len(self.bare)]
+        for i in range(0, len(hidden), self._batch):
+            hidden[i : i + self._batch] = layer(hidden[i : i + self._batch], **self._entered.attention)
+        self.bare.append(time.perf_counter() - start)
+        self._since = time.perf_counter()
+
+    @property
+    def ratio(self) -> float:
+        """Time of the prune ÷ time of the bare forward, median of the layers."""
+        return statistics.median(prune / bare for prune, bare in zip(self.prune, self.bare, strict=True))
 
 
 @torch.no_grad()
@@ -84,51 +110,40 @@ def decompositions(at_once: int, columns: int = 576, turns: int = 8) -> float:
     return ours / torchs
 
 
-def seconds(name: str, call: Callable[[], object]) -> float:
-    """How long a call takes; said on standard error."""
-    start = time.perf_counter()
-    call()
-    taken = time.perf_counter() - start
-    print(f"{name}: {taken:.1f} s", file=sys.stderr, flush=True)
-    return taken
-
-
 def main() -> None:
     """Print the table."""
     model, text = rcpu.load_model("embedded", "cpu", "fp32"), rcpu.load_text("embedded")
     net, base = model.net, rcpu.PruneConfig(text="embedded", unit="channel")
     windows = rcpu.calibration_windows(text, model.tokenizer, samples=base.samples, held_out=base.held_out)
     ids = torch.cat([windows.calibration, windows.held_out])
-    results: dict[str, rcpu.PruneResult] = {}
-
-    def run(name: str, **options) -> Callable[[], None]:
-        keep = {k: options.pop(k) for k in ("keep_bytes",) if k in options}
-        config = rcpu.PruneConfig(**{**base.to_dict(), **options})
-        return lambda: results.__setitem__(name, rcpu.prune(net, windows, config, **keep))
-
     # The first prune is timed for memory alone: it also warms up whatever the first use of a routine costs.
     with PeakMemory() as memory:
-        run("memory", order="paper")()
-    bare = [seconds("bare", lambda: bare_forward(net, ids))]
+        rcpu.prune(net, windows, base)
     ratios = {}
-    for name, options in {
-        "paper": {"order": "paper"},
-        "site": {"order": "site"},
-        "site_batch": {"order": "site", "keep_bytes": 0},
-    }.items():
-        taken = seconds(name, run(name, **options))
-        bare.append(seconds("bare", lambda: bare_forward(net, ids)))
-        ratios[name] = taken / (sum(bare[-2:]) / 2)  # the bare forwards just before and just after
+    for name, order, options in (
+        ("paper", "paper", {}),
+        ("site", "site", {}),
+        ("site_batch", "site", {"keep_bytes": 0}),
+    ):
+        beside = BesideBare(net, ids)
+        rcpu.prune(net, windows, replace(base, order=order), progress=beside, **options)
+        beside.end()
+        ratios[name] = beside.ratio
+        print(
+            f"{name}: {sum(beside.prune):.1f} s, bare: {sum(beside.bare):.1f} s, median ratio {beside.ratio:.2f}",
+            file=sys.stderr,
+            flush=True,
+        )
     few = rcpu.calibration_windows(text, model.tokenizer, samples=4, held_out=0)  # speed does not depend on them
-    results["0.3"] = rcpu.prune(net, few, rcpu.PruneConfig(ratio=0.3, samples=4, held_out=0))
+    pruned = rcpu.prune(net, few, rcpu.PruneConfig(ratio=0.3, samples=4, held_out=0))
     prompt = ids[: PROMPT // ids.shape[1]].reshape(1, PROMPT)
-    speed = {"dense": net, "compact": results["0.3"].net}
+    speed = {"dense": net, "compact": pruned.net}
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in speed}
     for _ in range(5):
         for name, candidate in speed.items():
             seen[name].append(prefill_and_decode(candidate, prompt))
     prefill, decode = ({n: min(s[i] for s in runs) for n, runs in seen.items()} for i in (0, 1))
-    before, after = rcpu.cost(net), rcpu.cost(results["0.3"].net)
+    before, after = rcpu.cost(net), rcpu.cost(pruned.net)
 
     table = Table("what", "value", "at most", title="RCPU on the embedded model, fp32, CPU", title_justify="left")
     shape = f"{base.samples} + {base.held_out} windows of {base.window} tokens"

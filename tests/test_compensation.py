@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rcpu import procrustes
-from rcpu.compensation import COMPENSATORS, RIDGES, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, RIDGES, Compensated, Outputs, Problem
 from rcpu.errors import RcpuError
 from rcpu.statistics import Accumulator, Statistics
 from tests import reference
@@ -63,7 +63,9 @@ def test_squared_error_is_the_direct_one(changed, with_bias):
     bias = torch.linspace(-1, 2, len(weight)).double() if with_bias else None
     direct = weight @ x - new @ x[p.columns] - (bias[:, None] if with_bias else 0)
     before = weight.clone()
-    assert Outputs(weight, p.x).squared_error(p.columns, new, bias) == pytest.approx(direct.square().sum().item())
+    assert Outputs(weight, p.x).squared_error(p.columns, Compensated(new, bias)) == pytest.approx(
+        direct.square().sum().item()
+    )
     assert weight.equal(before)
     if not changed and not with_bias:
         assert Outputs(weight, p.x).lost(p.columns) == pytest.approx(direct.square().sum().item())

@@ -249,7 +249,7 @@ def test_errors_are_those_of_the_weights_themselves(model, collected, site, ridg
         for name, compensate in rcpu.COMPENSATORS.items():
             made = compensate(problem)
             for part, y in (("calibration", asked.outputs), ("held_out", asked.held_out)):
-                expected = (y.squared_error(columns, made.weight, made.bias) / y.energy) ** 0.5
+                expected = (y.squared_error(columns, made) / y.energy) ** 0.5
                 assert getattr(found[name], part) == pytest.approx(expected, rel=2e-3), (name, part, kept)
 
 

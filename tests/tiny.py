@@ -20,7 +20,7 @@ END = 256
 KINDS = {
     "mha": {},
     "gqa": {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 72},
-    "biased": {"attention_bias": True, "mlp_bias": True},
+    "biased": {"attention_bias": True, "mlp_bias": True, "intermediate_size": 80},
     "tied": {"tie_word_embeddings": True},
 }
 
