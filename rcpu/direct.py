@@ -22,70 +22,83 @@ METHODS = frozenset({"none", "rotation", "bias"})
 def serves(weight: Tensor, compensation: str) -> bool:
     """Whether this is the cheaper way to repair a projection (d_out × d_in) of which nothing else is asked.
 
-    Only in fp32: elsewhere the repaired weight is rounded, and what follows has to see that.
+    Only in fp32: elsewhere the repaired weight is rounded, and what follows has to see that. Not on mps, which has no
+    fp64.
     """
     d_out, d_in = weight.shape
-    return compensation in METHODS and weight.dtype == torch.float32 and d_in >= 2 * d_out
+    suited = weight.dtype == torch.float32 and weight.device.type != "mps"
+    return compensation in METHODS and suited and d_in >= 2 * d_out
 
 
 class DirectOutputs:
     """The outputs of one projection for one set of kept columns, written over the inputs that they come from.
 
-    Of each row of ``batches`` the first d_out entries become what the projection puts out from now on: Z, and with
-    :meth:`squared_error` the repaired Z. The next d_out entries become Y. So all calls are about the same ``columns``.
+    Of each row of ``batches``, (tokens, d_in) each, the first d_out entries become Z and the next d_out entries Y.
     """
 
-    def __init__(self, weight: Tensor, batches: Sequence[Tensor], step: Callable[[], None] = lambda: None):
-        self.weight, self.batches, self.step = weight, batches, step  # (d_out, d_in); (tokens, d_in) each
-        self._found: tuple[Tensor, float, float] | None = None
+    def __init__(
+        self,
+        weight: Tensor,  # (d_out, d_in)
+        columns: Tensor,  # (kept,)
+        batches: Sequence[Tensor],
+        step: Callable[[], None] = lambda: None,  # called before each batch
+    ):
+        gone = removed(columns, weight.shape[1])
+        kept, cut = weight[:, columns].contiguous(), weight[:, gone].contiguous()
+        self.columns, self.d_out, self.tokens = columns, len(kept), sum(map(len, batches))
+        self._m, self._total = kept.new_zeros(self.d_out, self.d_out), torch.zeros(self.d_out, dtype=torch.float64)
+        self.energy, self._lost = 0.0, 0.0  # ‖Y‖²_F and ‖Y − Z‖²_F
+        self._new: Compensated | None = None
+        for x in batches:
+            step()
+            z, y = linear(x.index_select(1, columns), kept), linear(x.index_select(1, gone), cut)
+            self._total += (y.new_ones(len(y)) @ y).cpu()
+            self._lost += _energy(y)
+            y += z
+            self.energy += _energy(y)
+            self._m.addmm_(y.mT, z)
+            x[:, : self.d_out], x[:, self.d_out : 2 * self.d_out] = z, y
 
     def cross_products(self, columns: Tensor) -> Tensor:
         """M = Y Zᵀ, (d_out, d_out)."""
-        return self._run(columns)[0]
-
-    @property
-    def energy(self) -> float:
-        """‖Y‖²_F; known from the first call of another method on."""
-        return self._found[1]
+        self._check(columns)
+        return self._m
 
     def lost(self, columns: Tensor) -> float:
-        """‖Y − Z‖²_F = ‖W_R X_R‖²_F with R the columns that go."""
-        return self._run(columns)[2]
+        """‖Y − Z‖²_F = ‖D‖²_F with D = W_R X_R and R the columns that go."""
+        self._check(columns)
+        return self._lost
 
     def squared_error(self, columns: Tensor, new: Compensated) -> float:
-        """‖Y − Ŷ‖²_F with Ŷ = A Z + b 1ᵀ, the repaired outputs, which take the place of Z: to be asked once."""
-        self._run(columns)
-        squared = 0.0
-        for z, y in map(self._halves, self.batches):
-            self.step()
-            repaired = z if new.turn is None else linear(z, new.turn)
-            if new.bias is not None:
-                repaired = repaired + new.bias
-            squared += _energy(y - repaired)
-            z.copy_(repaired)
-        return squared
+        """‖Y − A Z − b 1ᵀ‖²_F for an orthogonal A or A = I: ‖D‖² − 2 tr((A − I)ᵀ M), and n‖b‖² − 2 bᵀ D1 if b is given.
 
-    def _halves(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        d = len(self.weight)
-        return batch[:, :d], batch[:, d : 2 * d]
+        ‖AZ‖ = ‖Z‖, so nothing large cancels where A is close to I. No method has both A and b.
+        """
+        self._check(columns)
+        squared = self._lost
+        if new.turn is not None:
+            turn = new.turn - torch.eye(self.d_out).to(new.turn)
+            squared -= 2 * (turn * self._m).sum(dtype=torch.float64).item()
+        if new.bias is not None:
+            b = new.bias.cpu().double()
+            squared += (self.tokens * b @ b - 2 * b @ self._total).item()
+        return max(squared, 0.0)
 
-    def _run(self, columns: Tensor) -> tuple[Tensor, float, float]:
-        """M, ‖Y‖² and ‖Y − Z‖²; from the second call on the inputs are gone, and the answers are those of the first."""
-        if self._found is None:
-            gone = removed(columns, self.weight.shape[1])
-            kept, cut = self.weight[:, columns].contiguous(), self.weight[:, gone].contiguous()
-            m, energy, lost = self.weight.new_zeros(len(kept), len(kept)), 0.0, 0.0
-            for x in self.batches:
-                self.step()
-                z, y = linear(x.index_select(1, columns), kept), linear(x.index_select(1, gone), cut)
-                lost += _energy(y)
-                y += z
-                energy += _energy(y)
-                m.addmm_(y.mT, z)
-                for half, values in zip(self._halves(x), (z, y), strict=True):
-                    half.copy_(values)
-            self._found = m, energy, lost
-        return self._found
+    def repair(self, new: Compensated) -> None:
+        """Have :meth:`put_out` repair Z from now on."""
+        self._new = new
+
+    def put_out(self, rows: Tensor) -> Tensor:
+        """What the projection puts out, (..., d_out), from rows (..., d_in) of ``batches``, without its own bias."""
+        z = rows[..., : self.d_out]
+        if self._new is None:
+            return z
+        z = z if self._new.turn is None else linear(z, self._new.turn)
+        return z if self._new.bias is None else z + self._new.bias
+
+    def _check(self, columns: Tensor) -> None:
+        if not columns.equal(self.columns):
+            raise ValueError("these outputs are of another set of kept columns")
 
 
 def _energy(x: Tensor) -> float:

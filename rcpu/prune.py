@@ -18,7 +18,6 @@ from math import ceil
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers import LlamaForCausalLM
 
 from rcpu import compact, direct
@@ -40,7 +39,7 @@ from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, removed_count, resolve_unit
 from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
-from rcpu.solve import SiteResult, solve_site
+from rcpu.solve import SiteResult, select, solve_site
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
 
@@ -167,7 +166,8 @@ def prune(
         i, live = stage.index, stage.live
         repaired, ended = {}, False
         if live:
-            run.measure(stage, {site.name for site in live if _direct(stage, site, todo, config)})
+            for site in run.measure(stage, [site for site in live if _direct(stage, site, todo, config)]):
+                run.put_out(stage, site, todo, config)
             run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
         solved = _together(partial(_solve, stage, todo, config), live, net.device)
         for site, result in zip(live, solved, strict=True):
@@ -208,36 +208,49 @@ class _Run(Pass):
         super().__init__(*args, **options)
         self.keep_bytes, self._room = keep_bytes, None
 
-    def measure(self, stage: _Stage, directly: set[str]) -> None:
+    def measure(self, stage: _Stage, direct: Sequence[Site]) -> list[Site]:
         """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
 
-        As far as memory is granted, the inputs of the first one are kept, to serve again, and those of the sites in
-        ``directly``, for their outputs instead of a Gram matrix.
+        As far as memory is granted, the inputs of the first consumer are kept, to serve again, and those of the sites
+        in ``direct``, for their outputs instead of a Gram matrix: returns the latter.
         """
         first, last = stage.sites[0], stage.live[-1]
         bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
-        kept = [s.name for s in stage.sites if s is first or s.name in directly]
+        kept = [s.name for s in stage.sites if s is first or s in direct]
         stage.inputs = self._room_for({name: consumers[name].in_features for name in kept})
+        direct = [site for site in direct if site.name in stage.inputs]
         for site in stage.live:
-            if site.name in directly and site.name in stage.inputs:
-                stage.direct[site.name] = self._outputs(stage, site.name, consumers[site.name].weight.data)
-            stage.sums[site.name] = tuple(
-                Accumulator(consumers[site.name].in_features, self.device, gram=site.name not in stage.direct)
-                for _ in range(2)
-            )
+            d_in, gram = consumers[site.name].in_features, site not in direct
+            stage.sums[site.name] = tuple(Accumulator(d_in, self.device, gram=gram) for _ in range(2))
         for part, held_out in self.batches:
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h = self.hidden[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
-                if site in stage.live:
+                if site in stage.live and not (held_out and site in direct):
                     stage.sums[site.name][held_out].add(x)
                 if site.name in stage.inputs:
                     stage.inputs[site.name][part] = x
                 if site is last:
                     break
                 h = h + consumers[site.name](x)
+        return direct
+
+    def put_out(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> None:
+        """Select what stays of a consumer, and put its outputs in the place of its inputs."""
+        i, weight, calibration = (
+            stage.index,
+            consumer_of(stage.layer, site).weight.data,
+            stage.sums[site.name][0].result(),
+        )
+        _check_finite(calibration, weight, i, site)
+        columns = select(weight, calibration, todo.layouts[site.name], config, layer=i, site=site.name).columns
+        step = partial(self.step, f"layer {i}: repairing {site.name}", 0)
+        batches: tuple[list[Tensor], list[Tensor]] = [], []
+        for part, held_out in self.batches:
+            batches[held_out].append(stage.inputs[site.name][part].flatten(0, 1))
+        stage.direct[site.name] = tuple(DirectOutputs(weight, columns, b, step) if b else None for b in batches)
 
     def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
         """Run the stage with its repaired blocks and move the hidden states on.
@@ -246,16 +259,16 @@ class _Run(Pass):
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-        d_out = len(consumer.weight)
-        if first.name in stage.direct:  # the outputs are there, but for the projection's own bias
-            bias = consumer_of(stage.layer, first).bias
-            put_out = (lambda x: x[..., :d_out]) if bias is None else (lambda x: x[..., :d_out] + bias)
-        else:
-            weight = consumer.weight
-            if first.name in repaired:  # zeros for the removed columns: cheaper than cutting those out of every batch
-                weight = weight.new_zeros(d_out, consumer_of(stage.layer, first).in_features)
-                weight[:, stage.columns[first.name]] = consumer.weight
-            put_out = partial(linear, weight=weight, bias=consumer.bias)
+        columns, outputs = stage.columns.get(first.name), stage.direct.get(first.name, (None,))[0]
+
+        def put_out(x: Tensor) -> Tensor:  # (windows, tokens, d_in), kept
+            if outputs is not None:
+                own = consumer_of(stage.layer, first).bias
+                return outputs.put_out(x) if own is None else outputs.put_out(x) + own
+            if columns is not None:
+                x = x.flatten(0, 1).index_select(1, columns).unflatten(0, x.shape[:2])
+            return consumer(x)
+
         for part, _ in self.batches:
             self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
             h = self.hidden[part]  # a view
@@ -280,15 +293,6 @@ class _Run(Pass):
             self._room = self.hidden.new_empty(end)
         return {name: self._room[place].view(*self.hidden.shape[:2], -1) for name, place in places.items()}
 
-    def _outputs(self, stage: _Stage, name: str, weight: Tensor) -> tuple[DirectOutputs, DirectOutputs | None]:
-        """Of calibration and held-out windows, once the inputs will be there."""
-        batches: tuple[list[Tensor], list[Tensor]] = [], []
-        for part, held_out in self.batches:
-            batches[held_out].append(stage.inputs[name][part].flatten(0, 1))
-        step = partial(self.step, f"layer {stage.index}: repairing {name}", 0)
-        seen, checked = (DirectOutputs(weight, inputs, step) for inputs in batches)
-        return seen, checked if checked.batches else None
-
 
 def _direct(stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> bool:
     """Whether its outputs serve better than its Gram matrix; they want something to go."""
@@ -309,16 +313,11 @@ def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteRe
 
 
 def _together(solve: Callable[[Site], SiteResult], sites: Sequence[Site], device: torch.device) -> list[SiteResult]:
-    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy.
-
-    The last is solved by the calling thread: it may be one that goes through its inputs and reports progress.
-    """
-    if device.type != "cpu":
+    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
+    if device.type != "cpu" or len(sites) < 2:
         return [solve(site) for site in sites]
-    with ThreadPoolExecutor(1) as pool:
-        others = [pool.submit(solve, site) for site in sites[:-1]]
-        last = [solve(site) for site in sites[-1:]]
-        return [other.result() for other in others] + last
+    with ThreadPoolExecutor(len(sites)) as pool:
+        return list(pool.map(solve, sites))
 
 
 def _return_freed_memory() -> None:

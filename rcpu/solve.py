@@ -69,6 +69,25 @@ class SiteResult:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What stays of one projection, and by which scores."""
+
+    scores: Tensor  # (d_in,) importance of every column, fp64
+    unit_scores: Tensor  # (strata, units) their sum over each unit
+    keep: Tensor  # (strata, units) bool
+    columns: Tensor  # (kept,) kept columns, ascending, on the weight's device
+
+
+def select(
+    weight: Tensor, calibration: Statistics, layout: Tensor, config: PruneConfig, *, layer: int, site: str
+) -> Selection:
+    """Score and mask one projection as ``config`` says; ``calibration`` needs no Gram matrix."""
+    scores = column_scores(weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
+    unit_scores, keep = keep_units(scores, layout, config.ratio_of(layer))
+    return Selection(scores, unit_scores, keep, kept_columns(layout, keep).to(weight.device))
+
+
 @full_fp32()
 def solve_site(
     weight: Tensor,  # (d_out, d_in)
@@ -94,20 +113,21 @@ def solve_site(
     if home.type == "mps":  # no fp64 there
         weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
     w = weight.to(calibration.gram.dtype)
-    scores = column_scores(w, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
-    unit_scores, keep = keep_units(scores, layout, config.ratio_of(layer))
-    columns = kept_columns(layout, keep)
-    k = columns.to(w.device)
+    selection = select(w, calibration, layout, config, layer=layer, site=site)
+    k = selection.columns
 
     outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
     rank = min(len(k), calibration.tokens, len(w))
     rotation = procrustes.solve(outputs.cross_products(k), rank=rank, proper=config.proper)
     new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
 
+    for y in filter(None, direct or ()):
+        y.repair(new)
+
     def errors(y: Outputs | DirectOutputs) -> tuple[float, float]:
+        total = y.energy or 1.0
         before = y.lost(k)
         after = y.squared_error(k, new) if config.compensation != "none" else before
-        total = y.energy or 1.0
         return (before / total) ** 0.5, (after / total) ** 0.5
 
     error_none, error_compensated = errors(outputs)
@@ -116,10 +136,10 @@ def solve_site(
         layer=layer,
         site=site,
         unit=unit,
-        scores=scores,
-        unit_scores=unit_scores,
-        keep=keep,
-        columns=columns,
+        scores=selection.scores,
+        unit_scores=selection.unit_scores,
+        keep=selection.keep,
+        columns=k.cpu(),
         weight=new.weight.to(home, dtype),
         bias=None if new.bias is None else new.bias.to(home, dtype),
         tokens=calibration.tokens,

@@ -36,13 +36,13 @@ def test_outputs_are_those_written_out(weight, batches, name):
     sums = Accumulator(D_IN)
     sums.add(x.T)
     statistics, asked = sums.result(), []
-    outputs = DirectOutputs(weight, batches, lambda: asked.append(None))
+    outputs = DirectOutputs(weight, COLUMNS, batches, lambda: asked.append(None))
     y, z = weight @ x, weight[:, COLUMNS] @ x[COLUMNS]
     torch.testing.assert_close(outputs.cross_products(COLUMNS), y @ z.T, rtol=1e-4, atol=1e-4)
     assert close(outputs.energy, y.square().sum())
     assert close(outputs.lost(COLUMNS), (y - z).square().sum())
     torch.testing.assert_close(torch.cat(batches)[:, :D_OUT].T, z)
-    assert len(asked) == 2  # once a batch, however much is asked
+    assert len(asked) == 2  # once a batch
 
     rotation = procrustes.solve(outputs.cross_products(COLUMNS), rank=D_OUT)
     new = COMPENSATORS[name](Problem(weight, statistics, COLUMNS, rotation))
@@ -51,7 +51,16 @@ def test_outputs_are_those_written_out(weight, batches, name):
     found = outputs.squared_error(COLUMNS, new)
     assert close(found, (y - repaired).square().sum())
     assert found == pytest.approx(from_gram, rel=1e-4)
-    torch.testing.assert_close(torch.cat(batches)[:, :D_OUT].T, repaired, rtol=1e-4, atol=1e-4)  # in place of Z
+    torch.testing.assert_close(outputs.put_out(torch.cat(batches)).T, z)
+    outputs.repair(new)
+    torch.testing.assert_close(outputs.put_out(torch.cat(batches)).T, repaired, rtol=1e-4, atol=1e-4)
+
+
+def test_another_set_of_columns_is_refused(weight, batches):
+    outputs = DirectOutputs(weight, COLUMNS, batches)
+    for ask in (outputs.cross_products, outputs.lost, lambda k: outputs.squared_error(k, None)):
+        with pytest.raises(ValueError, match="another set"):
+            ask(COLUMNS[1:])
 
 
 @pytest.mark.parametrize(
