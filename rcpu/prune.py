@@ -208,34 +208,34 @@ class _Run(Pass):
         super().__init__(*args, **options)
         self.keep_bytes, self._room = keep_bytes, None
 
-    def measure(self, stage: _Stage, direct: Sequence[Site]) -> list[Site]:
+    def measure(self, stage: _Stage, asked: Sequence[Site]) -> list[Site]:
         """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
 
         As far as memory is granted, the inputs of the first consumer are kept, to serve again, and those of the sites
-        in ``direct``, for their outputs instead of a Gram matrix: returns the latter.
+        in ``asked``, for their outputs instead of a Gram matrix: returns the latter.
         """
         first, last = stage.sites[0], stage.live[-1]
         bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
-        kept = [s.name for s in stage.sites if s is first or s in direct]
+        kept = [s.name for s in stage.sites if s is first or s in asked]
         stage.inputs = self._room_for({name: consumers[name].in_features for name in kept})
-        direct = [site for site in direct if site.name in stage.inputs]
+        without = [site for site in asked if site.name in stage.inputs]
         for site in stage.live:
-            d_in, gram = consumers[site.name].in_features, site not in direct
+            d_in, gram = consumers[site.name].in_features, site not in without
             stage.sums[site.name] = tuple(Accumulator(d_in, self.device, gram=gram) for _ in range(2))
         for part, held_out in self.batches:
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h = self.hidden[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
-                if site in stage.live and not (held_out and site in direct):
+                if site in stage.live and not (held_out and site in without):
                     stage.sums[site.name][held_out].add(x)
                 if site.name in stage.inputs:
                     stage.inputs[site.name][part] = x
                 if site is last:
                     break
                 h = h + consumers[site.name](x)
-        return direct
+        return without
 
     def put_out(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> None:
         """Select what stays of a consumer, and put its outputs in the place of its inputs."""

@@ -1,12 +1,13 @@
-"""``make bench``: the library's time and memory, then the explorer's latency, each as one table."""
+"""``make bench``: the library's time and memory, then the explorer's latency, a table each."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from tests import bench_explorer, bench_library
 
-PARTS = {"library": bench_library.main, "explorer": bench_explorer.main}
+PARTS = {"library": bench_library.main} | {name: partial(bench_explorer.main, name) for name in bench_explorer.PARTS}
 
 
 def main() -> None:

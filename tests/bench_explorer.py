@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from playwright.async_api import Page, async_playwright
@@ -84,8 +85,11 @@ async def prepare(page: Page, url: str) -> None:
     await figure.wait_for()
 
 
-async def views(page: Page, url: str, table: Table) -> None:
+async def views(browser, url: str, table: Table) -> None:
     """Latency of every view while the ratio changes."""
+    page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
+    page.set_default_timeout(5 * MINUTES)
+    await page.add_init_script(CLOCK)
     for name, (setting, values) in VIEWS.items():
         for view in values:
             await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&site=down_proj&layer=9&ratio=0.05")
@@ -145,23 +149,25 @@ async def crowd(browser, url: str, table: Table) -> None:
     note(table, f"{SESSIONS} sessions while a job runs{ended}", [s for own in seen for s in own], "2")
 
 
-async def measure() -> None:
+PARTS = {"views": views, "paint": first_paint, "crowd": crowd}
+
+
+async def measure(parts: Sequence[str]) -> None:
     """Serve the app, measure, and print the table."""
     table = Table("what", "median (s)", "95th percentile (s)", "at most", title="The explorer, embedded model, CPU")
     with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt") as url:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=serve.CHROMIUM, args=serve.FLAGS)
-            page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
+            page = await browser.new_page()
             page.set_default_timeout(5 * MINUTES)
-            await page.add_init_script(CLOCK)
             await prepare(page, url)
-            await views(page, url, table)
-            await first_paint(browser, url, table)
-            await crowd(browser, url, table)
+            await page.close()
+            for part in parts:
+                await PARTS[part](browser, url, table)
             await browser.close()
     Console(width=120).print(table)
 
 
-def main() -> None:
-    """Print the table."""
-    asyncio.run(measure())
+def main(*parts: str) -> None:
+    """Print the table of these parts, or of all."""
+    asyncio.run(measure(parts or tuple(PARTS)))
