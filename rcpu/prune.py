@@ -166,7 +166,9 @@ def prune(
         i, live = stage.index, stage.live
         repaired, ended = {}, False
         if live:
-            for site in run.measure(stage, [site for site in live if _direct(stage, site, todo, config)]):
+            weights = [consumer_of(stage.layer, site).weight for site in live]
+            suited = [site for site, w in zip(live, weights, strict=True) if direct.serves(w, config.compensation)]
+            for site in run.measure(stage, suited):
                 run.put_out(stage, site, todo, config)
             run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
         solved = _together(partial(_solve, stage, todo, config), live, net.device)
@@ -239,11 +241,9 @@ class _Run(Pass):
 
     def put_out(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> None:
         """Select what stays of a consumer, and put its outputs in the place of its inputs."""
-        i, weight, calibration = (
-            stage.index,
-            consumer_of(stage.layer, site).weight.data,
-            stage.sums[site.name][0].result(),
-        )
+        i, weight = stage.index, consumer_of(stage.layer, site).weight.data
+        sums, _ = stage.sums[site.name]
+        calibration = sums.result()
         _check_finite(calibration, weight, i, site)
         columns = select(weight, calibration, todo.layouts[site.name], config, layer=i, site=site.name).columns
         step = partial(self.step, f"layer {i}: repairing {site.name}", 0)
@@ -292,12 +292,6 @@ class _Run(Pass):
             self._room = None  # before the larger one is there
             self._room = self.hidden.new_empty(end)
         return {name: self._room[place].view(*self.hidden.shape[:2], -1) for name, place in places.items()}
-
-
-def _direct(stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> bool:
-    """Whether its outputs serve better than its Gram matrix; they want something to go."""
-    removed, _ = todo.removed[stage.index, site.name]
-    return removed > 0 and direct.serves(consumer_of(stage.layer, site).weight, config.compensation)
 
 
 def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteResult:

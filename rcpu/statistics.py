@@ -64,7 +64,8 @@ class Accumulator:
     def __init__(
         self, d_in: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, gram: bool = True
     ):
-        self._gram = torch.zeros(*[d_in * gram] * 2, dtype=dtype, device=device)
+        size = d_in if gram else 0
+        self._gram = torch.zeros(size, size, dtype=dtype, device=device)
         self._sums = torch.zeros(3, d_in, dtype=torch.float64)
         self.tokens = 0
 

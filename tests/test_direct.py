@@ -128,8 +128,19 @@ def test_kept_inputs_need_no_gram_matrix(wide, order, monkeypatch):
     assert set(built) == {(32, True), (96, True)}
 
 
-def test_a_ratio_that_removes_nothing_leaves_outputs_as_they_are(wide):
-    config = rcpu.PruneConfig(samples=8, held_out=4, window=16, order="site", ratio=0.005, unit="head")
-    result = rcpu.prune(wide, tiny.calibration(), config)
-    assert result.cuts == {}
-    assert tiny.logits(result.net).equal(tiny.logits(wide))
+@pytest.mark.parametrize("compensation", sorted(direct.METHODS))
+def test_where_nothing_goes_what_follows_is_as_without_kept_inputs(wide, compensation):
+    config = rcpu.PruneConfig(
+        samples=8,
+        held_out=4,
+        window=16,
+        order="site",
+        compensation=compensation,
+        ratio=0.25,
+        unit="head",
+        ratios=((0, 0.0),),
+    )
+    kept, computed = (rcpu.prune(wide, tiny.calibration(), config, keep_bytes=room) for room in (2**30, 0))
+    assert {layer for layer, _ in kept.cuts} == {1, 2}
+    for a, b in zip(kept.sites, computed.sites, strict=True):
+        torch.testing.assert_close(a.weight, b.weight, rtol=1e-3, atol=1e-4)
