@@ -16,9 +16,9 @@ from app.widgets import empty, say, size
 from app.work import collect_job
 from rcpu.architecture import heads_of, site_named, units_of, weight_of
 from rcpu.collect import SITES, Collection, collection_bytes
-from rcpu.masking import resolve_unit
+from rcpu.masking import Removal, remove, resolve_unit
 from rcpu.scoring import column_scores
-from rcpu.whatif import Projection, Removal
+from rcpu.whatif import Projection
 
 DENSE_PATH = (
     "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. In a run "
@@ -74,7 +74,7 @@ class Dense:
     def removal(self, projection: Projection) -> Removal:
         """What the settings would take from a projection."""
         scores = projection.scores(self.config.scorer, self.config.seed)
-        return projection.removal(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
+        return remove(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
 
 
 @st.cache_resource(

@@ -13,9 +13,9 @@ from app.widgets import figure, table
 from rcpu.architecture import heads_of
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
-from rcpu.masking import UNIT_NAMES, keep_units, removed_count
+from rcpu.masking import UNIT_NAMES, Removal, keep_units, remove, removed_count
 from rcpu.pieces import token_pieces
-from rcpu.whatif import FACTORS, Projection, Removal, factors, overlap, rank_correlations, shares, without
+from rcpu.whatif import FACTORS, Projection, factors, overlap, rank_correlations, shares, without
 
 VIEWS = {
     "cut": "Scores and cut",
@@ -124,7 +124,7 @@ def show_factors(dense: Dense, projection: Projection) -> None:
     """The parts of the RCPU score, and the choice without each of them."""
     parts, layout = factors(projection.weight, projection.x), dense.layout(projection.site)
     ratio, kind = dense.config.ratio_of(projection.layer), dense.unit(projection.site)
-    found = {name: projection.removal(without(parts, name), layout, ratio) for name in (None, *FACTORS)}
+    found = {name: remove(without(parts, name), layout, ratio) for name in (None, *FACTORS)}
     labels = {None: "all three"} | {name: f"without {FACTORS[name][0]}" for name in FACTORS}
     full = found[None]
     tiles = st.container(horizontal=True)
@@ -168,9 +168,7 @@ def show_factors(dense: Dense, projection: Projection) -> None:
 def show_scorers(dense: Dense, projection: Projection) -> None:
     """How far scorers agree in this projection."""
     layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
-    found = {
-        name: projection.removal(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS
-    }
+    found = {name: remove(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS}
     labels, removals = [figures.SCORERS[n] for n in found], list(found.values())
     left, right = st.columns(2, gap="medium")
     with left:

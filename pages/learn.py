@@ -34,7 +34,7 @@ from app.widgets import count, figure, say, table
 from rcpu.config import SITES
 from rcpu.drift import constant_error
 from rcpu.growth import RIDGES, crossing, squares
-from rcpu.masking import keep_units, kept_columns
+from rcpu.masking import remove
 from rcpu.outline import outline
 from rcpu.plane import fit
 from rcpu.whatif import factors, without
@@ -129,7 +129,7 @@ def what_goes() -> None:
     kept = {}
     for site in SITES:
         layout = dense.layout(site)
-        kept[site] = kept_columns(layout, keep_units(dense.scores(site)[layer], layout, ratio)[1])
+        kept[site] = remove(dense.scores(site)[layer], layout, ratio).columns
     drawn = outline(dense.model.net, layer, kept)
     blocks = [_stacks(drawn["o_proj"]), _stacks(drawn["down_proj"])]
     figure(
@@ -261,8 +261,8 @@ def why_variance() -> None:
     asked, layout = dense.projection(layer, site), dense.layout(site)
     parts = factors(asked.weight, asked.x)
     removals = {
-        "with": asked.removal(without(parts, None), layout, ratio),
-        "without": asked.removal(without(parts, "variance"), layout, ratio),
+        "with": remove(without(parts, None), layout, ratio),
+        "without": remove(without(parts, "variance"), layout, ratio),
     }
     kept, errors = {}, {}
     for name, removal in removals.items():

@@ -16,9 +16,10 @@ from app.shared import ahead, windows
 from app.widgets import figure, say, table
 from app.work_views import all_layers_job, overviews, title
 from rcpu.collect import SITES
+from rcpu.masking import Removal, remove
 from rcpu.pieces import token_pieces
 from rcpu.turning import Turning, turning
-from rcpu.whatif import Projection, Removal, effective_rank, numerical_rank, spectra, values_for
+from rcpu.whatif import Projection, effective_rank, numerical_rank, spectra, values_for
 
 VIEWS = {
     "spectrum": "Spectrum",
@@ -73,7 +74,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
         )
     scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
     ratios = [own, *sorted(r for r in map(float, others) if r != own)]
-    columns = [projection.removal(scores, layout, ratio).columns for ratio in ratios]
+    columns = [remove(scores, layout, ratio).columns for ratio in ratios]
     kept = [len(k) for k in columns]
     found = [
         figures.Spectrum(ratio, values, numerical_rank(values, min(count, projection.x.tokens)))
@@ -362,7 +363,7 @@ def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None
         "space": lambda columns: turning(projection, columns, s.proper).at(s.t),
     }
     near = [ratio for ratio in (own + RATIO_STEP, own - RATIO_STEP, own + 2 * RATIO_STEP) if 0 <= ratio <= 0.9]
-    kept = [projection.removal(scores, layout, ratio).columns for ratio in near]
+    kept = [remove(scores, layout, ratio).columns for ratio in near]
     ahead().work_out([partial(answers[view], columns) for columns in kept])
 
 

@@ -15,7 +15,7 @@ from rcpu import procrustes
 from rcpu.architecture import layers_of, site_named, units_of, weight_of
 from rcpu.compensation import COMPENSATORS, Compensated, Outputs, Problem
 from rcpu.errors import RcpuError
-from rcpu.masking import keep_units, kept_columns
+from rcpu.masking import remove
 from rcpu.models import Model
 from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
@@ -90,7 +90,7 @@ def grow(
         part = sums(windows.calibration[start:end], len(windows.held_out) + start, name)
         x, start = part if x is None else x + part, end
         scores = column_scores(weight, x, scorer, layer=layer, site=site)
-        columns = kept_columns(layout, keep_units(scores, layout, ratio)[1]).to(weight.device)
+        columns = remove(scores, layout, ratio).columns.to(weight.device)
         steps.append(_step(weight, x, held, columns, end, ridges))
         progress(Progress((len(windows.held_out) + end) / total, name, steps[-1]))
     return steps

@@ -83,6 +83,21 @@ def kept_columns(layout: Tensor, keep: Tensor) -> Tensor:
     return layout[keep].flatten().sort().values
 
 
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """Which units stay at some ratio: scores of units, mask (strata, units), and the kept columns, ascending."""
+
+    unit_scores: Tensor
+    keep: Tensor
+    columns: Tensor
+
+
+def remove(scores: Tensor, layout: Tensor, ratio: float) -> Removal:
+    """What goes from a projection by these scores of its columns, (d_in,)."""
+    unit_scores, keep = keep_units(scores, layout, ratio)
+    return Removal(unit_scores, keep, kept_columns(layout, keep))
+
+
 def attention_rows(columns: Tensor, heads: Heads) -> dict[str, Tensor]:
     """Rows of the query, key and value projections that kept columns of o_proj still need, ascending.
 

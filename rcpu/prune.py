@@ -245,7 +245,8 @@ class _Run(Pass):
         sums, _ = stage.sums[site.name]
         calibration = sums.result()
         _check_finite(calibration, weight, i, site)
-        columns = select(weight, calibration, todo.layouts[site.name], config, layer=i, site=site.name).columns
+        _, removal = select(weight, calibration, todo.layouts[site.name], config, layer=i, site=site.name)
+        columns = removal.columns.to(weight.device)
         step = partial(self.step, f"layer {i}: repairing {site.name}", 0)
         batches: tuple[list[Tensor], list[Tensor]] = [], []
         for part, held_out in self.batches:

@@ -13,7 +13,7 @@ from rcpu import procrustes
 from rcpu.compensation import COMPENSATORS, Outputs, Problem
 from rcpu.config import PruneConfig
 from rcpu.direct import DirectOutputs
-from rcpu.masking import keep_units, kept_columns
+from rcpu.masking import Removal, remove
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
@@ -69,23 +69,12 @@ class SiteResult:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class Selection:
-    """What stays of one projection, and by which scores."""
-
-    scores: Tensor  # (d_in,) importance of every column, fp64
-    unit_scores: Tensor  # (strata, units) their sum over each unit
-    keep: Tensor  # (strata, units) bool
-    columns: Tensor  # (kept,) kept columns, ascending, on the weight's device
-
-
 def select(
     weight: Tensor, calibration: Statistics, layout: Tensor, config: PruneConfig, *, layer: int, site: str
-) -> Selection:
-    """Score and mask one projection as ``config`` says; ``calibration`` needs no Gram matrix."""
+) -> tuple[Tensor, Removal]:
+    """Scores of one projection's columns, (d_in,), and what goes as ``config`` says; no Gram matrix is needed."""
     scores = column_scores(weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
-    unit_scores, keep = keep_units(scores, layout, config.ratio_of(layer))
-    return Selection(scores, unit_scores, keep, kept_columns(layout, keep).to(weight.device))
+    return scores, remove(scores, layout, config.ratio_of(layer))
 
 
 @full_fp32()
@@ -113,8 +102,8 @@ def solve_site(
     if home.type == "mps":  # no fp64 there
         weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
     w = weight.to(calibration.gram.dtype)
-    selection = select(w, calibration, layout, config, layer=layer, site=site)
-    k = selection.columns
+    scores, removal = select(w, calibration, layout, config, layer=layer, site=site)
+    k = removal.columns.to(w.device)
 
     outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
     rank = min(len(k), calibration.tokens, len(w))
@@ -136,10 +125,10 @@ def solve_site(
         layer=layer,
         site=site,
         unit=unit,
-        scores=selection.scores,
-        unit_scores=selection.unit_scores,
-        keep=selection.keep,
-        columns=k.cpu(),
+        scores=scores,
+        unit_scores=removal.unit_scores,
+        keep=removal.keep,
+        columns=removal.columns,
         weight=new.weight.to(home, dtype),
         bias=None if new.bias is None else new.bias.to(home, dtype),
         tokens=calibration.tokens,

@@ -19,7 +19,6 @@ from torch import Tensor
 from rcpu import procrustes
 from rcpu.collect import SiteData
 from rcpu.compensation import COMPENSATORS, Outputs, Problem, quadratic
-from rcpu.masking import keep_units, kept_columns
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores, magnitude
 from rcpu.statistics import Statistics
@@ -31,15 +30,6 @@ FACTORS = {
     "activation": ("mean|x_j|", lambda weight, x: x.mean_absolute),
     "variance": ("Var(x_j)", lambda weight, x: x.variance),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Removal:
-    """Which units stay at some ratio: scores of units, mask (strata, units), and the kept columns, ascending."""
-
-    unit_scores: Tensor
-    keep: Tensor
-    columns: Tensor
 
 
 @dataclass(frozen=True)
@@ -167,11 +157,6 @@ class Projection:
             ("scores", scorer, seed),
             lambda: column_scores(self.weight, self.x, scorer, layer=self.layer, site=self.site, seed=seed),
         )
-
-    def removal(self, scores: Tensor, layout: Tensor, ratio: float) -> Removal:
-        """Which units of a layout (see masking.py) stay by these scores."""
-        unit_scores, keep = keep_units(scores, layout, ratio)
-        return Removal(unit_scores, keep, kept_columns(layout, keep))
 
     @full_fp32()
     def cross_products(self, columns: Tensor) -> Tensor:

@@ -9,15 +9,14 @@ import torch
 from app.figures import importance as figures
 from app.figures.ranking import CLICKED, FEW, cut, unit_name
 from app.widgets import to_csv
-from rcpu.masking import channel_units, keep_units, kept_columns
-from rcpu.whatif import FACTORS, Removal
+from rcpu.masking import Removal, channel_units, remove
+from rcpu.whatif import FACTORS
 
 
 def removal(strata: int, units: int, ratio: float) -> Removal:
     scores = torch.rand(strata * units, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.01
     layout = channel_units(strata * units).view(strata, units, 1)
-    unit_scores, keep = keep_units(scores, layout, ratio)
-    return Removal(unit_scores, keep, kept_columns(layout, keep))
+    return remove(scores, layout, ratio)
 
 
 def many(strata: int = 2, ratio: float = 0.2) -> tuple:

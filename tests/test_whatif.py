@@ -14,7 +14,7 @@ from rcpu import procrustes, whatif
 from rcpu.architecture import ARCHITECTURES, consumer_of, heads_of, layers_of
 from rcpu.collect import SiteData, collect
 from rcpu.compensation import Problem
-from rcpu.masking import attention_units, channel_units
+from rcpu.masking import attention_units, channel_units, remove
 from tests import tiny
 
 SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
@@ -43,7 +43,7 @@ def test_answers_are_those_of_a_run_where_the_paths_agree(model, collected, site
     config = rcpu.PruneConfig(ratio=0.3, compensation=compensation, layers=(0,), sites=(site,), seed=3)
     run = rcpu.prune(model.net, tiny.calibration(), config).sites[0]
     asked = projection(model, collected, 0, site)
-    found = asked.removal(asked.scores("rcpu", 3), layout(model, site), 0.3)
+    found = remove(asked.scores("rcpu", 3), layout(model, site), 0.3)
     assert found.columns.equal(run.columns)
     torch.testing.assert_close(found.unit_scores, run.unit_scores)
     error = asked.errors(found.columns)
@@ -194,7 +194,7 @@ def test_scores_need_no_gram_matrix(model, collected, site):
 @pytest.mark.parametrize("site", rcpu.SITES)
 def test_the_plain_error_is_that_of_no_compensation(model, collected, site):
     asked = projection(model, collected, 1, site)
-    columns = asked.removal(asked.scores("rcpu"), layout(model, site), 0.4).columns
+    columns = remove(asked.scores("rcpu"), layout(model, site), 0.4).columns
     plain, full = asked.plain_error(columns), asked.errors(columns)["none"]
     assert plain.calibration == pytest.approx(full.calibration)
     assert plain.held_out == pytest.approx(full.held_out)
