@@ -7,8 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
 from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
-from app.figures import all_layers
-from app.figures import rotation as figures
+from app.figures import all_layers, angles, repairs, space, spectrum
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, settings
@@ -77,7 +76,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
     columns = [remove(scores, layout, ratio).columns for ratio in ratios]
     kept = [len(k) for k in columns]
     found = [
-        figures.Spectrum(ratio, values, numerical_rank(values, min(count, projection.x.tokens)))
+        spectrum.Spectrum(ratio, values, numerical_rank(values, min(count, projection.x.tokens)))
         for ratio, values, count in zip(ratios, spectra(projection, columns), kept, strict=True)
     ]
     first = found[0]
@@ -104,7 +103,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            figures.spectrum(found),
+            spectrum.spectrum(found),
             "spectrum",
             "With Y = WX before and Z = W_K X_K after removal, M = YZᵀ = W G[:,K] W_Kᵀ = U S Vᵀ and the best rotation "
             "is Q = U Vᵀ. S says how much each direction counts: the steeper the curve, the fewer of them decide, and "
@@ -112,14 +111,14 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
         )
     with right:
         figure(
-            figures.energy(found),
+            spectrum.energy(found),
             "energy",
             "Σ of the i largest σ ÷ Σσ; the dot is where 99 % is reached. M is quadratic in the outputs, so its "
             "singular values are energies already: the error of the rotation is ‖Y‖² + ‖Z‖² − 2Σσ. "
             "Effective rank: exp(−Σ p ln p) with p = σ ÷ Σσ "
             "([Roy and Vetterli 2007](https://ieeexplore.ieee.org/document/7098875)).",
         )
-    table(figures.spectrum_table(found, kept), "spectrum-by-ratio")
+    table(spectrum.spectrum_table(found, kept), "spectrum-by-ratio")
 
 
 def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
@@ -146,7 +145,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            figures.circle(rotation),
+            angles.circle(rotation),
             "eigenvalues",
             "The eigenvalues of Q are e^{±iθ}, a stroke each: Q turns each of its planes by θ. Strokes near 1 hardly "
             "move; a cross at −1 is a reflected direction. Phases from the symmetric part: eig((Q + Qᵀ) ÷ 2) = cos θ, "
@@ -154,7 +153,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
         )
     with right:
         figure(
-            figures.distribution(rotation),
+            angles.distribution(rotation),
             "angles",
             "Each bar is the share of directions (θ, from the eigenvalues e^{±iθ}) or of output channels (arccos Q_ii) "
             "with such an angle. Small angles mean that removal hardly turned the outputs, so there is little for a "
@@ -163,14 +162,14 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            figures.channel_angles(rotation),
+            angles.channel_angles(rotation),
             "channel-angles",
             "arccos Q_ii: the angle between an output channel's axis and where Q takes it. Channels that stand out "
             f"lost inputs which the others still carry, and borrow from those. {PAPER}.",
         )
     with right:
         figure(
-            figures.principal_angles(rotation),
+            angles.principal_angles(rotation),
             "principal-angles",
             "cos of the angles: singular values of U_rᵀ V_r, with M = U S Vᵀ of rank r. They compare the subspace that "
             "the kept inputs can reach with the one that Q moves it to; with rank d_out both are the whole space. "
@@ -221,21 +220,21 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
     else:
         best = min(found, key=lambda name: found[name].held_out)
         tiles[3].metric(
-            f"Best on held-out: {figures.COMPENSATIONS[best]}",
+            f"Best on held-out: {repairs.COMPENSATIONS[best]}",
             percent(found[best].held_out),
             change(found[best].held_out, none.held_out),
             delta_color="inverse",
             border=True,
         )
     figure(
-        figures.errors(found),
+        repairs.errors(found),
         "errors",
         "‖Y − Ŷ‖_F ÷ ‖Y‖_F of this projection: Ŷ = Z (none), Z + b (bias, [FLAP](https://arxiv.org/abs/2312.11983)), "
         f"QZ (rotation, {PAPER}), sQZ with s = Σσ ÷ ‖Z‖², and W′X_K with W′ fitted by ridge regression toward W_K. "
         "A gain on the calibration windows that is lost on held-out ones is over-fitting: the more a repair may "
         "change, the more windows it needs.",
     )
-    table(figures.errors_table(found), "errors")
+    table(repairs.errors_table(found), "errors")
 
 
 @st.cache_data(show_spinner=False, max_entries=64, hash_funcs={rcpu.Model: lambda m: m.fingerprint})
@@ -278,7 +277,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
     left, right = line.container(width=WIDTH * 3 // 5 - 16), line.container(width=WIDTH * 2 // 5 - 16)
     with left:
         figure(
-            figures.space(path, t, names(dense, path)),
+            space.space(path, t, names(dense, path)),
             "outputs",
             "Tokens of the calibration windows in the three main directions of Y, the eigenvectors of YYᵀ = W G Wᵀ. "
             "t log Q turns every plane of Q by tθ, so the green points leave Z at t = 0 and reach QZ at t = 1. Each "
@@ -287,7 +286,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
         )
     with right:
         figure(
-            figures.path_error(path, t),
+            space.path_error(path, t),
             "path-error",
             "‖Y − exp(t log Q) Z‖ ÷ ‖Y‖ over all calibration tokens and all directions, not only the three shown: "
             "‖Y‖² + ‖Z‖² − 2 tr(exp(t log Q)ᵀ M). Part of the way may already be worth most of it. A reflection makes "

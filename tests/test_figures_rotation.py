@@ -7,8 +7,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.figures import all_layers
-from app.figures import rotation as figures
+from app.figures import all_layers, angles, repairs, space, spectrum
 from app.figures.base import COLORS
 from app.widgets import to_csv
 from rcpu import procrustes, turning, whatif
@@ -42,12 +41,12 @@ def overviews(projections) -> list[turning.Overview]:
     return [turning.overview(p, torch.arange(50)) for p in projections]
 
 
-def spectra(asked, ratios=(0.3, 0.0, 0.6)) -> list[figures.Spectrum]:
+def spectra(asked, ratios=(0.3, 0.0, 0.6)) -> list[spectrum.Spectrum]:
     found = []
     for ratio in ratios:
         kept = round(72 * (1 - ratio))
         values = asked.singular_values(torch.arange(kept))
-        found.append(figures.Spectrum(ratio, values, whatif.numerical_rank(values, kept)))
+        found.append(spectrum.Spectrum(ratio, values, whatif.numerical_rank(values, kept)))
     return found
 
 
@@ -65,15 +64,15 @@ def everything(asked, overviews) -> dict[str, go.Figure]:
     solved, path = asked.rotation(torch.arange(40)), turning.turning(asked, torch.arange(40))
     tokens = [f"token {i}" for i in path.directions.tokens.tolist()]
     return {
-        "spectrum": figures.spectrum(spectra(asked)),
-        "energy": figures.energy(spectra(asked)),
-        "circle": figures.circle(solved),
-        "distribution": figures.distribution(solved),
-        "channel_angles": figures.channel_angles(solved),
-        "principal_angles": figures.principal_angles(solved),
-        "errors": figures.errors(asked.errors(torch.arange(40))),
-        "space": figures.space(path, 0.4, tokens),
-        "path_error": figures.path_error(path, 0.4),
+        "spectrum": spectrum.spectrum(spectra(asked)),
+        "energy": spectrum.energy(spectra(asked)),
+        "circle": angles.circle(solved),
+        "distribution": angles.distribution(solved),
+        "channel_angles": angles.channel_angles(solved),
+        "principal_angles": angles.principal_angles(solved),
+        "errors": repairs.errors(asked.errors(torch.arange(40))),
+        "space": space.space(path, 0.4, tokens),
+        "path_error": space.path_error(path, 0.4),
         **{f"layers {name}": draw(overviews, "down_proj, 30% removed") for name, draw in all_layers.MULTIPLES.items()},
     }
 
@@ -90,7 +89,7 @@ def test_every_figure_has_titles_hover_text_and_alternative_text(asked, overview
 
 def test_spectra_lie_over_one_another_up_to_their_ranks(asked):
     found = spectra(asked)
-    traces = figures.spectrum(found).data
+    traces = spectrum.spectrum(found).data
     assert [t.name for t in traces] == ["30% removed", "dense", "60% removed"]
     assert [t.line.color for t in traces[:2]] == [COLORS["compensated"], COLORS["dense"]]
     for trace, shown in zip(traces, found, strict=True):
@@ -100,74 +99,74 @@ def test_spectra_lie_over_one_another_up_to_their_ranks(asked):
 
 def test_energy_reaches_99_percent_at_the_dots(asked):
     found = spectra(asked)
-    *curves, dots = figures.energy(found).data
+    *curves, dots = spectrum.energy(found).data
     for curve, x, y in zip(curves, dots.x, dots.y, strict=True):
         assert curve.y[x - 1] == pytest.approx(y)
         assert y >= 99 - 1e-9
         assert x == 1 or curve.y[x - 2] < 99
         assert curve.y[-1] == pytest.approx(100)
-    table = figures.spectrum_table(found, [50, 72, 29])
+    table = spectrum.spectrum_table(found, [50, 72, 29])
     assert table["removed"] == ["30% removed", "dense", "60% removed"]
     assert table["values for 99 % of Σσ"] == list(dots.x)
     assert table["effective rank"][0] == pytest.approx(effective_rank(found[0].signal), abs=0.06)
 
 
 def test_a_spectrum_of_nothing_is_drawn_empty():
-    nothing = [figures.Spectrum(0.5, torch.zeros(4).double(), 0)]
-    assert len(figures.spectrum(nothing).data[0].y) == 0
-    assert len(figures.energy(nothing).data[0].y) == 0
-    assert figures.spectrum_table(nothing, [0])["effective rank"] == [0.0]
+    nothing = [spectrum.Spectrum(0.5, torch.zeros(4).double(), 0)]
+    assert len(spectrum.spectrum(nothing).data[0].y) == 0
+    assert len(spectrum.energy(nothing).data[0].y) == 0
+    assert spectrum.spectrum_table(nothing, [0])["effective rank"] == [0.0]
 
 
 def test_eigenvalues_lie_on_the_circle_in_conjugate_pairs_and_reflections_apart():
-    ring, turned, mirrored = figures.circle(reflection()).data
+    ring, turned, mirrored = angles.circle(reflection()).data
     np.testing.assert_allclose(np.hypot(ring.x, ring.y), 1)
     np.testing.assert_allclose(np.hypot(turned.x, turned.y), 1)
     np.testing.assert_allclose(np.degrees(np.arctan2(turned.y, turned.x)), turned.customdata, atol=1e-6)
     assert sorted(np.round(turned.customdata, 6)) == [-30.0, 0.0, 30.0]
-    strokes = [part.split("L") for part in figures.circle(reflection()).layout.shapes[0].path.split("M")[1:]]
+    strokes = [part.split("L") for part in angles.circle(reflection()).layout.shapes[0].path.split("M")[1:]]
     ends = np.array([[[float(v) for v in end.split(",")] for end in stroke] for stroke in strokes])  # (n, 2, 2)
     np.testing.assert_allclose(ends.mean(1), np.stack([turned.x, turned.y], 1), atol=1e-4)
     np.testing.assert_allclose(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1), 0.1, atol=1e-3)
     assert mirrored.x == (-1.0,)
-    assert "1 at −1" in figures.circle(reflection()).layout.meta["alt"]
-    assert len(figures.circle(rotation(torch.eye(4))).data) == 2
+    assert "1 at −1" in angles.circle(reflection()).layout.meta["alt"]
+    assert len(angles.circle(rotation(torch.eye(4))).data) == 2
 
 
 def test_distributions_add_up_to_everything(asked):
     solved = asked.rotation(torch.arange(40))
-    for trace in figures.distribution(solved).data:
+    for trace in angles.distribution(solved).data:
         assert sum(trace.y) == pytest.approx(100, abs=0.01)
-    np.testing.assert_allclose(figures.channel_angles(solved).data[0].y, solved.channel_angles.numpy())
-    np.testing.assert_allclose(figures.principal_angles(solved).data[0].y, solved.principal_angles.numpy())
+    np.testing.assert_allclose(angles.channel_angles(solved).data[0].y, solved.channel_angles.numpy())
+    np.testing.assert_allclose(angles.principal_angles(solved).data[0].y, solved.principal_angles.numpy())
 
 
 def test_principal_angles_of_a_full_range_are_said_to_be_none():
-    fig = figures.principal_angles(rotation(torch.eye(5)))
+    fig = angles.principal_angles(rotation(torch.eye(5)))
     assert "fills the whole" in fig.layout.annotations[0].text
-    assert len(figures.principal_angles(rotation(torch.zeros(5, 5))).data[0].y) == 0
+    assert len(angles.principal_angles(rotation(torch.zeros(5, 5))).data[0].y) == 0
 
 
 def test_errors_carry_their_numbers_and_leave_out_held_out_windows_that_are_none(asked):
     found = asked.errors(torch.arange(40))
-    bars = [t for t in figures.errors(found).data if t.x[0] is not None]
-    assert list(bars[0].x) == list(figures.COMPENSATIONS.values())
-    assert list(bars[0].y) == [found[n].calibration for n in figures.COMPENSATIONS]
-    assert list(bars[1].y) == [found[n].held_out for n in figures.COMPENSATIONS]
+    bars = [t for t in repairs.errors(found).data if t.x[0] is not None]
+    assert list(bars[0].x) == list(repairs.COMPENSATIONS.values())
+    assert list(bars[0].y) == [found[n].calibration for n in repairs.COMPENSATIONS]
+    assert list(bars[1].y) == [found[n].held_out for n in repairs.COMPENSATIONS]
     assert bars[0].marker.color[:2] == (COLORS["pruned"], COLORS["compensated"])
     alone = {name: Errors(e.calibration, None) for name, e in found.items()}
-    assert {t.name for t in figures.errors(alone).data} == {"calibration windows"}
-    table = figures.errors_table(found)
+    assert {t.name for t in repairs.errors(alone).data} == {"calibration windows"}
+    table = repairs.errors_table(found)
     row = table["repair"].index("rotation")
     gain = 100 * (found["rotation"].calibration / found["none"].calibration - 1)
     assert table["against none (%)"][row] == pytest.approx(gain, abs=0.01)
-    assert figures.errors_table(alone)["held-out against none (%)"] == [None] * 5
+    assert repairs.errors_table(alone)["held-out against none (%)"] == [None] * 5
 
 
 def test_the_3d_view_moves_only_the_turned_points_and_escapes_tokens(asked):
     path = turning.turning(asked, torch.arange(40))
     tokens = ["<b>bold</b>"] * len(path.directions.tokens)
-    start, end = (figures.space(path, t, tokens) for t in (0.0, 1.0))
+    start, end = (space.space(path, t, tokens) for t in (0.0, 1.0))
     assert start.layout.scene == end.layout.scene, "the same axes and camera at every t"
     assert start.layout.uirevision == end.layout.uirevision
     assert start.data[0].customdata[0] == "&lt;b&gt;bold&lt;/b&gt;"
@@ -180,7 +179,7 @@ def test_the_3d_view_moves_only_the_turned_points_and_escapes_tokens(asked):
 
 def test_the_path_error_ends_where_the_errors_do(asked):
     found = asked.errors(torch.arange(40))
-    curve, now = figures.path_error(turning.turning(asked, torch.arange(40)), 0.5).data
+    curve, now = space.path_error(turning.turning(asked, torch.arange(40)), 0.5).data
     assert curve.y[0] == pytest.approx(found["none"].calibration, rel=1e-3)
     assert curve.y[-1] == pytest.approx(found["rotation"].calibration, rel=1e-3)
     assert now.y[0] == pytest.approx(curve.y[25])
@@ -203,9 +202,9 @@ def test_small_multiples_have_a_panel_a_layer_that_share_no_space(overviews, cou
 
 
 def test_small_multiples_show_the_layers_numbers(overviews):
-    angles = all_layers.angles_by_layer(overviews, "here")
-    assert all(sum(t.y) == pytest.approx(100, abs=0.01) for t in angles.data)
-    titles = [a.text for a in angles.layout.annotations]
+    turned = all_layers.angles_by_layer(overviews, "here")
+    assert all(sum(t.y) == pytest.approx(100, abs=0.01) for t in turned.data)
+    titles = [a.text for a in turned.layout.annotations]
     assert titles[2] == f"layer 2: {overviews[2].angles.mean():.1f}°, det {overviews[2].determinant:+d}".replace(
         "-", "−"
     )

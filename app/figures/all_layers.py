@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from app.figures.angles import BIN, histogram
 from app.figures.base import COLORS, HEIGHT, NEUTRAL, SMALLEST, new_figure
-from app.figures.rotation import BIN, COMPENSATIONS, color_of, histogram, ordered
+from app.figures.repairs import COMPENSATIONS, color_of, ordered
 from rcpu.turning import Overview
 from rcpu.whatif import effective_rank
 
