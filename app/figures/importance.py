@@ -117,7 +117,7 @@ def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) ea
         "factor ÷ its median",
         f"Three factors of {len(order):,} input columns of {where} in the order of their product"
         + "".join(f"; {_name(k)} spans {_decades(v)}" for k, v in parts.items()),
-        yaxis={"type": "log", "exponentformat": "power", "nticks": 8, "minor": {"showgrid": False}},
+        yaxis={"type": "log", "exponentformat": "power", "nticks": 4, "minor": {"showgrid": False}},
     )
     levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     for key, values in parts.items():
