@@ -230,7 +230,7 @@ class _Run(Pass):
             h = self.hidden[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
-                if site in stage.live and not (held_out and site in without):
+                if site in stage.live:
                     stage.sums[site.name][held_out].add(x)
                 if site.name in stage.inputs:
                     stage.inputs[site.name][part] = x
@@ -243,9 +243,7 @@ class _Run(Pass):
         """Select what stays of a consumer, and put its outputs in the place of its inputs."""
         i, weight = stage.index, consumer_of(stage.layer, site).weight.data
         sums, _ = stage.sums[site.name]
-        calibration = sums.result()
-        _check_finite(calibration, weight, i, site)
-        _, removal = select(weight, calibration, todo.layouts[site.name], config, layer=i, site=site.name)
+        _, removal = select(weight, sums.result(), todo.layouts[site.name], config, layer=i, site=site.name)
         columns = removal.columns.to(weight.device)
         step = partial(self.step, f"layer {i}: repairing {site.name}", 0)
         batches: tuple[list[Tensor], list[Tensor]] = [], []

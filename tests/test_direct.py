@@ -144,3 +144,10 @@ def test_where_nothing_goes_what_follows_is_as_without_kept_inputs(wide, compens
     assert {layer for layer, _ in kept.cuts} == {1, 2}
     for a, b in zip(kept.sites, computed.sites, strict=True):
         torch.testing.assert_close(a.weight, b.weight, rtol=1e-3, atol=1e-4)
+
+
+def test_broken_inputs_are_named_all_the_same(wide):
+    wide.model.layers[1].mlp.up_proj.bias.data[3] = float("nan")
+    config = rcpu.PruneConfig(samples=8, held_out=4, window=16, order="site", ratio=0.25, unit="head")
+    with pytest.raises(rcpu.RcpuError, match="layer 1, down_proj: its inputs hold NaN"):
+        rcpu.prune(wide, tiny.calibration(), config)
