@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 import streamlit as st
 
+from app.chart import chart
 from app.figures.base import AGAIN
 
 
-def figure(fig: go.Figure, name: str, what: str, **options) -> object:
-    """A figure with its alternative text, "What am I looking at?" (Markdown) and downloads.
-
-    ``options`` go to ``st.plotly_chart``, whose value is returned: with ``on_select`` it is the selection.
-    """
-    alt = fig.layout.meta["alt"]
-    options = {"width": "stretch", "config": {"displaylogo": False}, **options}
-    selected = st.plotly_chart(fig, key=f"figure-{name}", alt=alt, **options)
+def figure(fig: go.Figure, name: str, what: str, on_pick: Callable[[list[int]], None] | None = None) -> None:
+    """A figure with "What am I looking at?" (Markdown) and downloads; see :func:`app.chart.chart`."""
+    chart(fig, f"figure-{name}", on_pick)
     left, right = st.columns([3, 2])
     with left.expander("What am I looking at?"):
-        st.markdown(f"{what}\n\n*{plain(alt)}.*")
+        st.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")
     with right.popover("Download", width="stretch"):
         for label, data, kind in (
             ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),
@@ -38,7 +34,6 @@ def figure(fig: go.Figure, name: str, what: str, **options) -> object:
                 key=f"download-{name}-{label}",
                 width="stretch",
             )
-    return selected
 
 
 def to_csv(fig: go.Figure) -> str:

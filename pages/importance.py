@@ -33,14 +33,6 @@ def percent(part: float, whole: float = 1.0) -> str:
     return f"{100 * part / whole:.1f} %".replace("-", "−") if whole > 0 else "–"
 
 
-def clicked() -> None:
-    """A point of the sorted scores was clicked: its unit is the one to look at."""
-    points = st.session_state["figure-scores"].selection.points
-    if points and "customdata" in points[0]:
-        unit = points[0]["customdata"]
-        change(shown_unit=int(unit[0] if isinstance(unit, list) else unit))
-
-
 def show_cut(dense: Dense, projection: Projection) -> None:
     """Sorted scores; a click shows the unit below."""
     removal = dense.removal(projection)
@@ -77,8 +69,7 @@ def show_cut(dense: Dense, projection: Projection) -> None:
         f"is γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
         "compete within their KV head, so that every head stays equally wide. **Click a point** to see its unit below; "
         "of many units only some have a point, the others lie on the line.",
-        on_select=clicked,
-        selection_mode="points",
+        on_pick=lambda units: change(shown_unit=units[0]),
     )
     if shown < 0:
         st.caption("Click a point, or choose **One unit** above, to see a unit's weights, activations and tokens.")

@@ -11,6 +11,7 @@ import torch
 
 import rcpu
 from app import work_learn
+from app.chart import chart
 from app.dense import DENSE_PATH, Dense, need_statistics, ratio_slider
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
@@ -346,7 +347,7 @@ def over_fitting() -> None:
 
     def growing(job: Job) -> None:
         if job.partial and job.partial.steps:
-            st.plotly_chart(picture(job.partial), width="stretch", key="lesson-growing")
+            chart(picture(job.partial), "lesson-growing")
 
     job = known_job("curve")
     with right:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 import rcpu
+from app.chart import chart
 from app.dense import need_model, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
@@ -68,20 +69,9 @@ except rcpu.RcpuError as error:
     say(error)
     raise PageEnd from error
 
-event = st.plotly_chart(
-    figures.layer_map(config, todo.layers, last + 1),
-    key=f"map-{s.layers}-{s.ratios}",  # a new one after each change, with nothing selected
-    on_select="rerun",
-    selection_mode=("points", "box"),
-    width="stretch",
-    config={"displaylogo": False},
-)
-picked = sorted(
-    {
-        int(p["customdata"][0] if isinstance(p["customdata"], list) else p["customdata"])
-        for p in event["selection"]["points"]
-    }
-)
+# A new one after each change, with nothing picked.
+map_key = f"map-{s.layers}-{s.ratios}"
+picked = sorted(set(chart(figures.layer_map(config, todo.layers, last + 1), map_key, on_pick=lambda _: None)))
 if picked:
     names = rcpu.format_layers(tuple(picked))
     only, ratio, give, everything = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
@@ -142,7 +132,7 @@ if start:
 def growing(job: Job) -> None:
     """The error curve of the layers that are done."""
     if job.partial:
-        st.plotly_chart(site_figures.layer_errors(job.partial, job.partial[0].site), width="stretch", key="growing")
+        chart(site_figures.layer_errors(job.partial, job.partial[0].site), "growing")
 
 
 job = known_job("run")

@@ -6,6 +6,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
+from app.chart import chart
 from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import all_layers, angles, repairs, space, spectrum
 from app.job_panels import job_panel, known_job, start
@@ -317,7 +318,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
 
     def growing(running: Job) -> None:
         if running.partial:
-            st.plotly_chart(all_layers.MULTIPLES[shown](running.partial, where), width="stretch", key="growing")
+            chart(all_layers.MULTIPLES[shown](running.partial, where), "growing")
 
     with right:
         if missing and not (mine and job.active):

@@ -53,7 +53,8 @@ def tiles(at: AppTest) -> dict:
 
 def charts(at: AppTest) -> list[dict]:
     """The figures of a page as JSON, arrays as lists."""
-    return [json.loads(chart.proto.spec, object_hook=_decoded) for chart in at.get("plotly_chart")]
+    found = [e.proto for e in at.get("bidi_component") if e.proto.component_name == "rcpu_chart"]
+    return [json.loads(json.loads(proto.json)["figure"], object_hook=_decoded) for proto in found]
 
 
 def _decoded(value: dict) -> dict | list:

@@ -4,7 +4,7 @@ import pytest
 
 from app.demo import UPLOAD
 from app.shared import models, uploads
-from tests.pages import click, finish, open_page, texts, tiles
+from tests.pages import charts, click, finish, open_page, texts, tiles
 
 TEXT = "A <b>text</b> of *my* own, with naïve 😀 characters. " * 20
 
@@ -157,7 +157,7 @@ def test_over_fitting_counts_the_inputs_that_stay(settings):
     assert list(table["inputs"]) == [48, 72]
     assert list(table["kept at ratio 0.5"]) == [24, 36]
     assert list(table["tokens per input"]) == [2.67, 1.78]
-    assert len(at.get("plotly_chart")) == 1
+    assert len(charts(at)) == 1
     assert "unit 'head' needs" in texts(opened(settings, calibration_view="reach", unit="head"), "error")
 
 
@@ -165,7 +165,7 @@ def test_inputs_over_layers_after_one_pass(settings, model):
     at = measured(settings)
     found = tiles(at)
     assert found["Outlier channels"].isdigit()
-    assert len(at.get("plotly_chart")) == 1
+    assert len(charts(at)) == 1
     assert "dense model's own path" in texts(at, "caption")
     before = found["Largest mean|x|"]
     at.segmented_control(key="set_site").set_value("down_proj").run()
@@ -180,4 +180,4 @@ def test_inputs_over_layers_after_one_pass(settings, model):
 def test_windows_not_measured_yet_offer_to_measure_them(settings):
     at = opened(settings, calibration_view="inputs", seed=99)
     assert any(b.label == "Measure the dense model" for b in at.button)
-    assert not at.get("plotly_chart")
+    assert not charts(at)

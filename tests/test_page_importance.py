@@ -44,7 +44,7 @@ def test_every_view_draws_at_every_unit(settings, view, site):
     at = opened(settings, view=view, site=site, layer=1)
     assert not at.error
     expected = 1 if (view, site) == ("layers", "down_proj") else VIEWS[view]
-    assert len(at.get("plotly_chart")) == expected
+    assert len(charts(at)) == expected
     assert "dense model's own path" in texts(at, "caption")
     at.selectbox(key="set_unit").select("kv_group").run()
     assert not at.exception

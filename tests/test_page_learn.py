@@ -4,7 +4,7 @@ import pytest
 
 from app.lessons import EXAMPLES, LESSONS
 from app.shared import jobs, models
-from tests.pages import click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts
 
 SETTINGS = {"samples": 8, "window": 16, "held_out": 2, "ratio": 0.5, "eval_window": 16}
 
@@ -63,7 +63,7 @@ def test_one_button_loads_and_measures_and_comes_back_to_the_lesson(
 def test_lesson_1_counts_and_draws_what_leaves(measured):
     at = lesson(1, **measured)
     before = metrics(at)["Parameters"]
-    assert len(at.get("plotly_chart")) == 1
+    assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
     assert metrics(at)["Parameters"] != before
     assert "nothing leaves" in texts(at, "markdown")
@@ -75,12 +75,12 @@ def test_lesson_1_counts_and_draws_what_leaves(measured):
 def test_lesson_2_adds_up_the_drift_once_and_then_looks_it_up(measured):
     at = lesson(2, **measured)
     at = finish(at, "drift")
-    assert len(at.get("plotly_chart")) == 2
+    assert len(charts(at)) == 2
     first = metrics(at)["Drift of o_proj, layer 0"]
     at.slider(key="set_ratio").set_value(0.75).run()
     assert metrics(at)["Drift of o_proj, layer 0"] != first
     again = lesson(2, **measured)
-    assert len(again.get("plotly_chart")) == 2, "another session finds it ready"
+    assert len(charts(again)) == 2, "another session finds it ready"
 
 
 def test_lesson_2_says_what_failed_and_tries_again_when_asked(measured):
@@ -90,7 +90,7 @@ def test_lesson_2_says_what_failed_and_tries_again_when_asked(measured):
         at = finish(lesson(2, **link), "drift")
     assert "unexpected ValueError" in texts(at, "error")
     at = finish(click(at, "Add up the drift of every layer"), "drift")
-    assert len(at.get("plotly_chart")) == 2
+    assert len(charts(at)) == 2
 
 
 def test_lesson_3_needs_no_model_and_reads_points_from_the_link():
@@ -111,7 +111,7 @@ def test_lesson_3_takes_its_example_where_a_link_holds_no_points(points):
 def test_lesson_4_compares_both_scores(measured):
     at = lesson(4, **measured, site="down_proj")
     assert {"Channels that differ", "Error, with variance", "Error, without variance"} <= set(metrics(at))
-    assert len(at.get("plotly_chart")) == 1
+    assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
     assert "Nothing is removed" in texts(at, "markdown")
 
@@ -119,7 +119,7 @@ def test_lesson_4_compares_both_scores(measured):
 def test_lesson_5_measures_over_windows_and_says_when_the_controls_have_moved(measured):
     at = finish(click(lesson(5, **measured), "Measure"), "curve")
     assert {"Not repaired", "Rotation", "Least squares"} <= set(metrics(at))
-    assert len(at.get("plotly_chart")) == 1
+    assert len(charts(at)) == 1
     assert "With a ridge of 0.0001" in texts(at, "markdown")
     at.segmented_control(key="set_curve_ridge").set_value("0.1").run()
     assert "With a ridge of 0.1" in texts(at, "markdown")
@@ -131,7 +131,7 @@ def test_lesson_5_measures_over_windows_and_says_when_the_controls_have_moved(me
 def test_lesson_6_prunes_in_both_orders(measured):
     at = finish(click(lesson(6, **measured), "Prune in both orders"), "orders")
     assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(metrics(at))
-    assert len(at.get("plotly_chart")) == 2
+    assert len(charts(at)) == 2
     assert "Behind layer 2" in texts(at, "markdown")
 
 

@@ -50,7 +50,7 @@ def test_every_view_draws_at_every_unit_and_ratio(settings, view, site):
         lambda: at.selectbox(key="set_scorer").select("random"),
     ):
         assert not at.error
-        assert len(at.get("plotly_chart")) == VIEWS[view]
+        assert len(charts(at)) == VIEWS[view]
         assert "dense model's own path" in texts(at, "caption")
         change().run()
         assert not at.exception
@@ -131,7 +131,7 @@ def test_a_ridge_from_a_link_stays(settings):
 
 def test_all_layers_are_solved_once_and_shown_three_ways(settings):
     at = opened(settings, spectrum="layers", site="down_proj")
-    assert not at.get("plotly_chart")
+    assert not charts(at)
     finish(click(at, "Solve 3 layers"), "all_layers_job")
     for picture in ("spectrum", "angles", "errors"):
         at.segmented_control(key="set_multiples").set_value(picture).run()
@@ -139,9 +139,9 @@ def test_all_layers_are_solved_once_and_shown_three_ways(settings):
         assert len(charts(at)[0]["layout"]["annotations"]) == 3
     assert list(at.dataframe[0].value["layer"]) == [0, 1, 2]
     again = open_page("rotation", **settings, spectrum="layers", site="down_proj")
-    assert len(again.get("plotly_chart")) == 1, "without a job"
+    assert len(charts(again)) == 1, "without a job"
     again.slider(key="set_ratio").set_value(0.5).run()
-    assert not again.get("plotly_chart")
+    assert not charts(again)
     assert any(b.label == "Solve 3 layers" for b in again.button)
 
 

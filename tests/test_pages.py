@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import rcpu
-from tests.pages import click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts
 
 
 @pytest.fixture
@@ -105,13 +105,13 @@ def test_prune_page_reports_too_little_text_with_the_counts(loaded):
 
 def test_a_run_shows_its_figures_for_every_site_and_is_found_again(pruned, loaded):
     at = pruned
-    assert len(at.get("plotly_chart")) == 6
+    assert len(charts(at)) == 6
     assert "Rotation (RCPU), 50% removed by rcpu" in texts(at, "caption")
     at.segmented_control(key="set_site").set_value("down_proj").run()
     assert not at.exception
-    assert len(at.get("plotly_chart")) == 6
+    assert len(charts(at)) == 6
     again = open_page("prune", **{**dict(at.query_params)})
-    assert len(again.get("plotly_chart")) == 6
+    assert len(charts(again)) == 6
     assert not texts(again, "info")
     at.slider[0].set_value(0.25).run()
     assert "have changed since this run" in texts(at, "info")
@@ -148,7 +148,7 @@ def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run
     finish(click(at, "Generate"), "generate")
     assert texts(at, "caption").count("tokens/s") == 3
     finish(click(at, "Look at the tokens"), "view_tokens")
-    assert len(at.get("plotly_chart")) == 3  # perplexity, by position, next token
+    assert len(charts(at)) == 3  # perplexity, by position, next token
     shown = "".join(h.body for h in at.get("html"))
     assert "KL from the reference" in shown
     at.segmented_control(key="set_colour").set_value("divergence").run()

@@ -50,5 +50,5 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
     )
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
     figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)
-    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44})
+    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44}, dragmode="select")
     return figure

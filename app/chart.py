@@ -1,0 +1,51 @@
+"""A plotly figure that is redrawn in place: the one way in which pages show figures.
+
+``st.plotly_chart`` builds a changed figure from scratch, twice, and forgets what a person zoomed or turned; here
+plotly's own ``react`` changes what differs. The script that does it is ``chart.js``; plotly.js is that of the Python
+package, served from where it is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import plotly
+import plotly.graph_objects as go
+import streamlit as st
+from streamlit.components.v1 import declare_component
+
+SERVED = "plotly"
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+HTML = '<div role="figure" style="width: 100%"></div>'
+
+
+def chart(fig: go.Figure, key: str, on_pick: Callable[[list[int]], None] | None = None) -> list[int]:
+    """Draw a figure from ``app/figures`` under ``key``.
+
+    With ``on_pick`` a person can click points and draw a box around them: it is called with the ``customdata``, whole
+    numbers, of those picked last, which are also returned as long as the figure keeps its key.
+    """
+    # Streamlit offers no other way to serve the files of a package.
+    served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
+    base = "/".join(filter(None, ("", st.get_option("server.baseUrlPath").strip("/"))))
+    component = st.components.v2.component("rcpu_chart", html=HTML, js=SCRIPT, isolate_styles=False)
+    component(
+        key=key,
+        data={
+            "figure": fig.to_json(),
+            "alt": fig.layout.meta["alt"],
+            "height": fig.layout.height or 450,
+            "pick": on_pick is not None,
+            "plotly": f"{base}/component/{served.name}/plotly.min.js",
+        },
+        on_picked_change=(lambda: on_pick(_picked(key))) if on_pick else lambda: None,
+    )
+    return _picked(key)
+
+
+def _picked(key: str) -> list[int]:
+    """What the browser says was picked, which may be anything."""
+    state = st.session_state.get(key) or {}
+    points = (state.get("picked") or {}).get("points", [])
+    return [point for point in points if isinstance(point, int) and point >= 0]
