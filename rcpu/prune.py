@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from math import ceil
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -172,10 +171,8 @@ def prune(
             for site in run.measure(stage, suited):
                 run.put_out(stage, site, todo, config)
             run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
-        # Eigen-angles of the sites before are found beside: nothing waits for them, and a core is free.
-        angles = [result.eigen_angles for result in results[-len(arch.sites) :]]
-        solved = _together([partial(_solve, stage, todo, config, site) for site in live] + angles, net.device)
-        for site, result in zip(live, solved[: len(live)], strict=True):
+        solved = _together(partial(_solve, stage, todo, config), live, net.device)
+        for site, result in zip(live, solved, strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
             run.step(f"layer {i}: {site.name} solved", len(run.batches) if ended else 0, result)
@@ -188,7 +185,6 @@ def prune(
         stage.inputs.clear()
         stage.direct.clear()
         _return_freed_memory()
-    _together([result.eigen_angles for result in results], net.device)
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -309,12 +305,12 @@ def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteRe
     )
 
 
-def _together(tasks: Sequence[Callable[[], Any]], device: torch.device) -> list:
-    """What the tasks return; on a CPU two run at once, because a decomposition keeps only one core busy."""
-    if device.type != "cpu" or len(tasks) < 2:
-        return [task() for task in tasks]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda task: task(), tasks))
+def _together(solve: Callable[[Site], SiteResult], sites: Sequence[Site], device: torch.device) -> list[SiteResult]:
+    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
+    if device.type != "cpu" or len(sites) < 2:
+        return [solve(site) for site in sites]
+    with ThreadPoolExecutor(len(sites)) as pool:
+        return list(pool.map(solve, sites))
 
 
 def _return_freed_memory() -> None:

@@ -5,8 +5,6 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from torch import Tensor
@@ -19,19 +17,6 @@ from rcpu.masking import Removal, remove
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
-
-
-class Later:
-    """A value that pruning does not wait for: found once, by whoever asks first, and its source is let go then."""
-
-    def __init__(self, find: Callable[[], Tensor]):
-        self._find, self._lock = find, threading.Lock()
-
-    def __call__(self) -> Tensor:
-        with self._lock:
-            if self._find is not None:
-                self._value, self._find = self._find(), None
-            return self._value
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +39,12 @@ class SiteResult:
     error_compensated_held_out: float | None
     singular_values: Tensor  # (d_out,) of M = Y Zᵀ
     rank: int
-    eigen_angles: Later  # see angles
+    angles: Tensor  # (d_out,) eigen-angles of Q
     channel_angles: Tensor  # (d_out,)
     principal_angles: Tensor  # (rank,)
     determinant: int
     scale: float | None
     ridge: float | None
-
-    @property
-    def angles(self) -> Tensor:
-        """Eigen-angles of Q, (d_out,)."""
-        return self.eigen_angles()
 
     @property
     def kept(self) -> int:
@@ -78,7 +58,7 @@ class SiteResult:
 
     def summary(self) -> dict:
         """The scalars, for tables and JSON; ``kept`` and ``units`` count units, ``kept_columns`` input columns."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bias", "eigen_angles")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bias"}
         return {
             **{k: v for k, v in values.items() if not isinstance(v, Tensor)},
             "kept": self.kept,
@@ -158,7 +138,7 @@ def solve_site(
         error_compensated_held_out=error_compensated_held_out,
         singular_values=rotation.singular_values,
         rank=rotation.rank,
-        eigen_angles=Later(lambda: rotation.angles),
+        angles=rotation.angles,
         channel_angles=rotation.channel_angles,
         principal_angles=rotation.principal_angles,
         determinant=rotation.determinant,
