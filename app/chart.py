@@ -28,7 +28,7 @@ def chart(fig: go.Figure, key: str, on_pick: Callable[[list[int]], None] | None 
     """
     # Streamlit offers no other way to serve the files of a package.
     served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
-    base = "/".join(filter(None, ("", st.get_option("server.baseUrlPath").strip("/"))))
+    base = "/".join(("", *filter(None, st.get_option("server.baseUrlPath").split("/"))))
     component = st.components.v2.component("rcpu_chart", html=HTML, js=SCRIPT, isolate_styles=False)
     component(
         key=key,
@@ -46,6 +46,6 @@ def chart(fig: go.Figure, key: str, on_pick: Callable[[list[int]], None] | None 
 
 def _picked(key: str) -> list[int]:
     """What the browser says was picked, which may be anything."""
-    state = st.session_state.get(key) or {}
-    points = (state.get("picked") or {}).get("points", [])
-    return [point for point in points if isinstance(point, int) and point >= 0]
+    picked = (st.session_state.get(key) or {}).get("picked")
+    points = picked.get("points") if isinstance(picked, dict) else None
+    return [point for point in points if type(point) is int and point >= 0] if isinstance(points, list) else []

@@ -1,6 +1,6 @@
 """How fast the explorer answers, in a real browser: every view with statistics at hand, first paint, eight sessions.
 
-A redraw is timed inside the page, from a key press on the slider of the ratio until the last figure has been drawn
+A redraw is timed inside the page, from a key press on the slider of the ratio until the last figure has been painted
 anew, whatever the server and the browser had to do for it. Statistics are of few windows: their number does not change
 the cost.
 """
@@ -31,15 +31,16 @@ VIEWS = {
     "rotation": ("spectrum", ("spectrum", "angles", "errors", "space")),
 }
 PAGES = ("", "calibration", "importance", "rotation", "prune", "compare", "learn")
-#: Notes when a key goes down and when a figure was last changed by it: Streamlit draws a changed figure from scratch.
+#: Notes when a key goes down and when the last change of a figure after it was painted.
 CLOCK = """
 (() => {
   const clock = window.clock = {pressed: 0, drawn: 0};
   document.addEventListener('keydown', () => { clock.pressed = performance.now(); clock.drawn = 0; }, true);
   const inFigure = node => node.closest ? node.closest('.js-plotly-plot') : false;
+  const painted = () => requestAnimationFrame(() => setTimeout(() => { clock.drawn = performance.now(); }));
   new MutationObserver(changes => {
-    if (changes.some(change => inFigure(change.target))) clock.drawn = performance.now();
-  }).observe(document, {childList: true, subtree: true});
+    if (changes.some(change => inFigure(change.target))) painted();
+  }).observe(document, {childList: true, attributes: true, subtree: true});
 })();
 """
 QUIET = 1.0  # seconds without a change in a figure: the page stands

@@ -164,6 +164,66 @@ def test_a_click_on_a_point_shows_its_unit_below(url, visit, prepared):
     visitor.is_well()
 
 
+FIGURE = "document.querySelector('.js-plotly-plot')"
+
+
+def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, prepared):
+    visitor = visit()
+    page = visitor.page
+    page.goto(f"{url}/importance?{prepared}&site=down_proj")
+    visitor.figures()
+    page.get_by_text("What am I looking at?").wait_for()
+    area = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    at = [(area["x"] + area["width"] * share, area["y"] + area["height"] / 2) for share in (0.2, 0.7)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=5)
+    page.mouse.up()
+    page.wait_for_function(f"{FIGURE}.layout.xaxis.range[0] > 0")
+    zoomed = page.evaluate(f"window.seen = {FIGURE}, window.seen.layout.xaxis.range")
+    names = page.locator(".js-plotly-plot .legendtext").all_text_contents()
+    slider = page.get_by_role("slider", name="Ratio")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("ratio=0.25"))
+    expect(page.locator(".js-plotly-plot .legendtext").first).not_to_have_text(names[0])
+    assert page.evaluate(f"window.seen === {FIGURE}"), "the figure was built anew"
+    assert page.evaluate(f"{FIGURE}.layout.xaxis.range") == zoomed
+    light = page.evaluate(f"{FIGURE}._fullLayout.paper_bgcolor")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{FIGURE}._fullLayout.paper_bgcolor !== '{light}'")
+    visitor.is_well()
+
+
+def test_a_box_on_the_map_picks_layers(url, visit, prepared):
+    visitor = visit()
+    page = visitor.page
+    page.goto(f"{url}/prune?{prepared}")
+    visitor.figures()
+    page.get_by_text("3 of 30 layers").wait_for()
+    squares = page.locator(".js-plotly-plot").first.locator(".points path")
+    boxes = [square.bounding_box() for square in squares.all()]
+    columns = sorted({round(box["x"]) for box in boxes})
+    top = min(box["y"] for box in boxes)
+    bottom, wide = max(box["y"] + box["height"] for box in boxes), boxes[0]["width"]
+    page.mouse.move(columns[4] - 2, top - 4)
+    page.mouse.down()
+    page.mouse.move(columns[6] + wide + 2, bottom + 4, steps=5)
+    page.mouse.up()
+    page.get_by_role("button", name="Prune only layers 4-6").click()
+    page.wait_for_url(re.compile("layers=4-6"))
+    expect(page.get_by_role("button", name="Prune only layers 4-6")).to_have_count(0)
+    visitor.is_well()
+
+
+def test_without_its_script_a_figure_says_so(url, visit, prepared):
+    page = visit().page
+    page.route("**/plotly.min.js", lambda route: route.abort())
+    page.goto(f"{url}/importance?{prepared}")
+    page.get_by_text("The figure could not be drawn.").first.wait_for()
+    page.get_by_text("What am I looking at?").first.wait_for()
+
+
 def test_a_copied_link_shows_the_same_view_elsewhere(url, visit, prepared):
     one, two = visit(), visit()
     one.page.goto(f"{url}/rotation?{prepared}")

@@ -1,0 +1,42 @@
+"""Figures on their way to the browser and what comes back from there; what it draws is seen in test_browser.py."""
+
+import json
+
+import pytest
+
+from app import chart
+from app.figures.base import new_figure
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (None, []),
+        ({}, []),
+        ({"picked": None}, []),
+        ({"picked": [1, 2]}, []),
+        ({"picked": {"points": "12"}}, []),
+        ({"picked": {"points": [3, -1, 2.5, "7", True, None, 9], "at": 1}}, [3, 9]),
+    ],
+)
+def test_only_whole_numbers_come_back_from_the_browser(monkeypatch, sent, expected):
+    monkeypatch.setattr(chart.st, "session_state", {"figure": sent})
+    assert chart._picked("figure") == expected
+
+
+def test_a_figure_goes_with_its_words_its_height_and_the_place_of_the_script(monkeypatch):
+    mounted = {}
+    monkeypatch.setattr(chart.st.components.v2, "component", lambda *_, **__: lambda **sent: mounted.update(sent))
+    monkeypatch.setattr(chart.st, "session_state", {"figure": {"picked": {"points": [4]}}})
+    monkeypatch.setattr(chart.st, "get_option", lambda name: {"server.baseUrlPath": "/explorer/"}[name])
+    figure, heard = new_figure("title", "x", "y", "what it shows", height=210), []
+    assert chart.chart(figure, "figure", heard.append) == [4]
+    assert mounted["data"]["alt"] == "what it shows"
+    assert mounted["data"]["height"] == 210
+    assert mounted["data"]["pick"]
+    assert json.loads(mounted["data"]["figure"])["layout"]["title"]["text"] == "title"
+    assert mounted["data"]["plotly"] == "/explorer/component/app.chart.plotly/plotly.min.js"
+    mounted["on_picked_change"]()
+    assert heard == [[4]]
+    chart.chart(figure, "figure")
+    assert not mounted["data"]["pick"]
