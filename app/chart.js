@@ -45,6 +45,11 @@ function theme(element) {
   }, data: { heatmap: [{ colorbar: { outlinewidth: 0 } }] } };
 }
 
+function fit({ plot, height }) {
+  const full = document.fullscreenElement === plot;
+  return { width: plot.clientWidth || undefined, height: full ? window.innerHeight : height };
+}
+
 async function draw(box) {
   // Only the newest figure counts: whatever came in between while one was being drawn is left out.
   if (box.drawing) return;
@@ -55,9 +60,8 @@ async function draw(box) {
       box.due = false;
       const { data, layout } = JSON.parse(box.data.figure);
       // What a person zoomed, turned or hid stays so while the figure shows the same thing.
-      Object.assign(layout, { template: theme(box.plot), autosize: true, uirevision: layout.uirevision ?? layout.title?.text });
       box.height = layout.height;
-      if (document.fullscreenElement === box.plot) layout.height = window.innerHeight;
+      Object.assign(layout, { template: theme(box.plot), uirevision: layout.uirevision ?? layout.title?.text }, fit(box));
       await Plotly.react(box.plot, data, layout, box.options);
       if (!box.listening) listen(box, Plotly);
     }
@@ -75,10 +79,10 @@ function listen(box, Plotly) {
   };
   box.plot.on('plotly_click', pick);
   box.plot.on('plotly_selected', pick);
-  new ResizeObserver(() => box.gone || Plotly.Plots.resize(box.plot)).observe(box.plot);
-  box.plot.addEventListener('fullscreenchange', () => {
-    Plotly.relayout(box.plot, { height: document.fullscreenElement ? window.innerHeight : box.height });
-  });
+  new ResizeObserver(() => {
+    const { width, height } = fit(box), now = box.plot.layout;
+    if (!box.gone && width && (width !== now.width || height !== now.height)) Plotly.relayout(box.plot, { width, height });
+  }).observe(box.plot);
 }
 
 export default function (component) {

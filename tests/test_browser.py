@@ -189,6 +189,11 @@ def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, pre
     expect(page.locator(".js-plotly-plot .legendtext").first).not_to_have_text(names[0])
     assert page.evaluate(f"window.seen === {FIGURE}"), "the figure was built anew"
     assert page.evaluate(f"{FIGURE}.layout.xaxis.range") == zoomed
+    page.locator(".js-plotly-plot").first.hover()
+    page.locator("[data-title='Full screen']").first.click()
+    page.wait_for_function(f"{FIGURE}._fullLayout.width === {SIZES[0][0]}")
+    page.evaluate("document.exitFullscreen()")
+    page.wait_for_function(f"{FIGURE}._fullLayout.width < {SIZES[0][0]}")
     light = page.evaluate(f"{FIGURE}._fullLayout.paper_bgcolor")
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"{FIGURE}._fullLayout.paper_bgcolor !== '{light}'")
