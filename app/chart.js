@@ -3,16 +3,22 @@ const boxes = new WeakMap();
 const LARGER = 'M32 32h160v64H96v96H32V32z m288 0h160v160h-64V96h-96V32z M32 320h64v96h96v64H32V320z m384 0h64v160H320v-64h96v-96z';
 let loading = null;
 
-function plotly(url) {
-  loading ??= new Promise((done, failed) => {
-    const script = document.createElement('script');
-    script.src = url;
-    script.onload = () => done(window.Plotly);
-    script.onerror = () => {
-      loading = null;
-      failed(new Error(`plotly could not be loaded from ${url}: is the app still being served?`));
-    };
+async function load(url) {
+  const answer = await fetch(url, { cache: 'force-cache' }); // the address names the version
+  if (!answer.ok) throw new Error(`${url} answers ${answer.status}`);
+  const script = document.createElement('script');
+  script.src = URL.createObjectURL(await answer.blob());
+  await new Promise((done, failed) => {
+    Object.assign(script, { onload: done, onerror: () => failed(new Error(`${url} cannot be read`)) });
     document.head.append(script);
+  });
+  return window.Plotly;
+}
+
+function plotly(url) {
+  loading ??= load(url).catch((error) => {
+    loading = null;
+    throw new Error(`Its script did not come: ${error.message}. Is the app still being served?`);
   });
   return loading;
 }
@@ -58,6 +64,8 @@ async function draw(box) {
     const Plotly = await plotly(box.data.plotly);
     while (box.due && !box.gone) {
       box.due = false;
+      if (box.failed) box.plot.textContent = '';
+      box.failed = false;
       const { data, layout } = JSON.parse(box.data.figure);
       // What a person zoomed, turned or hid stays so while the figure shows the same thing.
       box.height = layout.height;
@@ -66,6 +74,8 @@ async function draw(box) {
       if (!box.listening) listen(box, Plotly);
     }
   } catch (error) {
+    window.Plotly?.purge(box.plot);
+    box.failed = true;
     box.plot.textContent = `The figure could not be drawn. ${error.message}`;
   }
   box.drawing = false;

@@ -37,7 +37,7 @@ def chart(fig: go.Figure, key: str, on_pick: Callable[[list[int]], None] | None 
             "alt": fig.layout.meta["alt"],
             "height": fig.layout.height or 450,
             "pick": on_pick is not None,
-            "plotly": f"{base}/component/{served.name}/plotly.min.js",
+            "plotly": f"{base}/component/{served.name}/plotly.min.js?v={plotly.__version__}",
         },
         on_picked_change=(lambda: on_pick(_picked(key))) if on_pick else lambda: None,
     )
