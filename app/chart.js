@@ -3,7 +3,9 @@ const boxes = new WeakMap();
 const LARGER = 'M32 32h160v64H96v96H32V32z m288 0h160v160h-64V96h-96V32z M32 320h64v96h96v64H32V320z m384 0h64v160H320v-64h96v-96z';
 let loading = null;
 
-async function load(url) {
+async function load(path) {
+  // Beside the app's own script, wherever a proxy has put that.
+  const url = new URL(`../../${path}`, document.querySelector('script[src*="static/js/"]').src);
   const answer = await fetch(url, { cache: 'force-cache' }); // the address names the version
   if (!answer.ok) throw new Error(`${url} answers ${answer.status}`);
   const script = document.createElement('script');
@@ -15,8 +17,8 @@ async function load(url) {
   return window.Plotly;
 }
 
-function plotly(url) {
-  loading ??= load(url).catch((error) => {
+function plotly(path) {
+  loading ??= load(path).catch((error) => {
     loading = null;
     throw new Error(`Its script did not come: ${error.message}. Is the app still being served?`);
   });
@@ -56,64 +58,87 @@ function fit({ plot, height }) {
   return { width: plot.clientWidth || undefined, height: full ? window.innerHeight : height };
 }
 
+async function show(box) {
+  const Plotly = await plotly(box.data.plotly);
+  const { data, layout } = JSON.parse(box.data.figure);
+  if (box.failed) box.plot.textContent = '';
+  box.failed = false;
+  box.height = layout.height;
+  box.options ??= options(box.plot, layout.dragmode === 'select');
+  // What a person zoomed, turned or hid stays so while the figure is of the same thing.
+  Object.assign(layout, { template: theme(box.plot), uirevision: layout.uirevision ?? box.data.of }, fit(box));
+  await Plotly.react(box.plot, data, layout, box.options);
+  if (!box.listening) listen(box);
+}
+
 async function draw(box) {
   // Only the newest figure counts: whatever came in between while one was being drawn is left out.
   if (box.drawing) return;
   box.drawing = true;
-  try {
-    const Plotly = await plotly(box.data.plotly);
-    while (box.due && !box.gone) {
-      box.due = false;
-      if (box.failed) box.plot.textContent = '';
-      box.failed = false;
-      const { data, layout } = JSON.parse(box.data.figure);
-      // What a person zoomed, turned or hid stays so while the figure shows the same thing.
-      box.height = layout.height;
-      Object.assign(layout, { template: theme(box.plot), uirevision: layout.uirevision ?? layout.title?.text }, fit(box));
-      await Plotly.react(box.plot, data, layout, box.options);
-      if (!box.listening) listen(box, Plotly);
+  while (box.due && !box.gone) {
+    box.due = false;
+    try {
+      await show(box);
+    } catch (error) {
+      if (box.gone) break;
+      window.Plotly?.purge(box.plot);
+      Object.assign(box, { failed: true, listening: false });
+      box.plot.textContent = `The figure could not be drawn. ${error.message}`;
     }
-  } catch (error) {
-    window.Plotly?.purge(box.plot);
-    box.failed = true;
-    box.plot.textContent = `The figure could not be drawn. ${error.message}`;
   }
   box.drawing = false;
 }
 
-function listen(box, Plotly) {
-  box.listening = true;
-  const pick = (event) => {
-    const points = (event?.points ?? []).map((point) => [point.customdata].flat()[0]).filter(Number.isInteger);
-    if (points.length && box.data.pick) box.pick({ points: points.slice(0, 4096), at: Date.now() });
+function options(plot, select) {
+  const full = {
+    name: 'full', title: 'Full screen', icon: { width: 512, height: 512, path: LARGER },
+    click: () => (document.fullscreenElement ? document.exitFullscreen() : plot.requestFullscreen()),
   };
-  box.plot.on('plotly_click', pick);
-  box.plot.on('plotly_selected', pick);
-  new ResizeObserver(() => {
-    const { width, height } = fit(box), now = box.plot.layout;
-    if (!box.gone && width && (width !== now.width || height !== now.height)) Plotly.relayout(box.plot, { width, height });
-  }).observe(box.plot);
+  return {
+    displaylogo: false,
+    showSendToCloud: false, // nothing leaves this machine
+    modeBarButtonsToAdd: document.fullscreenEnabled ? [full] : [],
+    modeBarButtonsToRemove: select ? ['lasso2d'] : ['lasso2d', 'select2d'],
+  };
+}
+
+function listen(box) {
+  box.listening = true;
+  const pick = (points) => {
+    const picked = points.map((point) => [point.customdata].flat()[0]).filter(Number.isInteger);
+    if (box.data.pick) box.pick({ points: picked.slice(0, 4096), at: Date.now() });
+  };
+  // Where a click selects, it says so as a box does.
+  box.plot.on('plotly_click', (event) => box.plot.layout.clickmode?.includes('select') || pick(event.points));
+  box.plot.on('plotly_selected', (event) => event && pick(event.points));
+  box.plot.on('plotly_deselect', () => pick([]));
+}
+
+function mount(plot) {
+  const box = { plot };
+  box.observer = new ResizeObserver(() => {
+    const { width, height } = fit(box), now = plot.layout;
+    if (now && width && (width !== now.width || height !== now.height)) window.Plotly.relayout(plot, { width, height });
+  });
+  box.observer.observe(plot);
+  return box;
 }
 
 export default function (component) {
   const { data, parentElement, setStateValue } = component;
   let box = boxes.get(parentElement);
   if (!box) {
-    const plot = parentElement.querySelector('div[role=figure]');
-    const full = {
-      name: 'full', title: 'Full screen', icon: { width: 512, height: 512, path: LARGER },
-      click: () => (document.fullscreenElement ? document.exitFullscreen() : plot.requestFullscreen()),
-    };
-    box = { plot, options: { displaylogo: false, modeBarButtonsToAdd: [full], modeBarButtonsToRemove: ['lasso2d'] } };
+    box = mount(parentElement.querySelector('div[role=figure]'));
     boxes.set(parentElement, box);
   }
-  if (!data.pick) box.options.modeBarButtonsToRemove = ['lasso2d', 'select2d'];
   box.plot.setAttribute('aria-label', data.alt);
   box.plot.style.minHeight = `${data.height}px`; // before it is drawn, nothing below it jumps
   Object.assign(box, { data, due: true, pick: (picked) => setStateValue('picked', picked) });
   draw(box);
   return () => {
+    if (parentElement.isConnected) return; // an update that a newer one has overtaken
     box.gone = true;
+    box.observer.disconnect();
     window.Plotly?.purge(box.plot);
     boxes.delete(parentElement);
   };

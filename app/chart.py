@@ -20,26 +20,27 @@ SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
 HTML = '<div role="figure" style="width: 100%"></div>'
 
 
-def chart(fig: go.Figure, key: str, on_pick: Callable[[list[int]], None] | None = None) -> list[int]:
+def chart(fig: go.Figure, key: str, of: str = "", on_pick: Callable[[list[int]], None] | None = None) -> list[int]:
     """Draw a figure from ``app/figures`` under ``key``.
 
-    With ``on_pick`` a person can click points and draw a box around them: it is called with the ``customdata``, whole
-    numbers, of those picked last, which are also returned as long as the figure keeps its key.
+    While ``of`` stays the same, so does what a person zoomed, turned or hid. With ``on_pick`` points can be clicked,
+    and boxed where ``layout.dragmode`` is "select": it is called with the ``customdata``, whole numbers, of those
+    picked last, perhaps none; they are also returned as long as the figure keeps its key.
     """
     # Streamlit offers no other way to serve the files of a package.
     served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
-    base = "/".join(("", *filter(None, st.get_option("server.baseUrlPath").split("/"))))
     component = st.components.v2.component("rcpu_chart", html=HTML, js=SCRIPT, isolate_styles=False)
     component(
         key=key,
         data={
             "figure": fig.to_json(),
+            "of": of,
             "alt": fig.layout.meta["alt"],
-            "height": fig.layout.height or 450,
+            "height": fig.layout.height,
             "pick": on_pick is not None,
-            "plotly": f"{base}/component/{served.name}/plotly.min.js?v={plotly.__version__}",
+            "plotly": f"component/{served.name}/plotly.min.js?v={plotly.__version__}",
         },
-        on_picked_change=(lambda: on_pick(_picked(key))) if on_pick else lambda: None,
+        on_picked_change=on_pick and (lambda: on_pick(_picked(key))),
     )
     return _picked(key)
 

@@ -12,6 +12,12 @@ import streamlit as st
 import rcpu
 
 PREFIX = "set_"  # of widget keys that stand for a setting
+#: Settings that say what a figure is of. Others, like the ratio, move what it shows along the same axes.
+SUBJECT = (
+    *("model", "device", "dtype", "text", "samples", "window", "held_out", "seed", "heat"),
+    *("scorer", "unit", "layer", "site", "relative", "overlay", "multiples"),
+    *("run", "compare", "measure", "view_tokens", "drift", "curve", "orders"),
+)
 
 
 @dataclass
@@ -82,6 +88,11 @@ class Settings:
     curve: str = ""  # lesson: errors over the number of windows
     orders: str = ""  # lesson: both orders
     save: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What figures are of: the same text as long as their axes mean the same."""
+        return " ".join(str(getattr(self, name)) for name in SUBJECT)
 
     def prune_config(self) -> rcpu.PruneConfig:
         """The pruning run that these settings describe; raises ``RcpuError`` where they make no sense."""

@@ -11,11 +11,17 @@ import streamlit as st
 
 from app.chart import chart
 from app.figures.base import AGAIN
+from app.settings import settings
 
 
-def figure(fig: go.Figure, name: str, what: str, on_pick: Callable[[list[int]], None] | None = None) -> None:
-    """A figure with "What am I looking at?" (Markdown) and downloads; see :func:`app.chart.chart`."""
-    chart(fig, f"figure-{name}", on_pick)
+def figure(
+    fig: go.Figure, name: str, what: str, of: str = "", on_pick: Callable[[list[int]], None] | None = None
+) -> None:
+    """A figure with "What am I looking at?" (Markdown) and downloads.
+
+    ``of`` is what it shows beside the subject of the settings; see :func:`app.chart.chart`.
+    """
+    chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick)
     left, right = st.columns([3, 2])
     with left.expander("What am I looking at?"):
         st.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")

@@ -69,7 +69,7 @@ def show_cut(dense: Dense, projection: Projection) -> None:
         f"is γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
         "compete within their KV head, so that every head stays equally wide. **Click a point** to see its unit below; "
         "of many units only some have a point, the others lie on the line.",
-        on_pick=lambda units: change(shown_unit=units[0]),
+        on_pick=lambda units: units and change(shown_unit=units[0]),
     )
     if shown < 0:
         st.caption("Click a point, or choose **One unit** above, to see a unit's weights, activations and tokens.")
@@ -255,6 +255,7 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             f"How often the {'input x_j' if len(columns) == 1 else 'norm ‖x_U‖ of the unit’s inputs'} took which value "
             f"on the first {len(values)} calibration windows; the count has a log axis. The score sees only mean|x| "
             f"and Var(x) of it: a long tail raises the variance by a few tokens alone ({PAPER}).",
+            of=name,
         )
     drawn = windows().get(dense.model, dense.config)
     if drawn is None:

@@ -69,7 +69,7 @@ except rcpu.RcpuError as error:
     say(error)
     raise PageEnd from error
 
-# A new one after each change, with nothing picked.
+# A new one after each change, with nothing picked; what is picked stays with it, so nothing is to be done at once.
 map_key = f"map-{s.layers}-{s.ratios}"
 picked = sorted(set(chart(figures.layer_map(config, todo.layers, last + 1), map_key, on_pick=lambda _: None)))
 if picked:

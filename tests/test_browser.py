@@ -180,16 +180,23 @@ def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, pre
     page.mouse.move(*at[1], steps=5)
     page.mouse.up()
     page.wait_for_function(f"{FIGURE}.layout.xaxis.range[0] > 0")
-    zoomed = page.evaluate(f"window.seen = {FIGURE}, window.seen.layout.xaxis.range")
+    zoomed = page.evaluate(f"window.seen = {FIGURE}.querySelector('.main-svg'), {FIGURE}.layout.xaxis.range")
     names = page.locator(".js-plotly-plot .legendtext").all_text_contents()
     slider = page.get_by_role("slider", name="Ratio")
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_url(re.compile("ratio=0.25"))
     expect(page.locator(".js-plotly-plot .legendtext").first).not_to_have_text(names[0])
-    assert page.evaluate(f"window.seen === {FIGURE}"), "the figure was built anew"
+    assert page.evaluate(f"window.seen === {FIGURE}.querySelector('.main-svg')"), "the figure was built anew"
     assert page.evaluate(f"{FIGURE}.layout.xaxis.range") == zoomed
+    # Another layer's axes mean something else.
+    page.get_by_role("slider", name="Layer").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"{FIGURE}.layout.xaxis.range[0] < 0")
     page.locator(".js-plotly-plot").first.hover()
+    buttons = page.locator(".js-plotly-plot").first.locator(".modebar-btn")
+    titles = buttons.evaluate_all("all => all.map(button => button.dataset.title)")
+    assert not [title for title in titles if re.search("cloud|share|select", title, re.IGNORECASE)], titles
     page.locator("[data-title='Full screen']").first.click()
     page.wait_for_function(f"{FIGURE}._fullLayout.width === {SIZES[0][0]}")
     page.evaluate("document.exitFullscreen()")
@@ -211,13 +218,25 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     columns = sorted({round(box["x"]) for box in boxes})
     top = min(box["y"] for box in boxes)
     bottom, wide = max(box["y"] + box["height"] for box in boxes), boxes[0]["width"]
-    page.mouse.move(columns[4] - 2, top - 4)
-    page.mouse.down()
-    page.mouse.move(columns[6] + wide + 2, bottom + 4, steps=5)
-    page.mouse.up()
-    page.get_by_role("button", name="Prune only layers 4-6").click()
+
+    def draw(left: float, right: float) -> None:
+        page.mouse.move(left, top - 4)
+        page.mouse.down()
+        page.mouse.move(right, bottom + 4, steps=5)
+        page.mouse.up()
+
+    only = page.get_by_role("button", name="Prune only layers 4-6")
+    draw(columns[4] - 2, columns[6] + wide + 2)
+    only.wait_for()
+    page.mouse.dblclick(columns[10] - 4, (top + bottom) / 2)  # between two columns and two rows: nothing there
+    expect(only).to_have_count(0)
+    draw(columns[4] - 2, columns[6] + wide + 2)
+    only.click()
     page.wait_for_url(re.compile("layers=4-6"))
-    expect(page.get_by_role("button", name="Prune only layers 4-6")).to_have_count(0)
+    expect(only).to_have_count(0)
+    page.wait_for_timeout(SECONDS)
+    page.mouse.click(columns[8] + wide / 2, top + wide / 2)
+    page.get_by_role("button", name="Prune only layers 8").wait_for()
     visitor.is_well()
 
 

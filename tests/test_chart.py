@@ -28,17 +28,18 @@ def test_a_figure_goes_with_its_words_its_height_and_the_place_of_the_script(mon
     mounted = {}
     monkeypatch.setattr(chart.st.components.v2, "component", lambda *_, **__: lambda **sent: mounted.update(sent))
     monkeypatch.setattr(chart.st, "session_state", {"figure": {"picked": {"points": [4]}}})
-    monkeypatch.setattr(chart.st, "get_option", lambda name: {"server.baseUrlPath": "/explorer/"}[name])
     figure, heard = new_figure("title", "x", "y", "what it shows", height=210), []
-    assert chart.chart(figure, "figure", heard.append) == [4]
+    assert chart.chart(figure, "figure", "layer 3", heard.append) == [4]
     assert mounted["data"]["alt"] == "what it shows"
     assert mounted["data"]["height"] == 210
+    assert mounted["data"]["of"] == "layer 3"
     assert mounted["data"]["pick"]
     assert json.loads(mounted["data"]["figure"])["layout"]["title"]["text"] == "title"
     address, _, version = mounted["data"]["plotly"].partition("?v=")
-    assert address == "/explorer/component/app.chart.plotly/plotly.min.js"
+    assert address == "component/app.chart.plotly/plotly.min.js"
     assert version
     mounted["on_picked_change"]()
     assert heard == [[4]]
     chart.chart(figure, "figure")
     assert not mounted["data"]["pick"]
+    assert mounted["on_picked_change"] is None

@@ -22,6 +22,7 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
         "",
         f"{len(chosen)} of {2 * count} projections will be pruned, at ratios from {low:g} to {high:g}",
         dragmode="select",
+        clickmode="event+select",
     )
     side = max(6, min(22, 760 // count))
     figure.add_scatter(
@@ -50,5 +51,5 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
     )
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
     figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)
-    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44}, dragmode="select")
+    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44})
     return figure

@@ -49,9 +49,6 @@ def cut(scores: Tensor, keep: Tensor, kind: str, where: str, shown: int = -1) ->
         points = {
             "mode": "markers",
             "marker": {"color": color, "size": 9 if units <= 64 else 6, "symbol": symbol},
-            # Streamlit fades what is not selected: the ring below is what marks a unit.
-            "selected": {"marker": {"opacity": 1}},
-            "unselected": {"marker": {"opacity": 1}},
         }
         line = {"mode": "lines", "line": {"color": color, "width": 3}}
         for style, part in [(points, ...)] if few else [(line, None), (points, some)]:

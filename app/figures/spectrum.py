@@ -48,6 +48,7 @@ def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
             y=shown.signal.numpy(),
             mode="lines",
             line=style,
+            uid=_percent(shown.ratio) if shown is not first else "first",
             name=_percent(shown.ratio),
             hovertemplate="index %{x}<br>σ = %{y:.3e}<extra>%{fullData.name}</extra>",
         )
@@ -70,6 +71,7 @@ def energy(spectra: Sequence[Spectrum]) -> go.Figure:
             y=100 * carried(shown.signal).numpy(),
             mode="lines",
             line=style,
+            uid=_percent(shown.ratio) if shown is not spectra[0] else "first",
             name=_percent(shown.ratio),
             hovertemplate="%{x} values<br>%{y:.2f} %<extra>%{fullData.name}</extra>",
         )
