@@ -60,6 +60,7 @@ function fit({ plot, height }) {
 
 async function show(box) {
   const Plotly = await plotly(box.data.plotly);
+  if (box.gone) return;
   const { data, layout } = JSON.parse(box.data.figure);
   if (box.failed) box.plot.textContent = '';
   box.failed = false;
