@@ -23,23 +23,27 @@ def figure(
     """
     chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick)
     left, right = st.columns([3, 2])
-    with left.expander("What am I looking at?"):
-        st.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")
-    with right.popover("Download", width="stretch"):
-        for label, data, kind in (
-            ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),
-            ("JSON", lambda: fig.to_json(), "application/json"),
-            ("CSV", lambda: to_csv(fig), "text/csv"),
-        ):
-            st.download_button(
-                label,
-                data,
-                f"{name}.{label.lower()}",
-                kind,
-                on_click="ignore",
-                key=f"download-{name}-{label}",
-                width="stretch",
-            )
+    words = left.expander("What am I looking at?", key=f"words-{name}", on_change="rerun")
+    if words.open:
+        words.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")
+    # Three buttons for each figure would take a browser as long to draw as the figure: they come when asked for.
+    downloads = right.popover("Download", width="stretch", key=f"downloads-{name}", on_change="rerun")
+    if not downloads.open:
+        return
+    for label, data, kind in (
+        ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),
+        ("JSON", lambda: fig.to_json(), "application/json"),
+        ("CSV", lambda: to_csv(fig), "text/csv"),
+    ):
+        downloads.download_button(
+            label,
+            data,
+            f"{name}.{label.lower()}",
+            kind,
+            on_click="ignore",
+            key=f"download-{name}-{label}",
+            width="stretch",
+        )
 
 
 def to_csv(fig: go.Figure) -> str:

@@ -161,6 +161,13 @@ def test_a_click_on_a_point_shows_its_unit_below(url, visit, prepared):
     page.wait_for_url(re.compile(r"shown_unit=\d+"))
     unit = re.search(r"shown_unit=(\d+)", page.url)[1]
     page.get_by_role("heading", name=re.compile(f"Channel {unit} (stays|goes)")).wait_for()
+    page.get_by_text("What am I looking at?").first.click()
+    page.get_by_text("Units in the order of their scores").wait_for()
+    page.get_by_role("button", name="Download", exact=True).first.click()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="CSV", exact=True).click()
+    assert saved.value.suggested_filename == "scores.csv"
+    assert saved.value.path().read_text().startswith("trace,")
     visitor.is_well()
 
 

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from app import chart
 from app.figures.base import new_figure
+from tests.pages import charts
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,23 @@ def test_a_figure_goes_with_its_words_its_height_and_the_place_of_the_script(mon
     chart.chart(figure, "figure")
     assert not mounted["data"]["pick"]
     assert mounted["on_picked_change"] is None
+
+
+def _one_figure():
+    from app.figures.base import new_figure
+    from app.widgets import figure
+
+    figure(new_figure("title", "x", "y", "what it shows"), "one", "words about it")
+
+
+def test_words_and_downloads_come_when_they_are_opened():
+    at = AppTest.from_function(_one_figure, default_timeout=60).run()
+    assert len(charts(at)) == 1
+    assert not at.markdown
+    assert not at.get("download_button")
+    at.session_state["words-one"] = at.session_state["downloads-one"] = True
+    for _ in range(2):  # they stay open
+        at.run()
+        assert not at.exception
+        assert [m.value for m in at.markdown] == ["words about it\n\n*what it shows.*"]
+        assert len(at.get("download_button")) == 3
