@@ -174,6 +174,14 @@ def test_a_click_on_a_point_shows_its_unit_below(url, visit, prepared):
 FIGURE = "document.querySelector('.js-plotly-plot')"
 
 
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Press the mouse at one place and let it go at another."""
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=5)
+    page.mouse.up()
+
+
 def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, prepared):
     visitor = visit()
     page = visitor.page
@@ -182,10 +190,7 @@ def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, pre
     page.get_by_text("What am I looking at?").wait_for()
     area = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
     at = [(area["x"] + area["width"] * share, area["y"] + area["height"] / 2) for share in (0.2, 0.7)]
-    page.mouse.move(*at[0])
-    page.mouse.down()
-    page.mouse.move(*at[1], steps=5)
-    page.mouse.up()
+    drag(page, *at)
     page.wait_for_function(f"{FIGURE}.layout.xaxis.range[0] > 0")
     zoomed = page.evaluate(f"window.seen = {FIGURE}.querySelector('.main-svg'), {FIGURE}.layout.xaxis.range")
     names = page.locator(".js-plotly-plot .legendtext").all_text_contents()
@@ -225,19 +230,13 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     columns = sorted({round(box["x"]) for box in boxes})
     top = min(box["y"] for box in boxes)
     bottom, wide = max(box["y"] + box["height"] for box in boxes), boxes[0]["width"]
-
-    def draw(left: float, right: float) -> None:
-        page.mouse.move(left, top - 4)
-        page.mouse.down()
-        page.mouse.move(right, bottom + 4, steps=5)
-        page.mouse.up()
-
+    around = (columns[4] - 2, top - 4), (columns[6] + wide + 2, bottom + 4)
     only = page.get_by_role("button", name="Prune only layers 4-6")
-    draw(columns[4] - 2, columns[6] + wide + 2)
+    drag(page, *around)
     only.wait_for()
     page.mouse.dblclick(columns[10] - 4, (top + bottom) / 2)  # between two columns and two rows: nothing there
     expect(only).to_have_count(0)
-    draw(columns[4] - 2, columns[6] + wide + 2)
+    drag(page, *around)
     only.click()
     page.wait_for_url(re.compile("layers=4-6"))
     expect(only).to_have_count(0)
