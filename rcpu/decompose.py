@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,9 @@ from torch import Tensor
 SMALL = 1024  # columns
 
 _blas = ThreadpoolController()
+#: The one thread that changes the number of BLAS threads: OpenBLAS 0.3.31 obeys the thread that changed it first and
+#: no other, without a word.
+_setter = ThreadPoolExecutor(1, "blas-threads")
 _lock = threading.Lock()
 _running = 0  # small decompositions
 _restore = None
@@ -70,7 +74,7 @@ def _threads_for(m: Tensor) -> Iterator[None]:
         return
     with _lock:
         if not _running:
-            _restore = _blas.limit(limits=1, user_api="blas")
+            _restore = _setter.submit(_blas.limit, limits=1, user_api="blas").result()
         _running += 1
     try:
         yield
@@ -78,4 +82,4 @@ def _threads_for(m: Tensor) -> Iterator[None]:
         with _lock:
             _running -= 1
             if not _running:
-                _restore.restore_original_limits()
+                _setter.submit(_restore.restore_original_limits).result()

@@ -33,7 +33,7 @@ def serves(weight: Tensor, compensation: str) -> bool:
 class DirectOutputs:
     """The outputs of one projection for one set of kept columns, written over the inputs that they come from.
 
-    Of each row of ``batches``, (tokens, d_in) each, the first d_out entries become Z and the next d_out entries Y.
+    Of each row of ``batches``, (tokens, d_in) each, the first d_out entries become Z.
     """
 
     def __init__(
@@ -43,21 +43,22 @@ class DirectOutputs:
         batches: Sequence[Tensor],
         step: Callable[[], None] = lambda: None,  # called before each batch
     ):
-        gone = removed(columns, weight.shape[1])
-        kept, cut = weight[:, columns].contiguous(), weight[:, gone].contiguous()
-        self.columns, self.d_out, self.tokens = columns, len(kept), sum(map(len, batches))
-        self._m, self._total = kept.new_zeros(self.d_out, self.d_out), torch.zeros(self.d_out, dtype=torch.float64)
+        order, k = torch.cat([columns, removed(columns, weight.shape[1])]), len(columns)
+        weight = weight.index_select(1, order)  # what stays, then what goes
+        self.columns, self.d_out, self.tokens = columns, len(weight), sum(map(len, batches))
+        self._m, self._total = weight.new_zeros(self.d_out, self.d_out), torch.zeros(self.d_out, dtype=torch.float64)
         self.energy, self._lost = 0.0, 0.0  # ‖Y‖²_F and ‖Y − Z‖²_F
         self._new: Compensated | None = None
         for x in batches:
             step()
-            z, y = linear(x.index_select(1, columns), kept), linear(x.index_select(1, gone), cut)
+            ordered, z = x.index_select(1, order), x[:, : self.d_out]
+            y = linear(ordered[:, k:], weight[:, k:])
+            torch.mm(ordered[:, :k], weight[:, :k].mT, out=z)
             self._total += (y.new_ones(len(y)) @ y).cpu()
             self._lost += _energy(y)
             y += z
             self.energy += _energy(y)
             self._m.addmm_(y.mT, z)
-            x[:, : self.d_out], x[:, self.d_out : 2 * self.d_out] = z, y
 
     def cross_products(self, columns: Tensor) -> Tensor:
         """M = Y Zᵀ, (d_out, d_out)."""

@@ -27,8 +27,12 @@ class Rotation:
     singular_values: Tensor  # (d_out,) of M, descending
     principal_angles: Tensor  # (rank,) between range(Z) and range(QZ), ascending
     alignment: float  # tr(Qᵀ M) = tr S, or less where a reflection was refused: ‖Y − QZ‖² = ‖Y‖² + ‖Z‖² − 2 tr(Qᵀ M)
-    determinant: int  # +1 or −1
     rank: int  # of M
+
+    @cached_property
+    def determinant(self) -> int:
+        """+1 for a rotation, −1 where Q also mirrors."""
+        return _determinant(self.q)
 
     @cached_property
     def angles(self) -> Tensor:
@@ -73,18 +77,15 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
         cosines[r - shared :] = c[d - r - shared :]
     q = u @ torch.cat([v[:, :r], right], 1).mT
-    determinant = int(torch.linalg.slogdet(q).sign)
-    if proper and determinant < 0:
+    if proper and _determinant(q) < 0:
         # Reflect the direction that costs least: the least aligned one of the null space, else the smallest σ.
         flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
         q = q - 2 * torch.outer(flip_u, flip_v)
-        determinant = 1
     return Rotation(
         q=q,
         singular_values=s.cpu().double(),
         principal_angles=_degrees(cosines),
         alignment=(q * m).sum(dtype=torch.float64).item(),
-        determinant=determinant,
         rank=r,
     )
 
@@ -92,6 +93,10 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
 def singular_values(m: Tensor) -> Tensor:
     """Singular values of M alone, descending, (d_out,) fp64 on the CPU."""
     return decompose.singular_values(m.to(working_dtype(m))).cpu().double()
+
+
+def _determinant(q: Tensor) -> int:
+    return int(torch.linalg.slogdet(q).sign)
 
 
 def _degrees(cosines: Tensor) -> Tensor:

@@ -171,7 +171,9 @@ def prune(
             for site in run.measure(stage, suited):
                 run.put_out(stage, site, todo, config)
             run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
-        solved = _together(partial(_solve, stage, todo, config), live, net.device)
+        solved = run.together(partial(_solve, stage, todo, config), live)
+        if stage.sites[-1] is arch.sites[-1]:
+            _return_freed_memory()  # once a layer, when most is free
         for site, result in zip(live, solved, strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
@@ -184,7 +186,6 @@ def prune(
             run.advance(stage, repaired)
         stage.inputs.clear()
         stage.direct.clear()
-        _return_freed_memory()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -209,6 +210,7 @@ class _Run(Pass):
     def __init__(self, *args, keep_bytes: int, **options):
         super().__init__(*args, **options)
         self.keep_bytes, self._room = keep_bytes, None
+        self._threads = ThreadPoolExecutor(2)  # of the whole run: each new one would leave behind memory of its own
 
     def measure(self, stage: _Stage, asked: Sequence[Site]) -> list[Site]:
         """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
@@ -250,6 +252,13 @@ class _Run(Pass):
         for part, held_out in self.batches:
             batches[held_out].append(stage.inputs[site.name][part].flatten(0, 1))
         stage.direct[site.name] = tuple(DirectOutputs(weight, columns, b, step) if b else None for b in batches)
+
+    def together(self, solve: Callable[[Site], SiteResult], sites: Sequence[Site]) -> list[SiteResult]:
+        """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
+        if self.device.type != "cpu" or len(sites) < 2:
+            return [solve(site) for site in sites]
+        _return_freed_memory()  # two decompositions need as much as the sums have left
+        return list(self._threads.map(solve, sites))
 
     def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
         """Run the stage with its repaired blocks and move the hidden states on.
@@ -303,14 +312,6 @@ def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteRe
     return solve_site(
         weight, calibration, held_out, layout, config, layer=stage.index, site=site.name, unit=unit, direct=outputs
     )
-
-
-def _together(solve: Callable[[Site], SiteResult], sites: Sequence[Site], device: torch.device) -> list[SiteResult]:
-    """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
-    if device.type != "cpu" or len(sites) < 2:
-        return [solve(site) for site in sites]
-    with ThreadPoolExecutor(len(sites)) as pool:
-        return list(pool.map(solve, sites))
 
 
 def _return_freed_memory() -> None:

@@ -5,6 +5,8 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 from torch import Tensor
@@ -17,6 +19,10 @@ from rcpu.masking import Removal, remove
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
+
+#: A decomposition keeps one core busy, what else a site needs the others. These threads stay: each new one would leave
+#: behind memory of its own.
+_beside = ThreadPoolExecutor(2, "decomposition")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,20 +113,17 @@ def solve_site(
 
     outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
     rank = min(len(k), calibration.tokens, len(w))
-    rotation = procrustes.solve(outputs.cross_products(k), rank=rank, proper=config.proper)
+    turning = _beside.submit(procrustes.solve, outputs.cross_products(k), rank=rank, proper=config.proper)
+    known = [outputs, checked] if checked else [outputs]
+    lost = [y.lost(k) for y in known]
+    error_none, error_none_held_out = _errors(known, lost)
+    rotation = turning.result()
+    angles = _beside.submit(lambda: rotation.angles)
     new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
-
     for y in filter(None, direct or ()):
         y.repair(new)
-
-    def errors(y: Outputs | DirectOutputs) -> tuple[float, float]:
-        total = y.energy or 1.0
-        before = y.lost(k)
-        after = y.squared_error(k, new) if config.compensation != "none" else before
-        return (before / total) ** 0.5, (after / total) ** 0.5
-
-    error_none, error_compensated = errors(outputs)
-    error_none_held_out, error_compensated_held_out = errors(checked) if checked else (None, None)
+    left = [y.squared_error(k, new) for y in known] if config.compensation != "none" else lost
+    error_compensated, error_compensated_held_out = _errors(known, left)
     return SiteResult(
         layer=layer,
         site=site,
@@ -138,10 +141,16 @@ def solve_site(
         error_compensated_held_out=error_compensated_held_out,
         singular_values=rotation.singular_values,
         rank=rotation.rank,
-        angles=rotation.angles,
+        angles=angles.result(),
         channel_angles=rotation.channel_angles,
         principal_angles=rotation.principal_angles,
         determinant=rotation.determinant,
         scale=new.scale,
         ridge=new.ridge,
     )
+
+
+def _errors(known: Sequence[Outputs | DirectOutputs], squared: Sequence[float]) -> tuple[float, float | None]:
+    """Errors over ‖Y‖_F on the calibration windows and on those held out, if any are."""
+    found = [(error / (y.energy or 1.0)) ** 0.5 for y, error in zip(known, squared, strict=True)]
+    return found[0], found[1] if len(found) > 1 else None

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-BLOCK = 512  # columns at most
+BLOCK = 256  # columns at most
 
 
 @dataclass(frozen=True, eq=False)
