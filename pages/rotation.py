@@ -271,9 +271,12 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
         tiles, ("Error of Z", f"Error at t = {t:.2f}", "Error of QZ"), (0.0, t, 1.0), strict=False
     ):
         tile.metric(label, percent(path.error(value)), border=True, help="Relative error over all calibration tokens")
-    tiles[3].metric("det Q", f"{path.rotation.determinant:+d}".replace("-", "−"), border=True)
-    if path.rotation.determinant < 0:
-        st.info(REFLECTION, icon=":material/flip:")
+    tiles[3].metric(
+        "det Q",
+        f"{path.rotation.determinant:+d}".replace("-", "−"),
+        border=True,
+        help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
+    )
     line = st.container(horizontal=True)
     left, right = line.container(width=WIDTH * 3 // 5 - 16), line.container(width=WIDTH * 2 // 5 - 16)
     with left:
@@ -293,6 +296,8 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
             "‖Y‖² + ‖Z‖² − 2 tr(exp(t log Q)ᵀ M). Part of the way may already be worth most of it. A reflection makes "
             "a detour, because its direction is squeezed to nothing in between.",
         )
+    if path.rotation.determinant < 0:  # below: what comes and goes above a figure has it built anew
+        st.info(REFLECTION, icon=":material/flip:")
 
 
 def show_layers(options: DeltaGenerator, dense: Dense) -> None:
