@@ -118,7 +118,7 @@ class Jobs:
 
     def _loop(self) -> None:
         with contextlib.suppress(OSError, AttributeError):  # pages come first; only Linux has threads with a priority
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while True:
             self._run(self._queue.get())
             self._forget()

@@ -1,5 +1,7 @@
 """The queue that keeps work off the script thread."""
 
+import os
+import sys
 import threading
 import time
 
@@ -33,6 +35,15 @@ def test_result_progress_and_partial_are_there():
     job = wait(Jobs().submit("any", "adds", work))
     assert (job.state, job.result, job.partial, job.fraction, job.message) == ("done", 2, (1,), 1.0, "half")
     assert job.seconds >= 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads with a priority of their own")
+def test_pages_come_before_jobs():
+    def priority(_) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert wait(Jobs().submit("any", "priority", priority)).result == 19
+    assert priority(None) < 19
 
 
 def test_one_job_runs_at_a_time_in_order():
