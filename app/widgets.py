@@ -22,12 +22,12 @@ def figure(
     ``of`` is what it shows beside the subject of the settings; see :func:`app.chart.chart`.
     """
     chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick)
-    left, right = st.columns([3, 2])
-    words = left.expander("What am I looking at?", key=f"words-{name}", on_change="rerun")
+    below = st.container(horizontal=True)
+    words = below.expander("What am I looking at?", key=f"words-{name}", on_change="rerun")
     if words.open:
         words.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")
     # Three buttons for each figure would take a browser as long to draw as the figure: they come when asked for.
-    downloads = right.popover("Download", width="stretch", key=f"downloads-{name}", on_change="rerun")
+    downloads = below.popover("Download", key=f"downloads-{name}", on_change="rerun")
     if not downloads.open:
         return
     for label, data, kind in (

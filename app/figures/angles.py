@@ -115,10 +115,11 @@ def channel_angles(rotation: Rotation) -> go.Figure:
     values = rotation.channel_angles
     mean = float(values.mean())
     figure = new_figure(
-        f"Angle of each output channel, mean {mean:.1f}°",
+        "Angles of output channels",
         "output channel",
         "angle (degrees)",
-        f"Channels turn by {values.min():.1f} to {values.max():.1f} degrees; channel {int(values.argmax())} turns most",
+        f"Channels turn by {values.min():.1f} to {values.max():.1f} degrees, {mean:.1f} on average; "
+        f"channel {int(values.argmax())} turns most",
         showlegend=False,
         yaxis={"rangemode": "tozero"},
         shapes=[{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": mean, "y1": mean, "line": MARK}],
@@ -141,7 +142,7 @@ def principal_angles(rotation: Rotation) -> go.Figure:
     whole = rotation.rank == len(rotation.q)
     note = {"text": "Z fills the whole output space, so Q cannot move it", "showarrow": False}
     figure = new_figure(
-        "Principal angles, range(Z) to range(QZ)",
+        "Principal angles",
         "index, smallest first",
         "angle (degrees)",
         "Z fills the whole space: no angle is above 0"

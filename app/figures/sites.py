@@ -47,7 +47,7 @@ def spectrum(site: SiteResult) -> go.Figure:
 def angles(site: SiteResult) -> go.Figure:
     """Distribution of the eigen-angles of Q, and of how far it turns single output channels, in degrees."""
     figure = new_figure(
-        f"Rotation angles of Q (det Q = {site.determinant:+d})",
+        f"Angles of Q (det Q = {site.determinant:+d})",
         "angle (degrees)",
         "share of directions (%)",
         f"mean eigen-angle {site.angles.mean():.1f} degrees, largest {site.angles.max():.1f}",
