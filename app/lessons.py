@@ -48,7 +48,8 @@ LESSONS = (
         steps=(
             "A LLaMA is a stack of **layers**, and each layer has two blocks: **attention** and an **MLP**. Both end "
             "in one matrix that writes their result back to the rest of the model: `o_proj` for attention, "
-            "`down_proj` for the MLP.",
+            "`down_proj` for the MLP. These two are the **projections** that all lessons are about, and their inputs "
+            "are **channels**. The model as it was before anything is removed is called **dense**.",
             "Take such a matrix $W$. Strike out its column $j$, and nobody reads the input $x_j$ any more. So the row "
             "that *computes* $x_j$ can go too: a row of `v_proj` for attention, a row of `gate` and one of `up` for "
             "the MLP.",
@@ -57,8 +58,8 @@ LESSONS = (
             "Which columns? Those with the lowest **importance score**; lesson 4 is about it. How many is the "
             "**ratio**.",
         ),
-        task="Move the ratio and watch the orange stripes: each is a column of `o_proj` or `down_proj`, or a row that "
-        "fed it. Then switch on *Show what is left*.",
+        task="Once the model is measured, move the ratio and watch the orange stripes: each is a column of `o_proj` or "
+        "`down_proj`, or a row that fed it. Then switch on *Show what is left*.",
         question="You remove 20 % of the columns in every layer. Is the model 20 % smaller?",
         answer="No. Embeddings and norms stay whole, and so may queries and keys: the ratio counts *columns of two "
         "kinds of matrices*. Look at the tiles above: parameters shrink by less than the ratio, so always compare "
@@ -86,12 +87,13 @@ LESSONS = (
             "text that the model writes gets worse.",
         ),
         task="Move the ratio and see the drift of every layer. Which one is hurt most? Choose it as *Layer*: the "
-        "second picture shows it at every ratio.",
+        "second picture shows it at every ratio. (A layer hardly drifts where a few enormous inputs, which stay, make "
+        "most of its output.)",
         question="Could we avoid the drift by choosing *better* which columns leave?",
         answer="Only in part. A good score finds the columns that carry least. But even those carry something, and "
         "what is missing adds up: the curve rises from the very first columns. What is left to do is to **change the "
         "columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
-        "shows the paper's way.",
+        "shows RCPU's way.",
         links=(
             Link("Show me the scores of all layers", "importance", {"view": "layers"}),
             Link("Show me one layer's rotation", "rotation", {}),
@@ -112,6 +114,8 @@ LESSONS = (
             "RCPU allows only **orthogonal** $Q$: turns and mirrors. Lengths stay as they are, so $Q$ cannot blow up "
             "noise, and it has fewer freedoms to tune than an arbitrary matrix. To find the best one is the "
             "*orthogonal Procrustes problem*, and one SVD of $YZ^\\top$ solves it exactly.",
+            "Missing columns turn, shrink and flatten the cloud of outputs all at once. $Q$ undoes the turn and "
+            "nothing else: how much of a real error that is, lesson 5 measures. The points here are made up.",
             "Here the outputs have 2 numbers instead of hundreds, so you can see it. **Blue** circles: the targets "
             "$Y$. **Orange** squares: what pruning left of them, $Z$. **Green**, dashed: $QZ$, the same turn for all. "
             "Equal numbers belong together; the short dashed lines are the errors that remain.",
@@ -143,18 +147,20 @@ LESSONS = (
             "$3\\,W_{:,j}$ to every output. It says nothing about the token, and one constant vector (a **bias**) "
             "could stand in for it.",
             "So RCPU multiplies by the **variance** over tokens: a channel that hardly changes scores low however "
-            "large it is, and one that reacts to the text is kept.",
+            "large it is, and one that reacts to the text is kept. RCPU itself adds *no* bias, so whether this pays "
+            "has to be measured: the sentence under the picture says what it does here.",
             "In the picture each mark is one input channel: to the right it is larger, further up it changes more. "
             "Orange crosses leave only if variance is ignored, green diamonds only if it counts.",
         ),
-        task="Where do the green diamonds lie? Look for one far to the right of its crowd, large but calm: the table "
-        "below the picture names it. Then try other layers, and `o_proj`.",
+        task="Where do the green diamonds lie? Look for one far to the right of its crowd, large but calm: open the "
+        "table below the picture, whose first row names it. Then try other layers, and `o_proj`.",
         question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
         "0.2. Which one does RCPU remove, and what is lost with it?",
         answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
-        "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. RCPU itself "
-        "adds no bias: its rotation has to make up for it, and a rotation cannot add a constant. The numbers above "
-        "show both sides for this layer.",
+        "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. A rotation "
+        "cannot add a constant, so with RCPU's own repair the score cannot keep all that it promises. In this small "
+        "model variance helps a little in most layers of `down_proj`, and in `o_proj` about as often as not: take a "
+        "score as a guess about what may go, and measure.",
         links=(
             Link("Show me the three factors", "importance", {"view": "factors"}),
             Link("Compare the scorers", "importance", {"view": "scorers"}),
@@ -169,33 +175,39 @@ LESSONS = (
         formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$.",
         steps=(
             "Why only turn? One could ask for the best of *all* weights: **least squares**. On the text it is fitted "
-            "to it can, without a ridge, never do worse than the rotation, because the rotated weight is one of its "
-            "choices.",
-            "But it tunes every single weight, and learns from calibration windows only. With few tokens for each "
-            "input it also fits their accidents: it **over-fits**, and on other text the error grows.",
-            "The rotation has fewer freedoms and cannot stretch, so it needs less text, but it also gains less from "
-            "more.",
+            "to it can never do worse than the rotation (as long as $\\lambda$, the **ridge** in the formula below, is "
+            "small), because the rotated weight is one of its choices.",
+            "But it tunes every single weight, and learns from the calibration text only, cut into **windows** of 128 "
+            "tokens. With few tokens for each input it also fits their accidents: it **over-fits**, and on other text "
+            "the error grows. Worst is the middle, with about as many tokens as kept inputs. With far fewer, the ridge "
+            "holds it at $W_K$ in all directions that the text does not reach.",
+            "The rotation has fewer freedoms and cannot stretch: it cannot go as wrong, and it gains less from more "
+            "text.",
             "So we calibrate on 1, 2, 4, … 128 windows and look at **held-out** windows, text that no repair has seen. "
-            "Where the solid lines of least squares and rotation cross is the amount of text from which freedom pays.",
+            "Where the solid line of least squares finally falls below that of the rotation, freedom pays.",
         ),
         task="Press *Measure*: the lines grow as windows come. Compare dotted (the windows it was fitted to) with "
         "solid (held-out). Then choose a stronger ridge: what does it do to the crossing?",
-        question="Why can even the rotation be worse than no repair when there are only one or two windows?",
+        question="Why can even the rotation be worse than no repair when there is only one window?",
         answer="$Q$ is estimated too. In the 576 dimensions of the small model a rotation has 576 · 575 ÷ 2 = 165,600 "
-        "free angles, and one window of 128 tokens is little to learn them from. It is safer than least squares, and "
-        "not safe. The paper reports the same: with 8 windows perplexity collapses, and from 64 on it hardly changes.",
+        "free angles, and one window of 128 tokens is little to learn them from. But where least squares with a weak "
+        "ridge goes wildly wrong, the rotation stays in bounds, and it has no ridge to choose. The paper reports the "
+        "same need for text: with 8 windows the pruned model breaks down (its *perplexity*, how surprised it is by "
+        "real text, shoots up), and from 64 on it hardly changes. Mind the other side too: with a ridge that suits, "
+        "least squares may be ahead from the start. Which repair is best is a question to your text and your model.",
         links=(
             Link("Show me how far the tokens reach", "calibration", {"calibration_view": "reach"}),
             Link("Prune with least squares", "prune", {"compensation": "least_squares"}),
         ),
-        settings={"ratio": 0.2, "layer": 0, "site": "o_proj", "curve_ridge": "0.0001"},
+        settings={"ratio": 0.2, "layer": 5, "site": "o_proj", "curve_ridge": "0.0001"},
     ),
     Lesson(
         short="Which one first",
-        title="Why o_proj comes before down_proj",
+        title="o_proj before down_proj: why, and how much it matters",
         idea="Repair a projection for the inputs it will really get: go along the stream, front to back.",
         formula=r"\begin{gathered} h' = h + \mathrm{attention}(h) \\ h'' = h' + \mathrm{mlp}(h') \end{gathered}",
-        formula_says="Within a layer the MLP reads what attention has written; never the other way round.",
+        formula_says="$h$ is the **stream**, the vector that runs through all layers. Within a layer the MLP reads "
+        "what attention has written; never the other way round.",
         steps=(
             "Everything that a pruned projection gets wrong changes the inputs of all that follow. A repair that was "
             "fitted to the *old* inputs then no longer fits quite. So layers are pruned front to back, and each is "
@@ -211,8 +223,9 @@ LESSONS = (
         "the layers and the perplexity. How large is the difference, compared with repairing at all?",
         question="Why not prune the *last* layer first, while its inputs are still those of the dense model?",
         answer="Because they would not stay so. As soon as an earlier layer is pruned, the inputs of the last one "
-        "change, and its repair was fitted to inputs that no longer occur. Front to back, every repair sees the very "
-        "inputs that it will have in the finished model.",
+        "change, and its repair was fitted to inputs that no longer occur. Front to back, every *layer* is repaired "
+        "for what the layers before it really hand on. The order of the two projections within a layer is the same "
+        "thought in small, and matters as much or as little as the sentence below the tiles says.",
         links=(
             Link("Set the order on the Prune page", "prune", {"order": "site"}),
             Link("Show me the errors of a layer", "rotation", {"site": "down_proj"}),
@@ -238,8 +251,8 @@ def about_size(ratio: float, before: int, after: int) -> str:
     if after == before:
         return f"At a ratio of {ratio:.0%} nothing leaves: move the slider up."
     return (
-        f"A ratio of {ratio:.0%} takes **{1 - after / before:.1%}** of the model's parameters, not {ratio:.0%}: "
-        "what is not drawn here, and the blue part, stays."
+        f"A ratio of {ratio:.0%} takes **{1 - after / before:.1%}** of the model's parameters. The question below asks "
+        "why."
     )
 
 
@@ -261,12 +274,13 @@ def about_fit(determinant: int, angle: float, before: float, after: float, free:
     turn = (
         f"$Q$ turns by **{angle:.0f}°** (counter-clockwise is positive)"
         if determinant > 0
-        else f"$Q$ is a **mirror** at the line that rises by {angle:.0f}°: the points lie the other way round"
+        else f"$Q$ is a **mirror**: it flips the points over at the line that {'rises' if angle >= 0 else 'falls'} by "
+        f"{abs(angle):.0f}°"
     )
     if before - after < 0.005 * max(before, 1e-9):
         worth = "and that helps little or nothing: what is wrong here is no turn"
     elif after < 0.005:
-        worth = "and nothing of the error is left: the drift was a pure turn or mirror"
+        worth = "and practically nothing of the error is left: the drift was a pure turn or mirror"
     else:
         worth = f"and takes away **{1 - after / before:.0%}** of the error"
     rest = (
@@ -288,13 +302,13 @@ def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str,
     def compare(repair: str) -> str:
         a, b = with_[repair], without[repair]
         if abs(a - b) < 0.01 * max(a, b):
-            return f"both scores lose about the same ({a:.3f} and {b:.3f})"
+            return f"both scores lose the same within one percent ({a:.3g} and {b:.3g})"
         better = "the score with variance loses less" if a < b else "the score *without* variance loses less"
-        return f"{better} ({a:.3f} with, {b:.3f} without)"
+        return f"{better} ({a:.3g} with, {b:.3g} without)"
 
     return (
         f"**{changed:,} of {removed:,}** removed channels differ between the two scores. Without repair "
-        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. All on held-out text."
+        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. All on text that no score saw."
     )
 
 
@@ -313,6 +327,11 @@ def about_crossing(
         return f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
         "windows."
     before, after = cross
+    if before is not None and squares is not None and squares < rotation:
+        start += (
+            "Least squares starts ahead of the rotation, because so little text hardly moves it from $W_K$, and falls "
+            "behind with more. "
+        )
     if before is None:
         return (
             f"{start}With a ridge of {ridge:g}, least squares is better than the rotation **from the first point on**: "
@@ -343,7 +362,9 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
         )
     else:
         start += "On this model and text the second order is **no better** there. "
-    a, b = perplexity["paper"], perplexity["site"]
+    dense, none, a, b = (perplexity[name] for name in ("dense", "none", "paper", "site"))
+    start += f"In perplexity, pruning costs {none - dense:.2f}, and repair in the paper's order "
+    start += f"wins {none - a:.2f} of it back. " if a < none else "wins nothing back. "
     if abs(a - b) < 0.005 * a:
-        return start + f"Perplexity: {a:.2f} and {b:.2f}, the same within half a percent."
-    return start + f"Perplexity is {'lower' if b < a else 'higher'} with `o_proj` first: {b:.2f} against {a:.2f}."
+        return start + f"The order changes {abs(a - b):.2f}: the same within half a percent."
+    return start + f"With `o_proj` first it is **{'lower' if b < a else 'higher'}** by {abs(a - b):.2f}."

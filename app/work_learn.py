@@ -11,6 +11,7 @@ from torch import Tensor
 
 import rcpu
 from app import demo
+from app.figures.learn import ORDER_SHORT
 from app.jobs import Job
 from app.shared import load_text, models, windows
 from app.work import join_or_submit
@@ -82,7 +83,7 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    return join_or_submit("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
+    return join_or_submit("collect", f"Lessons: {name} reads {config.samples} windows of {config.text}", work)
 
 
 @st.cache_resource(show_spinner=False)
@@ -184,7 +185,9 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
                 model.net,
                 calibration,
                 replace(config, order=order),
-                progress=lambda p, i=i, order=order: job.report(0.3 * (i + p.fraction), f"order {order}: {p.message}"),
+                progress=lambda p, i=i, order=order: job.report(
+                    0.3 * (i + p.fraction), f"{ORDER_SHORT[order]}: {p.message}"
+                ),
                 cancelled=job.cancelled,
             )
             nets[order] = results[order].net
@@ -202,7 +205,9 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
                 net,
                 measured,
                 text=source.name,
-                progress=lambda f, i=i, name=name: job.report(0.7 + 0.3 * (i + f) / 4, f"perplexity: {name}"),
+                progress=lambda f, i=i, name=name: job.report(
+                    0.7 + 0.3 * (i + f) / 4, f"perplexity, {ORDER_SHORT.get(name, name)}"
+                ),
                 cancelled=job.cancelled,
             )
         return Orders(config, {name: r.sites for name, r in results.items()}, drift, perplexity)

@@ -32,6 +32,7 @@ from app.lessons import (
 from app.settings import PREFIX, PageEnd, change, control, settings, write_url
 from app.shared import current_collection, current_model, jobs, model_key
 from app.widgets import count, figure, say, table
+from rcpu.architecture import heads_of
 from rcpu.config import SITES
 from rcpu.drift import constant_error
 from rcpu.growth import RIDGES, crossing, squares
@@ -60,8 +61,9 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
         if model is None:
             what, label = "loads the small model that comes with the app, and ", "Load the small model and measure it"
         st.markdown(
-            f"One button {what}lets it read {SMALL['samples']} short pieces of text, so that every number here is "
-            "measured and not invented. It is done once, and all lessons share it."
+            f"One button {what}lets it read {SMALL['samples']} short pieces of text (*windows* of {s.window} tokens), "
+            "so that every number here is measured and not invented. It takes a minute or so, is done once, and all "
+            "lessons share it."
         )
         if st.button(label, type="primary", icon=":material/play_arrow:"):
             if model is None:
@@ -84,6 +86,18 @@ def need_dense() -> Dense:
         except rcpu.RcpuError as error:
             say(error)
     prepare(model)
+
+
+def measured() -> bool:
+    """Whether the chosen model was measured on the windows that are set."""
+    model = current_model()
+    if model is None:
+        return False
+    try:
+        found = current_collection(model, s.prune_config())
+    except rcpu.RcpuError:
+        return False
+    return found is not None and any(not found.missing([i]) for i in range(model.net.config.num_hidden_layers))
 
 
 def need_net() -> rcpu.Model:
@@ -125,7 +139,8 @@ def what_goes() -> None:
         ),
         strict=True,
     ):
-        tile.metric(label, count(now, unit), f"{100 * (now / before - 1):+.1f} %", delta_color="off", border=True)
+        was = f"{100 * (now / before - 1):+.1f} % of {count(before, unit)}"
+        tile.metric(label, count(now, unit), was, delta_color="off", border=True)
     after = control(st.toggle, "Show what is left", "lesson_after")
     kept = {}
     for site in SITES:
@@ -136,15 +151,17 @@ def what_goes() -> None:
     figure(
         figures.matrices(blocks, layer, after),
         "lesson-matrices",
-        "The weight matrices of one layer, one unit of length a number: attention left, MLP right. The columns that "
+        "The weight matrices of one layer, one unit of length a number: attention above, MLP below. The columns that "
         f"leave are those of the lowest score in this very layer, and the rows are those that computed their inputs. "
         f"Source: {PAPER}.",
     )
     st.markdown(about_size(ratio, todo.before.parameters, todo.after.parameters))
     if dense.unit("o_proj") == "channel":
+        heads = heads_of(dense.model.net)
         st.caption(
-            "This model shares keys and values between heads, so attention loses *value channels* here (rows of v_proj "
-            "with their columns of o_proj), while queries and keys stay. Models without sharing lose whole heads."
+            f"This model shares keys and values between heads, so attention loses *value channels* here: a row of "
+            f"v_proj and the {heads.query // heads.kv} columns of o_proj that it feeds, as many in each of "
+            f"{heads.kv} KV heads (rounded down), while queries and keys stay. Models without sharing lose whole heads."
         )
 
 
@@ -304,9 +321,9 @@ def why_variance() -> None:
     st.markdown(about_variance(int(swapped.sum()), gone, errors))
     if swapped.any():
         ids = swapped.nonzero().flatten()
-        ids = ids[asked.x.mean_absolute[ids].argsort(descending=True)][:SWAPS]
         constant = asked.x.mean**2 / (asked.x.mean**2 + asked.x.variance).clamp_min(1e-30)
-        with st.expander("The largest channels that leave only because variance counts"):
+        ids = ids[constant[ids].argsort(descending=True)][:SWAPS]
+        with st.expander("Channels that leave only because variance counts, the most constant first"):
             table(
                 {
                     "channel": ids.tolist(),
@@ -316,6 +333,7 @@ def why_variance() -> None:
                 },
                 "lesson-swaps",
             )
+            st.caption("The constant part is mean(x)² ÷ mean(x²): 100 % for an input that never changes.")
     st.caption(DENSE_PATH)
 
 
@@ -338,7 +356,7 @@ def over_fitting() -> None:
             options=list(names),
             format_func=names.get,
             required=True,
-            help="Of least squares, relative to the mean power of the inputs",
+            help="Of least squares, in units of the mean power of the inputs: the larger, the nearer to W_K",
         )
 
     def picture(made: work_learn.Growth) -> go.Figure:
@@ -360,7 +378,7 @@ def over_fitting() -> None:
         ):
             start("curve", lambda: work_learn.growth_job(model, s.prune_config(), layer, site))
     if job is None:
-        st.caption("Nothing measured yet. Every layer further up takes longer.")
+        st.caption("Nothing measured yet. It takes seconds in the first layers, and longer in every layer further up.")
         return
     job_panel(job, growing)
     if job.state != "done":
@@ -369,18 +387,19 @@ def over_fitting() -> None:
     if (made.layer, made.site, made.ratio) != (layer, site, ratio):
         st.info("The controls have changed since: press the button to measure what they say.", icon=":material/info:")
     key, first, last = squares(float(ridge)), made.steps[0].held_out, made.steps[-1].held_out
-    st.caption(f"Held-out error with {made.steps[-1].windows} windows; below it with {made.steps[0].windows}:")
+    st.caption(f"Held-out error with {made.steps[-1].windows} windows, and with the least text:")
     for tile, name, label in zip(
         st.columns(3), ("none", "rotation", key), ("Not repaired", "Rotation", "Least squares"), strict=True
     ):
-        before, after = _error(first[name]), _error(last[name])
+        before, after = f"{_error(first[name])} with {made.steps[0].windows}", _error(last[name])
         tile.metric(label, after, before, delta_color="off", delta_arrow="off", border=True)
     figure(
         picture(made),
         "lesson-growth",
-        f"‖Y − Ŷ‖ ÷ ‖Y‖ on 16 held-out windows (solid) and on the calibration windows themselves (dotted). Each point "
-        f"is what a run with so many windows would do: scores, kept columns and repair come from those alone. Hover "
-        f"for tokens a kept input. Source of both repairs: {PAPER}.",
+        f"‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the "
+        f"calibration windows themselves (dotted). Each point is what a run with so many windows would do: scores, "
+        f"kept columns and repair come from those alone. Hover for tokens a kept input. "
+        f"Source of both repairs: {PAPER}.",
     )
     one = (first["none"], first["rotation"], first[key])
     st.markdown(about_crossing(crossing(made.steps, key), float(ridge), one, made.steps[-1].windows))
@@ -410,7 +429,7 @@ def which_first() -> None:
     if job is None:
         st.caption(
             f"Nothing pruned yet. Two runs of layers 0 to 3 on {work_learn.ORDERED['samples']} windows, then four "
-            "perplexities: the slowest of the lessons."
+            "perplexities: the slowest of the lessons, about two minutes on two cores."
         )
         return
     job_panel(job)
@@ -430,8 +449,10 @@ def which_first() -> None:
     figure(
         figures.order_drift(made.drift, pruned),
         "lesson-order-drift",
-        f"The distance of the stream behind each layer from that of the dense model on held-out windows, relative to "
-        f"its length, as a mean over tokens. Only the shaded layers are pruned; the later ones pass the drift on. "
+        f"The distance of the stream ĥ behind each layer from h, that of the dense model, on held-out windows, "
+        f"relative to its length, as a mean over tokens. Only the shaded layers are pruned; the later ones pass the "
+        f"drift on. It counts all directions alike and perplexity only what the next token hangs on, so the two need "
+        f"not fall together. "
         f"Source of the orders: {PAPER}, which measures both first.",
     )
     errors = {
@@ -471,7 +492,11 @@ PICTURES: tuple[Callable[[], None], ...] = (
 s.lesson = min(max(s.lesson, 0), len(LESSONS) - 1)
 to_top(s.lesson)
 st.title("Learn")
-st.write("Six short lessons on real numbers, for everyone who knows what a matrix is. No need to have read the paper.")
+st.write(
+    "RCPU ([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)) makes a language model smaller and repairs what is "
+    "left by a rotation. Six short lessons on real numbers, for everyone who knows what a matrix is: no need to have "
+    "read the paper."
+)
 number = control(
     st.segmented_control,
     "Lesson",
@@ -501,12 +526,12 @@ with picture:
         PICTURES[number]()
 with st.container(border=True):
     st.markdown(f"##### :material/help: Question\n\n{lesson.question}")
-    with st.expander("Answer"):
+    with st.expander("Answer", key=f"answer-{number}", on_change="rerun"):  # of its own: the next one stays shut
         st.markdown(lesson.answer)
 with st.container(horizontal=True):
     for link in lesson.links:
         if st.button(link.label, key=f"link-{link.label}", icon=":material/arrow_outward:"):
-            change(**link.settings)
+            change(**({} if measured() else SMALL), **link.settings)
             st.switch_page(f"../pages/{link.page}.py")
     st.button("Reset this lesson's controls", icon=":material/restart_alt:", on_click=reset, args=(number,))
 with st.container(horizontal=True, horizontal_alignment="distribute"):
@@ -516,3 +541,5 @@ with st.container(horizontal=True, horizontal_alignment="distribute"):
     if number + 1 < len(LESSONS):
         label = f"Next: {LESSONS[number + 1].short}"
         st.button(label, type="primary", icon=":material/arrow_forward:", on_click=enter, args=(number + 1,))
+    elif st.button("That was all: prune the model yourself", type="primary", icon=":material/content_cut:"):
+        st.switch_page("../pages/prune.py")

@@ -110,7 +110,10 @@ def test_size_and_drift_in_words():
 def test_fit_in_words():
     assert "turns by **40°**" in about_fit(1, 40.0, 0.7, 0.2, 0.1)
     assert "71%" in about_fit(1, 40.0, 0.7, 0.2, 0.1)
-    assert "mirror" in about_fit(-1, 40.0, 0.7, 0.2, 0.2)
+    assert "**mirror**: it flips the points over at the line that rises by 40°, and takes" in about_fit(
+        -1, 40.0, 0.7, 0.2, 0.2
+    )
+    assert "the line that falls by 69°" in about_fit(-1, -69.0, 0.7, 0.2, 0.2)
     assert "nothing of the error is left" in about_fit(1, 40.0, 0.7, 0.0, 0.0)
     assert "little or nothing" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
     assert "down to 0.00" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
@@ -123,9 +126,10 @@ def test_variance_in_words_says_who_loses_less():
 
     said = about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14))
     assert "3 of 10" in said
-    assert "score *without* variance loses less (0.200 with, 0.150 without)" in said
-    assert "score with variance loses less (0.100 with, 0.140 without)" in said
-    assert "about the same" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1))
+    assert "score *without* variance loses less (0.2 with, 0.15 without)" in said
+    assert "score with variance loses less (0.1 with, 0.14 without)" in said
+    assert "the same within one percent (0.2 and 0.2)" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1))
+    assert "(0.0306 with, 0.0314 without)" in about_variance(3, 10, errors(0.0306, 0.1, 0.0314, 0.1))
     assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1))
     assert "Nothing is removed" in about_variance(0, 0, errors(0, 0, 0, 0))
 
@@ -138,18 +142,25 @@ def test_crossing_in_words():
     assert "from the first point on" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
     assert "**not** overtake the rotation up to 64" in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
     assert "With one window" not in about_crossing(None, 0.1, (0.04, 0.03, None), 64)
+    twice = about_crossing((16, 32), 1e-4, (0.34, 0.42, 0.40), 128)
+    assert "starts ahead of the rotation" in twice
+    assert "between 16 and 32" in twice
+    assert "starts ahead" not in said
 
 
 def test_orders_in_words():
     def said(none, paper, site, a=30.0, b=30.0):
-        return about_orders({"none": [none], "paper": [paper], "site": [site]}, {"paper": a, "site": b}, 0)
+        perplexity = {"dense": 25.0, "none": 32.0, "paper": a, "site": b}
+        return about_orders({"none": [none], "paper": [paper], "site": [site]}, perplexity, 0)
 
     assert "hardly a difference" in said(0.3, 0.2, 0.2)
     assert "less than the repair" in said(0.3, 0.2, 0.19)
     assert "no better" in said(0.3, 0.2, 0.22)
     assert "within half a percent" in said(0.3, 0.2, 0.2)
-    assert "lower with `o_proj` first" in said(0.3, 0.2, 0.1, b=29.0)
-    assert "higher with `o_proj` first" in said(0.3, 0.2, 0.1, b=31.0)
+    assert "pruning costs 7.00, and repair in the paper's order wins 2.00 of it back" in said(0.3, 0.2, 0.2)
+    assert "wins nothing back" in said(0.3, 0.2, 0.2, a=33.0)
+    assert "With `o_proj` first it is **lower** by 1.00" in said(0.3, 0.2, 0.1, b=29.0)
+    assert "With `o_proj` first it is **higher** by 1.00" in said(0.3, 0.2, 0.1, b=31.0)
 
 
 def test_matrices_are_drawn_before_and_after_and_download(model):

@@ -23,8 +23,8 @@ ORDER_NAMES = {
 ORDER_SHORT = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}
 ORDER_STYLES = {
     "none": (COLORS["pruned"], "solid"),
-    "paper": ("#CC79A7", "dash"),
-    "site": (COLORS["compensated"], "solid"),
+    "paper": ("#CC79A7", "solid"),
+    "site": (COLORS["compensated"], "dash"),
 }
 
 
@@ -198,8 +198,8 @@ def channels(mean_absolute: Tensor, deviation: Tensor, with_variance: Tensor, wi
             customdata=found.numpy(),
             hovertemplate="channel %{customdata}<br>mean|x| %{x:.3g}<br>deviation %{y:.3g}<extra></extra>",
         )
-    figure.update_xaxes(type="log", exponentformat="power")
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_xaxes(type="log", dtick="D2", tickformat="~g")
+    figure.update_yaxes(type="log", dtick="D2", tickformat="~g")
     figure.update_layout(margin={"t": 48}, height=440)
     return figure
 
@@ -260,7 +260,7 @@ def order_drift(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> 
             y=list(values),
             mode="lines+markers",
             name=ORDER_NAMES[order],
-            line={"color": color, "dash": dash},
+            line={"color": color, "dash": dash, "width": 6 if order == "paper" else 2},  # both orders may coincide
             marker={"size": 5},
             hovertemplate=ORDER_NAMES[order] + "<br>behind layer %{x}: %{y:.4f}<extra></extra>",
         )
