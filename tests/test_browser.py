@@ -246,6 +246,43 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     visitor.is_well()
 
 
+def test_the_answer_of_the_next_lesson_stays_shut(url, visit, prepared):
+    visitor = visit()
+    page = visitor.page
+    page.goto(f"{url}/learn?lesson=2&{prepared}")
+    said = page.get_by_text("Nothing has to be turned")
+    page.get_by_text("Answer", exact=True).click()
+    expect(said).to_be_visible()
+    page.get_by_role("button", name="Next: Why variance").click()
+    page.get_by_role("heading", name="4. Why the score looks at variance").wait_for()
+    visitor.figures()
+    expect(page.get_by_text("What is lost is almost the same vector")).not_to_be_visible()
+    page.get_by_role("button", name="Back: Procrustes").click()
+    page.get_by_role("heading", name="3. The best rotation").wait_for()
+    page.wait_for_timeout(2 * SECONDS)
+    expect(said).not_to_be_visible()
+    visitor.is_well()
+
+
+def test_a_note_about_a_reflection_leaves_the_figure_where_it_is(url, visit, prepared):
+    visitor = visit()
+    page = visitor.page
+    page.goto(f"{url}/rotation?spectrum=space&{prepared}&site=o_proj&ratio=0.05")
+    visitor.figures()
+    note = page.get_by_text("no path of rotations leads from the identity to it")
+    expect(note).to_have_count(0)
+    page.evaluate(f"{FIGURE}.dataset.known = 'yes'")
+    for _ in range(12):  # which ratios have a reflection depends on the model
+        page.get_by_role("slider", name="Ratio").focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(2 * SECONDS)
+        if note.count():
+            break
+    expect(note).to_be_visible()
+    assert page.evaluate(f"{FIGURE}.dataset.known") == "yes"
+    visitor.is_well()
+
+
 def test_without_its_script_a_figure_says_so(url, visit, prepared):
     visitor = visit()
     page = visitor.page
