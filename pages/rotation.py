@@ -31,7 +31,9 @@ VIEWS = {
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
-WIDTH, GAP = 976, 19  # pixels: of a page in a window of 1440, and between things side by side, a little more than 16
+#: Pixels of things side by side: they fill a page of 976 in a window of 1440, and one of 564 in a window of 1024.
+TILES = {4: 232, 5: 177}  # in one row, or in rows of two and of three
+SPACE, PATH = 564, 396
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
@@ -46,7 +48,7 @@ REFLECTION = (
 def row(count: int) -> list[DeltaGenerator]:
     """Places for metrics side by side, in two rows where the window is narrow: stretched ones would be cut instead."""
     line = st.container(horizontal=True)
-    return [line.container(width=WIDTH // count - GAP) for _ in range(count)]
+    return [line.container(width=TILES[count]) for _ in range(count)]
 
 
 def percent(part: float) -> str:
@@ -278,7 +280,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
         help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
     )
     line = st.container(horizontal=True)
-    left, right = line.container(width=WIDTH * 3 // 5 - GAP), line.container(width=WIDTH * 2 // 5 - GAP)
+    left, right = line.container(width=SPACE), line.container(width=PATH)
     with left:
         figure(
             space.space(path, t, names(dense, path)),
