@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+# A cache of this checkout: what the user's holds would hide that the embedded model cannot be converted here.
+os.environ.setdefault("RCPU_CACHE", str(Path(__file__).parent.parent / ".venv" / "cache"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as rcpu sets it, but torch is imported first here
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's; see _one_thread for torch's
-
-from pathlib import Path
 
 import pytest
 import torch
