@@ -22,6 +22,7 @@ from app.lessons import (
     FIRST,
     LESSONS,
     PAPER,
+    Link,
     about_crossing,
     about_drift,
     about_fit,
@@ -73,31 +74,30 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
     raise PageEnd
 
 
+def measured(model: rcpu.Model | None) -> bool:
+    """Whether the model has statistics on the windows that are set; raises ``RcpuError`` for bad settings."""
+    found = None if model is None else current_collection(model, s.prune_config())
+    return found is not None and any(not found.missing([i]) for i in range(model.net.config.num_hidden_layers))
+
+
 def need_dense() -> Dense:
     """The statistics that a lesson looks at."""
     model = current_model()
-    if model is not None:
-        try:
-            config = s.prune_config()
-            found = current_collection(model, config)
-            every = range(model.net.config.num_hidden_layers)
-            if found is not None and any(not found.missing([i]) for i in every):
-                return need_statistics()
-        except rcpu.RcpuError as error:
-            say(error)
+    try:
+        if measured(model):
+            return need_statistics()
+    except rcpu.RcpuError as error:
+        say(error)
     prepare(model)
 
 
-def measured() -> bool:
-    """Whether the chosen model was measured on the windows that are set."""
-    model = current_model()
-    if model is None:
-        return False
-    try:
-        found = current_collection(model, s.prune_config())
-    except rcpu.RcpuError:
-        return False
-    return found is not None and any(not found.missing([i]) for i in range(model.net.config.num_hidden_layers))
+def follow(link: Link) -> None:
+    """Go where a link points, with the lessons' few windows where nothing was measured yet."""
+    with contextlib.suppress(rcpu.RcpuError):  # the page there says what is wrong
+        if not measured(current_model()):
+            change(**SMALL)
+    change(**link.settings)
+    st.switch_page(f"../pages/{link.page}.py")
 
 
 def need_net() -> rcpu.Model:
@@ -531,8 +531,7 @@ with st.container(border=True):
 with st.container(horizontal=True):
     for link in lesson.links:
         if st.button(link.label, key=f"link-{link.label}", icon=":material/arrow_outward:"):
-            change(**({} if measured() else SMALL), **link.settings)
-            st.switch_page(f"../pages/{link.page}.py")
+            follow(link)
     st.button("Reset this lesson's controls", icon=":material/restart_alt:", on_click=reset, args=(number,))
 with st.container(horizontal=True, horizontal_alignment="distribute"):
     if number:

@@ -22,6 +22,7 @@ _blas = ThreadpoolController()
 #: The one thread that changes the number of BLAS threads: OpenBLAS 0.3.31 obeys the thread that changed it first and
 #: no other, without a word.
 _setter = ThreadPoolExecutor(1, "blas-threads")
+_setter.submit(int)  # now, with this thread's priority: a job's would keep pages waiting
 _lock = threading.Lock()
 _running = 0  # small decompositions
 _restore = None
