@@ -1,11 +1,11 @@
 """The six lessons as data: what they say, what they ask, and the settings of the pages they point at.
 
-Sentences that depend on numbers are made by the functions below, in every case that the numbers can be in.
+Sentences that depend on numbers are in findings.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,127 +244,3 @@ EXAMPLES = {
     "Squeezed flat": _TARGETS + "-1.4,-0.36;1.6,-0.36;1.6,-0.06;-0.2,0.09;-0.6,0.54",
 }
 FIRST = next(iter(EXAMPLES.values()))
-
-
-def about_size(ratio: float, before: int, after: int) -> str:
-    """What a ratio means in parameters."""
-    if after == before:
-        return f"At a ratio of {ratio:.0%} nothing leaves: move the slider up."
-    return (
-        f"A ratio of {ratio:.0%} takes **{1 - after / before:.1%}** of the model's parameters. The question below asks "
-        "why."
-    )
-
-
-def about_drift(errors: Mapping[str, Mapping[int, float]], ratio: float) -> str:
-    """Which layer drifts most, and how that compares with the share that was removed."""
-    site, layer = max(((s, i) for s, by in errors.items() for i in by), key=lambda k: errors[k[0]][k[1]])
-    worst = errors[site][layer]
-    if worst == 0:
-        return "Nothing is removed, so nothing drifts: move the ratio up."
-    low_site, low_layer = min(((s, i) for s, by in errors.items() for i in by), key=lambda k: errors[k[0]][k[1]])
-    return (
-        f"With {ratio:.0%} removed, `{site}` of layer {layer} drifts most: its output is off by **{worst:.1%}** of its "
-        f"size. `{low_site}` of layer {low_layer} drifts least, by {errors[low_site][low_layer]:.1%}."
-    )
-
-
-def about_fit(determinant: int, angle: float, before: float, after: float, free: float) -> str:
-    """What Q does and what it is worth."""
-    turn = (
-        f"$Q$ turns by **{angle:.0f}°** (counter-clockwise is positive)"
-        if determinant > 0
-        else f"$Q$ is a **mirror**: it flips the points over at the line that {'rises' if angle >= 0 else 'falls'} by "
-        f"{abs(angle):.0f}°"
-    )
-    if before - after < 0.005 * max(before, 1e-9):
-        worth = "and that helps little or nothing: what is wrong here is no turn"
-    elif after < 0.005:
-        worth = "and practically nothing of the error is left: the drift was a pure turn or mirror"
-    else:
-        worth = f"and takes away **{1 - after / before:.0%}** of the error"
-    rest = (
-        ""
-        if after - free < 0.005
-        else f" The best of all matrices, free to stretch as well, would come down to {free:.2f}."
-    )
-    return f"{turn}, {worth}.{rest}"
-
-
-def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]]) -> str:
-    """How much the factor decides here; ``errors`` by score (with, without) and repair (none, bias)."""
-    if not removed:
-        return "Nothing is removed: move the ratio up."
-    if not changed:
-        return f"Here both scores remove the same {removed:,} channels: variance decides nothing at this ratio."
-    with_, without = errors["with"], errors["without"]
-
-    def compare(repair: str) -> str:
-        a, b = with_[repair], without[repair]
-        if abs(a - b) < 0.01 * max(a, b):
-            return f"both scores lose the same within one percent ({a:.3g} and {b:.3g})"
-        better = "the score with variance loses less" if a < b else "the score *without* variance loses less"
-        return f"{better} ({a:.3g} with, {b:.3g} without)"
-
-    return (
-        f"**{changed:,} of {removed:,}** removed channels differ between the two scores. Without repair "
-        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. All on text that no score saw."
-    )
-
-
-def about_crossing(
-    cross: tuple[int | None, int] | None, ridge: float, first: tuple[float, float, float | None], windows: int
-) -> str:
-    """Where least squares overtakes the rotation; ``first``: errors of none, rotation, least squares at the start."""
-    none, rotation, squares = first
-    if rotation <= none:
-        start = ""
-    elif squares is None or squares > none:
-        start = "With one window both repairs are worse than none: they over-fit. "
-    else:
-        start = "With one window the rotation is worse than no repair, and this ridge keeps least squares from it. "
-    if cross is None:
-        return f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
-        "windows."
-    before, after = cross
-    if before is not None and squares is not None and squares < rotation:
-        start += (
-            "Least squares starts ahead of the rotation, because so little text hardly moves it from $W_K$, and falls "
-            "behind with more. "
-        )
-    if before is None:
-        return (
-            f"{start}With a ridge of {ridge:g}, least squares is better than the rotation **from the first point on**: "
-            "so strong a pull toward $W_K$ hardly lets it over-fit. Try a weaker ridge."
-        )
-    return (
-        f"{start}With a ridge of {ridge:g}, least squares overtakes the rotation **between {before} and {after} "
-        "windows** and stays ahead: from there on there is text enough for its freedom."
-    )
-
-
-def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, float], last: int) -> str:
-    """What the second order brings on this model, beside what repairing brings; ``last`` is the last pruned layer."""
-    repaired = drift["none"][last] - drift["paper"][last]
-    gained = drift["paper"][last] - drift["site"][last]
-    start = (
-        f"Behind layer {last} the stream is off by {drift['none'][last]:.3f} without repair, "
-        f"{drift['paper'][last]:.3f} in the paper's order and {drift['site'][last]:.3f} with `o_proj` repaired first. "
-    )
-    if abs(gained) < 0.02 * max(drift["paper"][last], 1e-12):
-        start += (
-            "The order makes **hardly a difference** there: the reason above holds, but in so few layers `o_proj` "
-            "changes the inputs of `down_proj` too little for it to matter. "
-        )
-    elif gained > 0:
-        start += "The second order comes **nearer** to the dense model" + (
-            ", by less than the repair itself brings. " if gained < repaired else ". "
-        )
-    else:
-        start += "On this model and text the second order is **no better** there. "
-    dense, none, a, b = (perplexity[name] for name in ("dense", "none", "paper", "site"))
-    start += f"In perplexity, pruning costs {none - dense:.2f}, and repair in the paper's order "
-    start += f"wins {none - a:.2f} of it back. " if a < none else "wins nothing back. "
-    if abs(a - b) < 0.005 * a:
-        return start + f"The order changes {abs(a - b):.2f}: the same within half a percent."
-    return start + f"With `o_proj` first it is **{'lower' if b < a else 'higher'}** by {abs(a - b):.2f}."

@@ -15,21 +15,10 @@ from app.chart import chart
 from app.dense import DENSE_PATH, Dense, need_statistics, ratio_slider
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
+from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
-from app.lessons import (
-    EXAMPLES,
-    FIRST,
-    LESSONS,
-    PAPER,
-    Link,
-    about_crossing,
-    about_drift,
-    about_fit,
-    about_orders,
-    about_size,
-    about_variance,
-)
+from app.lessons import EXAMPLES, FIRST, LESSONS, PAPER, Link
 from app.settings import PREFIX, PageEnd, change, control, settings, write_url
 from app.shared import current_collection, current_model, jobs, model_key
 from app.widgets import count, figure, say, table
@@ -474,8 +463,8 @@ def enter(lesson: int) -> None:
 
 
 def reset(lesson: int) -> None:
-    """Put the controls of a lesson where it begins."""
-    change(**LESSONS[lesson].settings)
+    """Put the controls of a lesson where it begins; lessons have none for the chosen layers, so all are."""
+    change(layers="all", **LESSONS[lesson].settings)
     st.session_state["lesson_example"] = None
     st.session_state["lesson_stamp"] = st.session_state.get("lesson_stamp", 0) + 1
 

@@ -144,8 +144,23 @@ def test_a_job_that_cannot_run_says_why(measured, number, button, kind):
 def test_bad_settings_are_said_and_no_traceback(measured):
     at = lesson(1, **{**measured, "samples": 4000})
     assert "too little text" in texts(at, "error")
+    at = lesson(1, **{**measured, "layers": "99"})
+    assert "layer 99 does not exist" in texts(at, "error")
+    at = click(at, "Reset this lesson's controls")
+    assert not at.error
+    assert at.metric
     at = lesson(99, **measured)
     assert at.session_state["settings"].lesson == 5
+
+
+def test_a_link_from_an_unmeasured_lesson_takes_its_few_windows_along(measured):
+    def samples_there(**link) -> int:
+        at = lesson(2, **{**measured, **link})
+        next(b for b in at.button if b.label == LESSONS[1].links[0].label).click()
+        return at.run().session_state["settings"].samples
+
+    assert samples_there(model="/nothing/loaded", samples=77) == 16
+    assert samples_there() == measured["samples"]
 
 
 def test_next_back_reset_and_a_link_to_another_page(measured):
