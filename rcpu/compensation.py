@@ -34,7 +34,7 @@ class Problem:
     @property
     def kept(self) -> Tensor:
         """W_K, (d_out, kept)."""
-        return self.weight[:, self.columns]
+        return self.weight.index_select(1, self.columns)
 
     @property
     def removed(self) -> Tensor:
@@ -90,6 +90,15 @@ class Outputs:
             b, total = new.bias.cpu().double(), error.cpu().double() @ self.x.total
             squared += (self.x.tokens * b @ b - 2 * b @ total).item()
         return max(squared, 0.0)
+
+
+def turned_error(lost: float, m: Tensor, turn: Tensor) -> float:
+    """‖Y − AZ‖²_F for an orthogonal A, from ‖Y − Z‖²_F and M = Y Zᵀ: ‖Y − Z‖² − 2 tr((A − I)ᵀ M).
+
+    ‖AZ‖ = ‖Z‖, so nothing large cancels where A is close to I.
+    """
+    gain = ((turn - torch.eye(len(m)).to(turn)) * m).sum(dtype=torch.float64).item()
+    return max(lost - 2 * gain, 0.0)
 
 
 def removed(columns: Tensor, count: int) -> Tensor:

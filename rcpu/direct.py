@@ -71,19 +71,10 @@ class DirectOutputs:
         return self._lost
 
     def squared_error(self, columns: Tensor, new: Compensated) -> float:
-        """‖Y − A Z − b 1ᵀ‖²_F for an orthogonal A or A = I: ‖D‖² − 2 tr((A − I)ᵀ M), and n‖b‖² − 2 bᵀ D1 if b is given.
-
-        ‖AZ‖ = ‖Z‖, so nothing large cancels where A is close to I. No method has both A and b.
-        """
+        """‖Y − Z − b 1ᵀ‖²_F = ‖D‖² + n‖b‖² − 2 bᵀ D1 for what adds a bias b; for a turn see ``turned_error``."""
         self._check(columns)
-        squared = self._lost
-        if new.turn is not None:
-            turn = new.turn - torch.eye(self.d_out).to(new.turn)
-            squared -= 2 * (turn * self._m).sum(dtype=torch.float64).item()
-        if new.bias is not None:
-            b = new.bias.cpu().double()
-            squared += (self.tokens * b @ b - 2 * b @ self._total).item()
-        return max(squared, 0.0)
+        b = new.bias.cpu().double()
+        return max(self._lost + (self.tokens * b @ b - 2 * b @ self._total).item(), 0.0)
 
     def repair(self, new: Compensated) -> None:
         """Have :meth:`put_out` repair Z from now on."""

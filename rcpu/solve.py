@@ -6,13 +6,13 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 from torch import Tensor
 
 from rcpu import procrustes
-from rcpu.compensation import COMPENSATORS, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.config import PruneConfig
 from rcpu.direct import DirectOutputs
 from rcpu.masking import Removal, remove
@@ -45,12 +45,17 @@ class SiteResult:
     error_compensated_held_out: float | None
     singular_values: Tensor  # (d_out,) of M = Y Zᵀ
     rank: int
-    angles: Tensor  # (d_out,) eigen-angles of Q
+    _angles: Future[Tensor]  # see angles
     channel_angles: Tensor  # (d_out,)
     principal_angles: Tensor  # (rank,)
     determinant: int
     scale: float | None
     ridge: float | None
+
+    @property
+    def angles(self) -> Tensor:
+        """Eigen-angles of Q, (d_out,); worked out while the caller goes on, so they may have to be waited for."""
+        return self._angles.result()
 
     @property
     def kept(self) -> int:
@@ -64,7 +69,7 @@ class SiteResult:
 
     def summary(self) -> dict:
         """The scalars, for tables and JSON; ``kept`` and ``units`` count units, ``kept_columns`` input columns."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "bias"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bias", "_angles")}
         return {
             **{k: v for k, v in values.items() if not isinstance(v, Tensor)},
             "kept": self.kept,
@@ -113,8 +118,10 @@ def solve_site(
 
     outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
     rank = min(len(k), calibration.tokens, len(w))
-    turning = _beside.submit(procrustes.solve, outputs.cross_products(k), rank=rank, proper=config.proper)
     known = [outputs, checked] if checked else [outputs]
+    m = [outputs.cross_products(k)]
+    turning = _beside.submit(procrustes.solve, m[0], rank=rank, proper=config.proper)
+    m += [y.cross_products(k) for y in known[1:]]
     lost = [y.lost(k) for y in known]
     error_none, error_none_held_out = _errors(known, lost)
     rotation = turning.result()
@@ -122,7 +129,12 @@ def solve_site(
     new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
     for y in filter(None, direct or ()):
         y.repair(new)
-    left = [y.squared_error(k, new) for y in known] if config.compensation != "none" else lost
+    if config.compensation == "none":
+        left = lost
+    elif new.turn is not None:
+        left = [turned_error(*pair, new.turn) for pair in zip(lost, m, strict=True)]
+    else:
+        left = [y.squared_error(k, new) for y in known]
     error_compensated, error_compensated_held_out = _errors(known, left)
     return SiteResult(
         layer=layer,
@@ -141,7 +153,7 @@ def solve_site(
         error_compensated_held_out=error_compensated_held_out,
         singular_values=rotation.singular_values,
         rank=rotation.rank,
-        angles=angles.result(),
+        _angles=angles,
         channel_angles=rotation.channel_angles,
         principal_angles=rotation.principal_angles,
         determinant=rotation.determinant,

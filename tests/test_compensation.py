@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rcpu import procrustes
-from rcpu.compensation import COMPENSATORS, RIDGES, Compensated, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, RIDGES, Compensated, Outputs, Problem, turned_error
 from rcpu.errors import RcpuError
 from rcpu.statistics import Accumulator, Statistics
 from tests import reference
@@ -69,6 +69,18 @@ def test_squared_error_is_the_direct_one(changed, with_bias):
     assert weight.equal(before)
     if not changed and not with_bias:
         assert Outputs(weight, p.x).lost(p.columns) == pytest.approx(direct.square().sum().item())
+
+
+@pytest.mark.parametrize("d_out", [6, KEPT, 24])
+@pytest.mark.parametrize("proper", [False, True])
+def test_the_error_that_an_orthogonal_matrix_leaves(d_out, proper):
+    p, x = problem(d_out, proper=proper)
+    outputs, q = Outputs(p.weight, p.x), p.rotation.q
+    y, z = p.weight @ x, p.kept @ x[p.columns]
+    lost, m = outputs.lost(p.columns), outputs.cross_products(p.columns)
+    assert turned_error(lost, m, q) == pytest.approx((y - q @ z).square().sum().item())
+    assert turned_error(lost, m, torch.eye(d_out)) == lost
+    assert turned_error(0.0, m, q) == 0.0  # rounding does not make it negative
 
 
 @pytest.mark.parametrize("name", COMPENSATORS)

@@ -5,7 +5,7 @@ import torch
 
 import rcpu
 from rcpu import direct, procrustes
-from rcpu.compensation import COMPENSATORS, Outputs, Problem
+from rcpu.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.direct import DirectOutputs
 from rcpu.statistics import Accumulator
 from tests import tiny
@@ -48,7 +48,12 @@ def test_outputs_are_those_written_out(weight, batches, name):
     new = COMPENSATORS[name](Problem(weight, statistics, COLUMNS, rotation))
     repaired = new.weight @ x[COLUMNS] + (0 if new.bias is None else new.bias[:, None])
     from_gram = Outputs(weight, statistics).squared_error(COLUMNS, new)
-    found = outputs.squared_error(COLUMNS, new)
+    if new.turn is None and new.bias is None:
+        found = outputs.lost(COLUMNS)
+    elif new.turn is None:
+        found = outputs.squared_error(COLUMNS, new)
+    else:
+        found = turned_error(outputs.lost(COLUMNS), outputs.cross_products(COLUMNS), new.turn)
     assert close(found, (y - repaired).square().sum())
     assert found == pytest.approx(from_gram, rel=1e-4)
     torch.testing.assert_close(outputs.put_out(torch.cat(batches)).T, z)
