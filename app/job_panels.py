@@ -13,7 +13,7 @@ from app.shared import jobs
 from app.widgets import plain, say
 
 POLL = 0.7  # seconds between two looks at a running job
-GLANCE = 3.0  # and at the jobs of other people
+GLANCE = 10.0  # and at the jobs of other people
 #: Settings that hold the id of a job, and the page that shows what became of it.
 JOB_PAGES = {
     "load": "model",

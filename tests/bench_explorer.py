@@ -44,6 +44,7 @@ CLOCK = """
 })();
 """
 QUIET = 1.0  # seconds without a change in a figure: the page stands
+LOOK = 1.0  # seconds that a person looks at it before the next key
 LONGEST = 60  # seconds
 
 
@@ -131,15 +132,17 @@ async def crowd(browser, url: str, table: Table) -> None:
     await runner.get_by_role("button", name="Run", exact=True).click()
     await runner.get_by_text("of other people").or_(runner.get_by_role("button", name="Cancel")).first.wait_for()
 
-    async def browse(page: Page) -> list[float]:
+    async def browse(page: Page, after: float) -> list[float]:
+        await asyncio.sleep(after)  # eight people do not press a key in the same instant
         seen = []
         for _ in range(TURNS):
             await page.get_by_role("slider", name="Ratio").focus()
             seen.append(await redraw(page))
-            await asyncio.sleep(1)  # a person looks
+            await asyncio.sleep(LOOK)
         return seen
 
-    seen = await asyncio.gather(*(browse(page) for page in pages))
+    pause = (LOOK + QUIET) / SESSIONS
+    seen = await asyncio.gather(*(browse(page, i * pause) for i, page in enumerate(pages)))
     still = await runner.get_by_role("button", name="Cancel").first.is_visible()
     for i, page in enumerate(pages):
         value = float(await page.get_by_role("slider", name="Ratio").input_value())
