@@ -50,7 +50,12 @@ def about_fit(determinant: int, angle: float, before: float, after: float, free:
     return f"{turn}, {worth}.{rest}"
 
 
-def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]]) -> str:
+def share(error: float) -> str:
+    """A relative error in percent, three digits: as tiles and sentences of one lesson show it."""
+    return f"{100 * error:.3g}%"
+
+
+def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]], held_out: bool) -> str:
     """How much the factor decides here; ``errors`` by score (with, without) and repair (none, bias)."""
     if not removed:
         return "Nothing is removed: move the ratio up."
@@ -61,13 +66,18 @@ def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str,
     def compare(repair: str) -> str:
         a, b = with_[repair], without[repair]
         if abs(a - b) < 0.01 * max(a, b):
-            return f"both scores lose the same within one percent ({a:.3g} and {b:.3g})"
+            return f"both scores lose the same within one percent ({share(a)} and {share(b)})"
         better = "the score with variance loses less" if a < b else "the score *without* variance loses less"
-        return f"{better} ({a:.3g} with, {b:.3g} without)"
+        return f"{better} ({share(a)} with, {share(b)} without)"
 
     return (
         f"**{changed:,} of {removed:,}** removed channels differ between the two scores. Without repair "
-        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. All on text that no score saw."
+        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. "
+        + (
+            "All on *held-out* windows, text that no score saw, and so a little different from the drift of lesson 2."
+            if held_out
+            else "All on the text that the scores saw: no windows are held out."
+        )
     )
 
 
@@ -112,8 +122,8 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
     )
     if abs(gained) < 0.02 * max(drift["paper"][last], 1e-12):
         start += (
-            "The order makes **hardly a difference** there: the reason above holds, but in so few layers `o_proj` "
-            "changes the inputs of `down_proj` too little for it to matter. "
+            "The order makes **hardly a difference** there: the reason above holds, but on this model and in so few "
+            "layers it weighs little. "
         )
     elif gained > 0:
         start += "The second order comes **nearer** to the dense model" + (
@@ -121,7 +131,8 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
         )
     else:
         start += "On this model and text the second order is **no better** there. "
-    dense, none, a, b = (perplexity[name] for name in ("dense", "none", "paper", "site"))
+    # As they are shown, so that differences are those of the numbers on the page.
+    dense, none, a, b = (round(perplexity[name], 2) for name in ("dense", "none", "paper", "site"))
     start += f"In perplexity, pruning costs {none - dense:.2f}, and repair in the paper's order "
     start += f"wins {none - a:.2f} of it back. " if a < none else "wins nothing back. "
     if abs(a - b) < 0.005 * a:

@@ -96,7 +96,7 @@ LESSONS = (
         "shows RCPU's way.",
         links=(
             Link("Show me the scores of all layers", "importance", {"view": "layers"}),
-            Link("Show me one layer's rotation", "rotation", {}),
+            Link("Show me one layer's rotation", "rotation", {"spectrum": "angles"}),
         ),
         settings={"ratio": 0.2, "layer": 0},
     ),
@@ -121,7 +121,7 @@ LESSONS = (
             "Equal numbers belong together; the short dashed lines are the errors that remain.",
         ),
         task="Drag any circle or square (or focus it with Tab and use the arrow keys, with Shift for larger steps). "
-        "Green follows. Can you make $Q$ a mirror, det $Q = -1$? Try the examples too.",
+        "Green follows. Can you make $Q$ a mirror, $\\det Q = -1$? Try the examples too.",
         question="Take the example *Half as large*: $Z$ is $Y$ at half its size. Why does the best rotation not help "
         "at all?",
         answer="Nothing has to be turned, so $Q = I$, and an orthogonal matrix cannot change lengths: the error stays "
@@ -129,7 +129,11 @@ LESSONS = (
         "scale* on the Prune page), which would be 2 here. *Any matrix* can do it and much more; lesson 5 shows what "
         "that freedom costs.",
         links=(
-            Link("Show me a real rotation, in all its dimensions", "rotation", {"spectrum": "spectrum"}),
+            Link(
+                "Show me a real rotation, in all its dimensions",
+                "rotation",
+                {"spectrum": "space", "layer": 5, "site": "o_proj"},
+            ),
             Link("Prune with rotation and scale", "prune", {"compensation": "rotation_scale"}),
         ),
         settings={"points": "", "proper": False},
@@ -159,8 +163,8 @@ LESSONS = (
         answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
         "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. A rotation "
         "cannot add a constant, so with RCPU's own repair the score cannot keep all that it promises. In this small "
-        "model variance helps a little in most layers of `down_proj`, and in `o_proj` about as often as not: take a "
-        "score as a guess about what may go, and measure.",
+        "model, without any repair, variance helps a little in most layers of `down_proj`, and in `o_proj` about as "
+        "often as not; with a bias it helps in most layers of both. Take a score as a guess, and measure.",
         links=(
             Link("Show me the three factors", "importance", {"view": "factors"}),
             Link("Compare the scorers", "importance", {"view": "scorers"}),
@@ -181,8 +185,8 @@ LESSONS = (
             "tokens. With few tokens for each input it also fits their accidents: it **over-fits**, and on other text "
             "the error grows. Worst is the middle, with about as many tokens as kept inputs. With far fewer, the ridge "
             "holds it at $W_K$ in all directions that the text does not reach.",
-            "The rotation has fewer freedoms and cannot stretch: it cannot go as wrong, and it gains less from more "
-            "text.",
+            "The rotation has fewer freedoms and cannot stretch: it cannot go as wrong where text is scarce, and may "
+            "be left behind where there is plenty.",
             "So we calibrate on 1, 2, 4, … 128 windows and look at **held-out** windows, text that no repair has seen. "
             "Where the solid line of least squares finally falls below that of the rotation, freedom pays.",
         ),
@@ -203,7 +207,7 @@ LESSONS = (
     ),
     Lesson(
         short="Which one first",
-        title="o_proj before down_proj: why, and how much it matters",
+        title="o_proj before down_proj? What the order is worth",
         idea="Repair a projection for the inputs it will really get: go along the stream, front to back.",
         formula=r"\begin{gathered} h' = h + \mathrm{attention}(h) \\ h'' = h' + \mathrm{mlp}(h') \end{gathered}",
         formula_says="$h$ is the **stream**, the vector that runs through all layers. Within a layer the MLP reads "
@@ -219,8 +223,10 @@ LESSONS = (
             "really get. One more pass for each layer. (The reverse, `down_proj` first, would change nothing for "
             "`o_proj`: it lies upstream.)",
         ),
-        task="Press *Prune in both orders*: the first four layers are pruned in both orders. Compare the drift along "
-        "the layers and the perplexity. How large is the difference, compared with repairing at all?",
+        task="Press *Prune in both orders*: the first four layers are pruned in both orders and repaired by RCPU's "
+        "rotation. Compare the drift along the layers and the **perplexity** (how surprised the model is by "
+        "real text: as if it had to guess among so many tokens each time). How large is the difference, compared with "
+        "repairing at all?",
         question="Why not prune the *last* layer first, while its inputs are still those of the dense model?",
         answer="Because they would not stay so. As soon as an earlier layer is pruned, the inputs of the last one "
         "change, and its repair was fitted to inputs that no longer occur. Front to back, every *layer* is repaired "
@@ -228,7 +234,7 @@ LESSONS = (
         "thought in small, and matters as much or as little as the sentence below the tiles says.",
         links=(
             Link("Set the order on the Prune page", "prune", {"order": "site"}),
-            Link("Show me the errors of a layer", "rotation", {"site": "down_proj"}),
+            Link("Show me the errors of a layer", "rotation", {"spectrum": "errors", "site": "down_proj"}),
         ),
         settings={"ratio": 0.3},
     ),

@@ -15,7 +15,7 @@ from app.chart import chart
 from app.dense import DENSE_PATH, Dense, need_statistics, ratio_slider
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
-from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance
+from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, share
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.lessons import EXAMPLES, FIRST, LESSONS, PAPER, Link
@@ -129,7 +129,7 @@ def what_goes() -> None:
         strict=True,
     ):
         was = f"{100 * (now / before - 1):+.1f} % of {count(before, unit)}"
-        tile.metric(label, count(now, unit), was, delta_color="off", border=True)
+        tile.metric(label, count(now, unit), was, delta_color="off", delta_arrow="off", border=True)
     after = control(st.toggle, "Show what is left", "lesson_after")
     kept = {}
     for site in SITES:
@@ -245,11 +245,14 @@ def procrustes() -> None:
         st.markdown(about_fit(found.determinant, found.angle, found.before, found.after, found.free))
         with st.expander("What am I looking at?"):
             first, second = found.singular_values
+            formula = "Q = U diag(1, det UVᵀ) Vᵀ, the best without a mirror," if s.proper else "Q = UVᵀ"
             st.markdown(
-                f"M = YZᵀ has the singular values {first:.3g} and {second:.3g}; Q = UVᵀ is computed at every move. "
+                f"M = YZᵀ = USVᵀ has the singular values {first:.3g} and {second:.3g}; {formula} is computed at "
+                "every move. "
                 "The relative errors are ‖Y − Z‖ ÷ ‖Y‖ and ‖Y − QZ‖ ÷ ‖Y‖. Source: P. Schönemann, *A generalized "
                 f"solution of the orthogonal Procrustes problem*, 1966, as {PAPER} uses it."
             )
+            st.caption("The points as this page's address holds them, the targets Y first:")
             st.code(format_points(y, z), language=None, wrap_lines=True)
         write_url()
 
@@ -291,8 +294,8 @@ def why_variance() -> None:
     for tile, name, label in ((tiles[1], "with", "with variance"), (tiles[2], "without", "without variance")):
         tile.metric(
             f"Error, {label}",
-            f"{errors[name]['none']:.3f}",
-            f"{errors[name]['bias']:.3f} with a bias",
+            share(errors[name]["none"]),
+            f"{share(errors[name]['bias'])} with a bias",
             delta_color="off",
             delta_arrow="off",
             border=True,
@@ -307,7 +310,7 @@ def why_variance() -> None:
         "calibration windows. RCPU removes the lowest ‖W_j‖ · mean|x_j| · Var(x_j); the other score leaves Var out. "
         f"Source: {PAPER}.",
     )
-    st.markdown(about_variance(int(swapped.sum()), gone, errors))
+    st.markdown(about_variance(int(swapped.sum()), gone, errors, asked.held_out is not None))
     if swapped.any():
         ids = swapped.nonzero().flatten()
         constant = asked.x.mean**2 / (asked.x.mean**2 + asked.x.variance).clamp_min(1e-30)
@@ -376,7 +379,10 @@ def over_fitting() -> None:
     if (made.layer, made.site, made.ratio) != (layer, site, ratio):
         st.info("The controls have changed since: press the button to measure what they say.", icon=":material/info:")
     key, first, last = squares(float(ridge)), made.steps[0].held_out, made.steps[-1].held_out
-    st.caption(f"Held-out error with {made.steps[-1].windows} windows, and with the least text:")
+    st.caption(
+        f"Held-out error with {made.steps[-1].windows} windows, and with the least text. It changes even where nothing "
+        "is repaired, because the text also chooses which columns leave:"
+    )
     for tile, name, label in zip(
         st.columns(3), ("none", "rotation", key), ("Not repaired", "Rotation", "Least squares"), strict=True
     ):
@@ -458,8 +464,11 @@ def which_first() -> None:
 
 
 def enter(lesson: int) -> None:
-    """Go to a lesson and put its controls where it begins; points that were dragged stay as they are."""
-    change(lesson=lesson, **{k: v for k, v in LESSONS[lesson].settings.items() if k not in ("points", "proper")})
+    """Go to a lesson and put its controls where they were left, or where it begins; dragged points always stay."""
+    left = st.session_state.setdefault("lessons_left", {})
+    left[s.lesson] = {name: getattr(s, name) for name in LESSONS[s.lesson].settings}
+    wanted = LESSONS[lesson].settings | left.get(lesson, {})
+    change(lesson=lesson, **{k: v for k, v in wanted.items() if k not in ("points", "proper")})
 
 
 def reset(lesson: int) -> None:

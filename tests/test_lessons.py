@@ -44,6 +44,12 @@ def test_there_are_six_and_names_are_not_shared():
     assert {"drift", "curve", "orders"} <= set(JOB_PAGES)
 
 
+def test_a_link_says_which_view_it_opens():
+    views = {"importance": "view", "rotation": "spectrum", "calibration": "calibration_view"}
+    for link in (link for lesson in LESSONS for link in lesson.links):
+        assert link.page not in views or views[link.page] in link.settings, link.label
+
+
 def test_examples_show_what_their_names_say():
     found = {}
     for name, text in EXAMPLES.items():
@@ -115,14 +121,16 @@ def test_variance_in_words_says_who_loses_less():
     def errors(a, b, c, d):
         return {"with": {"none": a, "bias": b}, "without": {"none": c, "bias": d}}
 
-    said = about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14))
+    said = about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14), True)
+    assert "no score saw" in said
+    assert "no windows are held out" in about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14), False)
     assert "3 of 10" in said
-    assert "score *without* variance loses less (0.2 with, 0.15 without)" in said
-    assert "score with variance loses less (0.1 with, 0.14 without)" in said
-    assert "the same within one percent (0.2 and 0.2)" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1))
-    assert "(0.0306 with, 0.0314 without)" in about_variance(3, 10, errors(0.0306, 0.1, 0.0314, 0.1))
-    assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1))
-    assert "Nothing is removed" in about_variance(0, 0, errors(0, 0, 0, 0))
+    assert "score *without* variance loses less (20% with, 15% without)" in said
+    assert "score with variance loses less (10% with, 14% without)" in said
+    assert "the same within one percent (20% and 20%)" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1), True)
+    assert "(3.06% with, 3.14% without)" in about_variance(3, 10, errors(0.0306, 0.1, 0.0314, 0.1), True)
+    assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1), True)
+    assert "Nothing is removed" in about_variance(0, 0, errors(0, 0, 0, 0), True)
 
 
 def test_crossing_in_words():
@@ -152,6 +160,7 @@ def test_orders_in_words():
     assert "wins nothing back" in said(0.3, 0.2, 0.2, a=33.0)
     assert "With `o_proj` first it is **lower** by 1.00" in said(0.3, 0.2, 0.1, b=29.0)
     assert "With `o_proj` first it is **higher** by 1.00" in said(0.3, 0.2, 0.1, b=31.0)
+    assert "The order changes 0.05" in said(0.3, 0.2, 0.2, a=27.986, b=28.044)  # of 27.99 and 28.04, as shown
 
 
 def test_matrices_are_drawn_before_and_after_and_download(model):

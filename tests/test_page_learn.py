@@ -189,4 +189,9 @@ def test_a_lesson_sets_its_controls_when_entered_and_not_when_a_link_brings_them
     now = at.session_state["settings"]
     assert (now.lesson, now.ratio, now.site) == (3, 0.2, "down_proj")
     assert now.points == EXAMPLES["Mirrored"]
+    at.slider(key="set_ratio").set_value(0.4).run()
+    at.segmented_control(key="set_lesson").set_value(0).run()
+    assert at.session_state["settings"].ratio == 0.2
+    at.segmented_control(key="set_lesson").set_value(3).run()
+    assert at.session_state["settings"].ratio == 0.4  # as it was left
     assert "Why the score looks at variance" in texts(at, "subheader")
