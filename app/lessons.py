@@ -121,7 +121,7 @@ LESSONS = (
             "Equal numbers belong together; the short dashed lines are the errors that remain.",
         ),
         task="Drag any circle or square (or focus it with Tab and use the arrow keys, with Shift for larger steps). "
-        "Green follows. Can you make $Q$ a mirror, $\\det Q = -1$? Try the examples too.",
+        "Green follows. Can you make $Q$ a mirror, ${\\det Q = -1}$? Try the examples too.",
         question="Take the example *Half as large*: $Z$ is $Y$ at half its size. Why does the best rotation not help "
         "at all?",
         answer="Nothing has to be turned, so $Q = I$, and an orthogonal matrix cannot change lengths: the error stays "
