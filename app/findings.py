@@ -93,8 +93,10 @@ def about_crossing(
     else:
         start = "With one window the rotation is worse than no repair, and this ridge keeps least squares from it. "
     if cross is None:
-        return f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
-        "windows."
+        return (
+            f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
+            "windows."
+        )
     before, after = cross
     if before is not None and squares is not None and squares < rotation:
         start += (

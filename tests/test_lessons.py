@@ -139,7 +139,7 @@ def test_crossing_in_words():
     assert "between 8 and 16" in said
     assert "keeps least squares from it" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
     assert "from the first point on" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
-    assert "**not** overtake the rotation up to 64" in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
+    assert "**not** overtake the rotation up to 64 windows." in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
     assert "With one window" not in about_crossing(None, 0.1, (0.04, 0.03, None), 64)
     twice = about_crossing((16, 32), 1e-4, (0.34, 0.42, 0.40), 128)
     assert "starts ahead of the rotation" in twice
