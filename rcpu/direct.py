@@ -51,7 +51,7 @@ class DirectOutputs:
         self._new: Compensated | None = None
         for x in batches:
             step()
-            ordered, z = x.index_select(1, order), x[:, : self.d_out]
+            ordered, z = x.gather(1, order.expand(len(x), -1)), x[:, : self.d_out]
             y = linear(ordered[:, k:], weight[:, k:])
             torch.mm(ordered[:, :k], weight[:, :k].mT, out=z)
             self._total += (y.new_ones(len(y)) @ y).cpu()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rcpu import decompose
-from rcpu.decompose import eigenvalues, eigh, svd, working_dtype
+from rcpu.decompose import eigenvalues, eigh, svd, svd_of_sums, working_dtype
 
 #: Singular values below this share of the largest are rounding, not signal, by the precision of the sums in M. With
 #: fp32 sums of a real model Q agrees with that of fp64 sums down to 1e-7 and starts to differ at 1e-8.
@@ -65,8 +65,8 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         raise ValueError(f"M = Y Zᵀ must be square, got {tuple(m.shape)}")
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
-    tolerance, m, d = TOLERANCE[m.dtype], m.to(working_dtype(m)), len(m)
-    u, s, vh = svd(m)
+    tolerance, rounded, m, d = TOLERANCE[m.dtype], m.dtype == torch.float32, m.to(working_dtype(m)), len(m)
+    u, s, vh = svd_of_sums(m) if rounded and m.dtype == torch.float64 else svd(m)
     r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
     v = vh.mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import ceil
 
 import torch
@@ -39,11 +37,21 @@ from rcpu.evaluate import Cost, check_window, cost
 from rcpu.masking import UNIT_NAMES, removed_count, resolve_unit
 from rcpu.passes import Pass, Progress
 from rcpu.precision import full_fp32
-from rcpu.solve import SiteResult, select, solve_site
+from rcpu.solve import SiteResult, Solving
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
 
 KEEP_BYTES = 512 * 2**20
+
+
+@contextlib.contextmanager
+def _threads_set_back() -> Iterator[None]:
+    """Torch's threads are as many after the block as before."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +135,7 @@ def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
 
 @torch.no_grad()
 @full_fp32()
+@_threads_set_back()
 def prune(
     net: LlamaForCausalLM,
     windows: Windows,
@@ -165,13 +174,18 @@ def prune(
     for stage in stages:
         i, live = stage.index, stage.live
         repaired, ended = {}, False
+        solved = []
         if live:
-            weights = [consumer_of(stage.layer, site).weight for site in live]
-            suited = [site for site, w in zip(live, weights, strict=True) if direct.serves(w, config.compensation)]
-            for site in run.measure(stage, suited):
-                run.put_out(stage, site, todo, config)
-            run.step(f"layer {i}: solving {' and '.join(s.name for s in live)}", 0)
-        solved = run.together(partial(_solve, stage, todo, config), live)
+            run.open(stage, config)
+            run.measure(stage, held_out=False)
+            if len(live) > 1:  # two decompositions leave no core to held-out windows, and need the memory of a batch
+                run.measure(stage, held_out=True)
+                _return_freed_memory()
+            for site in reversed(live):
+                stage.solving[site.name] = run.start(stage, site, todo, config)
+            if len(live) == 1:
+                run.measure(stage, held_out=True)
+            solved = [run.finish(stage, site) for site in live]
         if stage.sites[-1] is arch.sites[-1]:
             _return_freed_memory()  # once a layer, when most is free
         for site, result in zip(live, solved, strict=True):
@@ -181,11 +195,10 @@ def prune(
             if not result.keep.all():
                 cut = compact.Cut(result.columns, result.weight, result.bias)
                 repaired[site.name] = assembly.add(i, site, cut)
-                stage.columns[site.name] = result.columns.to(net.device)
         if not ended:
             run.advance(stage, repaired)
         stage.inputs.clear()
-        stage.direct.clear()
+        stage.solving.clear()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -197,11 +210,10 @@ class _Stage:
     layer: nn.Module
     sites: Sequence[Site]
     live: Sequence[Site]  # those to prune
-    sums: dict[str, tuple[Accumulator, Accumulator]] = field(default_factory=dict)  # calibration, held-out
+    sums: dict[tuple[str, bool], Accumulator] = field(default_factory=dict)  # by site, of held-out windows or not
     inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, if they fit
-    #: What a consumer puts out, calibration and held-out, in the place of its inputs and of their Gram matrix.
-    direct: dict[str, tuple[DirectOutputs, DirectOutputs | None]] = field(default_factory=dict)
-    columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
+    direct: set[str] = field(default_factory=set)  # sites whose outputs are summed up instead of a Gram matrix
+    solving: dict[str, Solving] = field(default_factory=dict)
 
 
 class _Run(Pass):
@@ -210,55 +222,85 @@ class _Run(Pass):
     def __init__(self, *args, keep_bytes: int, **options):
         super().__init__(*args, **options)
         self.keep_bytes, self._room = keep_bytes, None
-        self._threads = ThreadPoolExecutor(2)  # of the whole run: each new one would leave behind memory of its own
+        self.under_way, self._threads = [], torch.get_num_threads()
 
-    def measure(self, stage: _Stage, asked: Sequence[Site]) -> list[Site]:
-        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
+    def step(self, message: str, batches: int = 1, site: SiteResult | None = None) -> None:
+        """As of any pass; the next batch leaves a core to every decomposition: both would wait for one another."""
+        super().step(message, batches, site)
+        self.under_way = [solving for solving in self.under_way if solving.busy]
+        torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-        As far as memory is granted, the inputs of the first consumer are kept, to serve again, and those of the sites
-        in ``asked``, for their outputs instead of a Gram matrix: returns the latter.
+    def open(self, stage: _Stage, config: PruneConfig) -> None:
+        """Make room for what is measured of the stage.
+
+        As far as memory is granted, the inputs of its first consumer are kept, to serve again, and those of consumers
+        whose outputs are summed up instead of a Gram matrix.
         """
-        first, last = stage.sites[0], stage.live[-1]
-        bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
-        kept = [s.name for s in stage.sites if s is first or s in asked]
-        stage.inputs = self._room_for({name: consumers[name].in_features for name in kept})
-        without = [site for site in asked if site.name in stage.inputs]
+        suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, config.compensation)]
+        widths = {name: c.in_features for name, c in consumers.items() if name in (stage.sites[0].name, *suited)}
+        stage.inputs = self._room_for(widths)
+        stage.direct = {name for name in suited if name in stage.inputs}
         for site in stage.live:
-            d_in, gram = consumers[site.name].in_features, site not in without
-            stage.sums[site.name] = tuple(Accumulator(d_in, self.device, gram=gram) for _ in range(2))
-        for part, held_out in self.batches:
+            d_in, gram = consumers[site.name].in_features, site.name not in stage.direct
+            for held_out in (False, True):
+                stage.sums[site.name, held_out] = Accumulator(d_in, self.device, gram=gram)
+
+    def measure(self, stage: _Stage, held_out: bool) -> None:
+        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""
+        bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
+        for part in (part for part, of_held_out in self.batches if of_held_out == held_out):
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h = self.hidden[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
                 if site in stage.live:
-                    stage.sums[site.name][held_out].add(x)
+                    stage.sums[site.name, held_out].add(x)
                 if site.name in stage.inputs:
                     stage.inputs[site.name][part] = x
-                if site is last:
+                if site is stage.live[-1]:
                     break
-                h = h + consumers[site.name](x)
-        return without
+                h = h + consumer_of(stage.layer, site)(x)
 
-    def put_out(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> None:
-        """Select what stays of a consumer, and put its outputs in the place of its inputs."""
-        i, weight = stage.index, consumer_of(stage.layer, site).weight.data
-        sums, _ = stage.sums[site.name]
-        _, removal = select(weight, sums.result(), todo.layouts[site.name], config, layer=i, site=site.name)
-        columns = removal.columns.to(weight.device)
-        step = partial(self.step, f"layer {i}: repairing {site.name}", 0)
-        batches: tuple[list[Tensor], list[Tensor]] = [], []
-        for part, held_out in self.batches:
-            batches[held_out].append(stage.inputs[site.name][part].flatten(0, 1))
-        stage.direct[site.name] = tuple(DirectOutputs(weight, columns, b, step) if b else None for b in batches)
+    def start(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> Solving:
+        """Take the sums of one site, and with them their memory, and begin to solve it."""
+        weight = consumer_of(stage.layer, site).weight.data
+        calibration = stage.sums.pop((site.name, False)).result()
+        _check_finite(calibration, weight, stage.index, site)
+        solving = Solving(
+            weight,
+            calibration,
+            todo.layouts[site.name],
+            config,
+            layer=stage.index,
+            site=site.name,
+            unit=todo.unit if site.attention else "channel",
+            outputs_of=self._outputs_of(stage, site, held_out=False),
+        )
+        self.under_way.append(solving)
+        return solving
 
-    def together(self, solve: Callable[[Site], SiteResult], sites: Sequence[Site]) -> list[SiteResult]:
-        """Solve the sites of a stage; on a CPU at once, because a decomposition keeps only one core busy."""
-        if self.device.type != "cpu" or len(sites) < 2:
-            return [solve(site) for site in sites]
-        _return_freed_memory()  # two decompositions need as much as the sums have left
-        return list(self._threads.map(solve, sites))
+    def finish(self, stage: _Stage, site: Site) -> SiteResult:
+        """The result of one site; its held-out windows have been measured meanwhile."""
+        sums, solving = stage.sums.pop((site.name, True)), stage.solving[site.name]
+        if sums.tokens:
+            solving.check(sums.result(), self._outputs_of(stage, site, held_out=True))
+        solving.wait()
+        self.step(f"layer {stage.index}: solving {site.name}", 0)
+        return solving.finish()
+
+    def _outputs_of(self, stage: _Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
+        """How to put outputs for kept columns in the place of inputs, where those were kept for it."""
+        if site.name not in stage.direct:
+            return None
+
+        def outputs_of(columns: Tensor) -> DirectOutputs:
+            weight, inputs = consumer_of(stage.layer, site).weight.data, stage.inputs[site.name]
+            batches = [inputs[part].flatten(0, 1) for part, of_held_out in self.batches if of_held_out == held_out]
+            return DirectOutputs(weight, columns, batches, lambda: self.step(message, 0))
+
+        message = f"layer {stage.index}: repairing {site.name}"
+        return outputs_of
 
     def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
         """Run the stage with its repaired blocks and move the hidden states on.
@@ -267,14 +309,13 @@ class _Run(Pass):
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-        columns, outputs = stage.columns.get(first.name), stage.direct.get(first.name, (None,))[0]
 
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, d_in), kept
-            if outputs is not None:
-                own = consumer_of(stage.layer, first).bias
-                return outputs.put_out(x) if own is None else outputs.put_out(x) + own
-            if columns is not None:
-                x = x.flatten(0, 1).index_select(1, columns).unflatten(0, x.shape[:2])
+            if first.name in stage.direct:
+                own, z = consumer_of(stage.layer, first).bias, stage.solving[first.name].outputs.put_out(x)
+                return z if own is None else z + own
+            if first.name in repaired:
+                x = x.gather(-1, stage.solving[first.name].columns.expand(*x.shape[:2], -1))
             return consumer(x)
 
         for part, _ in self.batches:
@@ -300,18 +341,6 @@ class _Run(Pass):
             self._room = None  # before the larger one is there
             self._room = self.hidden.new_empty(end)
         return {name: self._room[place].view(*self.hidden.shape[:2], -1) for name, place in places.items()}
-
-
-def _solve(stage: _Stage, todo: Plan, config: PruneConfig, site: Site) -> SiteResult:
-    """Take the sums of one site, and with them their memory, and solve it."""
-    weight = consumer_of(stage.layer, site).weight.data
-    calibration, held_out = (s.result() if s.tokens else None for s in stage.sums.pop(site.name))
-    _check_finite(calibration, weight, stage.index, site)
-    unit = todo.unit if site.attention else "channel"
-    layout, outputs = todo.layouts[site.name], stage.direct.get(site.name)
-    return solve_site(
-        weight, calibration, held_out, layout, config, layer=stage.index, site=site.name, unit=unit, direct=outputs
-    )
 
 
 def _return_freed_memory() -> None:

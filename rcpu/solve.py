@@ -5,8 +5,8 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from rcpu import procrustes
 from rcpu.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.config import PruneConfig
 from rcpu.direct import DirectOutputs
-from rcpu.masking import Removal, remove
+from rcpu.masking import remove
 from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
@@ -80,86 +80,106 @@ class SiteResult:
         }
 
 
-def select(
-    weight: Tensor, calibration: Statistics, layout: Tensor, config: PruneConfig, *, layer: int, site: str
-) -> tuple[Tensor, Removal]:
-    """Scores of one projection's columns, (d_in,), and what goes as ``config`` says; no Gram matrix is needed."""
-    scores = column_scores(weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
-    return scores, remove(scores, layout, config.ratio_of(layer))
+class Solving:
+    """One site under way: scored and masked, its decomposition on a thread of its own until :meth:`finish` asks for it.
 
-
-@full_fp32()
-def solve_site(
-    weight: Tensor,  # (d_out, d_in)
-    calibration: Statistics,
-    held_out: Statistics | None,
-    layout: Tensor,  # (strata, units, columns), see masking.py
-    config: PruneConfig,
-    *,
-    layer: int,
-    site: str,
-    unit: str,
-    direct: tuple[DirectOutputs, DirectOutputs | None] | None = None,
-) -> SiteResult:
-    """Score, mask and compensate one projection as ``config`` says, from the sums of its inputs.
-
-    With the outputs of calibration and held-out windows in ``direct``, the sums need no Gram matrix.
-
-    Raises:
-        RcpuError: least squares has no solution at the given λ.
-        ValueError: M = Y Zᵀ is not finite.
+    A decomposition keeps only one core busy, so there is time for what else must be done, as a look at held-out inputs.
     """
-    home, dtype = weight.device, weight.dtype
-    if home.type == "mps":  # no fp64 there
-        weight, calibration, held_out = weight.cpu(), calibration.to("cpu"), held_out and held_out.to("cpu")
-    w = weight.to(calibration.gram.dtype)
-    scores, removal = select(w, calibration, layout, config, layer=layer, site=site)
-    k = removal.columns.to(w.device)
 
-    outputs, checked = direct or (Outputs(w, calibration), held_out and Outputs(w, held_out))
-    rank = min(len(k), calibration.tokens, len(w))
-    known = [outputs, checked] if checked else [outputs]
-    m = [outputs.cross_products(k)]
-    turning = _beside.submit(procrustes.solve, m[0], rank=rank, proper=config.proper)
-    m += [y.cross_products(k) for y in known[1:]]
-    lost = [y.lost(k) for y in known]
-    error_none, error_none_held_out = _errors(known, lost)
-    rotation = turning.result()
-    angles = _beside.submit(lambda: rotation.angles)
-    new = COMPENSATORS[config.compensation](Problem(w, calibration, k, rotation, ridge=config.ridge, held_out=held_out))
-    for y in filter(None, direct or ()):
-        y.repair(new)
-    if config.compensation == "none":
-        left = lost
-    elif new.turn is not None:
-        left = [turned_error(*pair, new.turn) for pair in zip(lost, m, strict=True)]
-    else:
-        left = [y.squared_error(k, new) for y in known]
-    error_compensated, error_compensated_held_out = _errors(known, left)
-    return SiteResult(
-        layer=layer,
-        site=site,
-        unit=unit,
-        scores=scores,
-        unit_scores=removal.unit_scores,
-        keep=removal.keep,
-        columns=removal.columns,
-        weight=new.weight.to(home, dtype),
-        bias=None if new.bias is None else new.bias.to(home, dtype),
-        tokens=calibration.tokens,
-        error_none=error_none,
-        error_compensated=error_compensated,
-        error_none_held_out=error_none_held_out,
-        error_compensated_held_out=error_compensated_held_out,
-        singular_values=rotation.singular_values,
-        rank=rotation.rank,
-        _angles=angles,
-        channel_angles=rotation.channel_angles,
-        principal_angles=rotation.principal_angles,
-        determinant=rotation.determinant,
-        scale=new.scale,
-        ridge=new.ridge,
-    )
+    @full_fp32()
+    def __init__(
+        self,
+        weight: Tensor,  # (d_out, d_in)
+        calibration: Statistics,
+        layout: Tensor,  # (strata, units, columns), see masking.py
+        config: PruneConfig,
+        *,
+        layer: int,
+        site: str,
+        unit: str,
+        outputs_of: Callable[[Tensor], DirectOutputs] | None = None,  # for kept columns: needs no Gram matrix
+    ):
+        self.config, self.layer, self.site, self.unit = config, layer, site, unit
+        self._home, self._dtype = weight.device, weight.dtype
+        if self._home.type == "mps":  # no fp64 there
+            weight, calibration = weight.cpu(), calibration.to("cpu")
+        self.weight, self.calibration = weight.to(calibration.gram.dtype), calibration
+        self.scores = column_scores(self.weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
+        self.removal = remove(self.scores, layout, config.ratio_of(layer))
+        self.columns = self.removal.columns.to(weight.device)
+        self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self.weight, calibration)
+        self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
+        self._m = [self.outputs.cross_products(self.columns)]
+        self.held_out: Statistics | None = None
+        rank = min(len(self.columns), calibration.tokens, len(weight))
+        self._turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=config.proper)
+        self._lost = [self.outputs.lost(self.columns)]
+
+    @property
+    def busy(self) -> bool:
+        """Whether the decomposition is not done yet."""
+        return not self._turning.done()
+
+    def wait(self) -> None:
+        """Until the decomposition is done."""
+        wait([self._turning])
+
+    @full_fp32()
+    def check(self, held_out: Statistics, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
+        """Take in what was held out: for errors, and for λ where it is to be chosen."""
+        self.held_out = held_out.to(self.weight.device)
+        self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self.weight, self.held_out))
+        self._m.append(self._known[-1].cross_products(self.columns))
+        self._lost.append(self._known[-1].lost(self.columns))
+
+    @full_fp32()
+    def finish(self) -> SiteResult:
+        """Compensate as the settings say.
+
+        Raises:
+            RcpuError: least squares has no solution at the given λ.
+            ValueError: M = Y Zᵀ is not finite.
+        """
+        k, known, lost = self.columns, self._known, self._lost
+        rotation = self._turning.result()
+        angles = _beside.submit(lambda: rotation.angles)
+        problem = Problem(self.weight, self.calibration, k, rotation, ridge=self.config.ridge, held_out=self.held_out)
+        new = COMPENSATORS[self.config.compensation](problem)
+        error_none, error_none_held_out = _errors(known, lost)
+        for y in known:
+            if isinstance(y, DirectOutputs):
+                y.repair(new)
+        if self.config.compensation == "none":
+            left = lost
+        elif new.turn is not None:
+            left = [turned_error(*pair, new.turn) for pair in zip(lost, self._m, strict=True)]
+        else:
+            left = [y.squared_error(k, new) for y in known]
+        error_compensated, error_compensated_held_out = _errors(known, left)
+        return SiteResult(
+            layer=self.layer,
+            site=self.site,
+            unit=self.unit,
+            scores=self.scores,
+            unit_scores=self.removal.unit_scores,
+            keep=self.removal.keep,
+            columns=self.removal.columns,
+            weight=new.weight.to(self._home, self._dtype),
+            bias=None if new.bias is None else new.bias.to(self._home, self._dtype),
+            tokens=self.calibration.tokens,
+            error_none=error_none,
+            error_compensated=error_compensated,
+            error_none_held_out=error_none_held_out,
+            error_compensated_held_out=error_compensated_held_out,
+            singular_values=rotation.singular_values,
+            rank=rotation.rank,
+            _angles=angles,
+            channel_angles=rotation.channel_angles,
+            principal_angles=rotation.principal_angles,
+            determinant=rotation.determinant,
+            scale=new.scale,
+            ridge=new.ridge,
+        )
 
 
 def _errors(known: Sequence[Outputs | DirectOutputs], squared: Sequence[float]) -> tuple[float, float | None]:

@@ -36,6 +36,32 @@ def test_transposed_and_empty_matrices_are_taken():
     assert decompose.svd(torch.zeros(0, 0))[1].numel() == 0
 
 
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7])
+def test_an_svd_of_fp32_sums_is_as_exact_as_they_are(smallest):
+    """Whatever its spectrum: as far from M as 1e-16 ÷ the smallest share that counts, and orthogonal to rounding."""
+    d = 40
+    u, v = (torch.linalg.qr(matrix(d + i)[:d, :d])[0] for i in range(2))
+    s = torch.logspace(0, np.log10(smallest), d, dtype=torch.float64)
+    m = 300 * (u * s) @ v.T
+    found = decompose.svd_of_sums(m)
+    for factor in (found[0], found[2]):
+        torch.testing.assert_close(factor @ factor.T, torch.eye(d, dtype=torch.float64), rtol=0, atol=1e-13)
+    assert (found[0] * found[1] @ found[2] - m).abs().max() < 300 * 1e-15 / smallest
+    torch.testing.assert_close(found[1], 300 * s, rtol=max(1e-13, min(1e-15 / smallest**2, 0.02)), atol=0)
+    assert found[1].diff().max() <= 0
+    polar = u @ v.T
+    accuracy = {1.0: 1e-13, 1e-3: 1e-9, 1e-7: 0.03}[smallest]  # fp32 sums blur what 1e-7 of the largest says far more
+    torch.testing.assert_close(found[0] @ found[2], polar, rtol=0, atol=accuracy)
+
+
+def test_an_svd_of_fp32_sums_takes_what_has_no_full_rank():
+    for m in (torch.zeros(5, 5, dtype=torch.float64), torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0]).double())):
+        u, s, vh = decompose.svd_of_sums(m)
+        torch.testing.assert_close(u * s @ vh, m)
+        torch.testing.assert_close(u @ u.T, torch.eye(len(m)).double())
+        torch.testing.assert_close(s, torch.linalg.svdvals(m))
+
+
 def threads() -> int:
     """Of numpy's BLAS."""
     (count,) = (

@@ -7,7 +7,7 @@ import rcpu
 from rcpu.masking import channel_units
 from rcpu.precision import full_fp32
 from rcpu.scoring import SCORERS
-from rcpu.solve import solve_site
+from rcpu.solve import Solving
 from rcpu.statistics import Accumulator
 
 
@@ -60,15 +60,14 @@ def test_a_site_alone_is_solved_in_full_too(monkeypatch):
     accumulator.add(torch.eye(3))
     torch.set_float32_matmul_precision("medium")
     config = rcpu.PruneConfig(scorer="random", ratio=0.4)
-    found = solve_site(
+    found = Solving(
         torch.ones(2, 3),
         accumulator.result(),
-        None,
         channel_units(3),
         config,
         layer=0,
         site="down_proj",
         unit="channel",
-    )
+    ).finish()
     assert seen == ["highest"]
     assert found.columns.tolist() == [1, 2]

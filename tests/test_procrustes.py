@@ -62,7 +62,8 @@ def test_q_is_orthogonal_and_m_is_described(rank, dtype):
     assert found.rank == rank
     assert found.determinant == round(torch.linalg.det(found.q).item())
     expected = torch.tensor(np.linalg.svd(m.to(dtype).double().numpy(), compute_uv=False))
-    torch.testing.assert_close(found.singular_values, expected)
+    rounding = 1e-12 if dtype == torch.float64 else 3e-8  # fp32 sums are rounded to 6e-8
+    torch.testing.assert_close(found.singular_values, expected, rtol=1e-7, atol=rounding * max(1.0, expected[0].item()))
     assert found.principal_angles.shape == (rank,)
 
 

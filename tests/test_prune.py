@@ -3,11 +3,14 @@
 import copy
 import itertools
 import math
+import sys
+import threading
 
 import pytest
 import torch
 
 import rcpu
+from rcpu import procrustes
 from tests import reference, tiny
 
 UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
@@ -144,6 +147,44 @@ def test_cancel_stops_between_batches(mha, windows, stop):
     assert len(asked) == stop + 1
     assert len(steps) == stop  # no step was taken after the question was answered with yes
     tiny.assert_unchanged(mha, before)
+
+
+@pytest.fixture
+def cores():
+    """A machine of three: tests have torch on one thread otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, monkeypatch):
+    module, solve, looked_at = sys.modules["rcpu.prune"], procrustes.solve, threading.Event()
+    run_block, seen = module.run_block, []
+
+    def slow(*args, **options):
+        assert looked_at.wait(20)
+        return solve(*args, **options)
+
+    def watched(block, norm, site, hidden, attention):
+        seen.append((len(hidden), torch.get_num_threads()))
+        if len(hidden) == len(windows.held_out):
+            looked_at.set()
+        return run_block(block, norm, site, hidden, attention)
+
+    monkeypatch.setattr(procrustes, "solve", slow)
+    monkeypatch.setattr(module, "run_block", watched)
+    asked = config(order="site", sites=("o_proj",), layers=(0,))
+    rcpu.prune(gqa, windows, asked, batch=len(windows.calibration))
+    assert seen == [(len(windows.calibration), cores), (len(windows.held_out), cores - 1)]
+    assert torch.get_num_threads() == cores
+
+
+def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
+    asked = itertools.count()
+    with pytest.raises(rcpu.Cancelled):
+        rcpu.prune(gqa, windows, CONFIG, batch=4, cancelled=lambda: torch.set_num_threads(1) or next(asked) > 3)
+    assert torch.get_num_threads() == cores
 
 
 @pytest.mark.parametrize(
