@@ -73,10 +73,11 @@ async function show(box) {
 }
 
 async function draw(box) {
-  // Only the newest figure counts: whatever came in between while one was being drawn is left out.
+  // Only the newest figure counts: whatever came in between while one was being drawn is left out, and so is what comes
+  // while nobody can see it, until it is scrolled to or printed.
   if (box.drawing) return;
   box.drawing = true;
-  while (box.due && !box.gone) {
+  while (box.due && !box.gone && (box.near || !box.options)) {
     box.due = false;
     try {
       await show(box);
@@ -115,8 +116,17 @@ function listen(box) {
   box.plot.on('plotly_deselect', () => pick([]));
 }
 
+function near(box, is) {
+  box.near = is;
+  draw(box);
+}
+
 function mount(plot) {
-  const box = { plot };
+  const box = { plot, near: true };
+  box.watcher = new IntersectionObserver((seen) => near(box, seen.at(-1).isIntersecting), { rootMargin: '20%' });
+  box.watcher.observe(plot);
+  box.printed = () => near(box, true);
+  window.addEventListener('beforeprint', box.printed);
   box.observer = new ResizeObserver(() => {
     const { width, height } = fit(box), now = plot.layout;
     if (now && width && (width !== now.width || height !== now.height)) window.Plotly.relayout(plot, { width, height });
@@ -140,6 +150,8 @@ export default function (component) {
     if (parentElement.isConnected) return; // an update that a newer one has overtaken
     box.gone = true;
     box.observer.disconnect();
+    box.watcher.disconnect();
+    window.removeEventListener('beforeprint', box.printed);
     window.Plotly?.purge(box.plot);
     boxes.delete(parentElement);
   };

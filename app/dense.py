@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import streamlit as st
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 import rcpu
 from app.job_panels import job_panel, start
 from app.labels import SCORERS, UNITS, called
-from app.settings import PageEnd, change, control, settings
+from app.settings import PRUNING, PageEnd, Settings, change, control, settings
 from app.shared import current_collection, current_model, jobs, projections, windows
 from app.widgets import empty, say, size
 from app.work import collect_job
@@ -96,16 +97,22 @@ def _scores(
 def need_statistics() -> Dense:
     """The statistics for the chosen model and windows; without any, what they cost, a button, and the end of the page.
 
-    A bad setting is said, and ends the page.
+    A bad setting, as a link may bring, is said with a way back, and ends the page.
     """
     model = need_model()
     s = settings()
+    count = model.net.config.num_hidden_layers
     try:
         config = s.prune_config()
-        found = current_collection(model, config)
-        count = model.net.config.num_hidden_layers
         config.layer_indices(count)
         resolve_unit(config.unit, heads_of(model.net))
+    except rcpu.RcpuError as error:
+        say(error)
+        back = {name: getattr(Settings(), name) for name in PRUNING}
+        st.button("Set back what is pruned and how", on_click=partial(change, **back))
+        raise PageEnd from error
+    try:
+        found = current_collection(model, config)
     except rcpu.RcpuError as error:
         say(error)
         raise PageEnd from error

@@ -18,6 +18,8 @@ SUBJECT = (
     *("scorer", "unit", "layer", "site", "relative", "overlay", "multiples"),
     *("run", "compare", "measure", "view_tokens", "drift", "curve", "orders"),
 )
+#: What leaves a model and how it is repaired.
+PRUNING = ("ratio", "ratios", "scorer", "compensation", "sites", "layers", "unit", "order", "ridge", "proper")
 
 
 @dataclass

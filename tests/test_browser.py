@@ -100,7 +100,7 @@ def prepared(url, chromium) -> str:
     page.get_by_role("heading", name="What was found").wait_for()
     visitor.figures(6)
     visitor.is_well()
-    assert re.search(r"[?&]run=\w", page.url)
+    assert re.search(r"[?&]run=[\w-]", page.url)
     query = page.url.partition("?")[2]
     visitor.context.close()
     return query
@@ -216,6 +216,28 @@ def test_a_figure_is_redrawn_in_place_and_stays_as_it_was_zoomed(url, visit, pre
     light = page.evaluate(f"{FIGURE}._fullLayout.paper_bgcolor")
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"{FIGURE}._fullLayout.paper_bgcolor !== '{light}'")
+    visitor.is_well()
+
+
+def test_a_figure_out_of_sight_is_redrawn_when_it_is_scrolled_to(url, visit, prepared):
+    visitor = visit(SIZES[1])
+    page = visitor.page
+    page.goto(f"{url}/rotation?{prepared}&spectrum=angles")
+    visitor.figures(4)
+    page.get_by_text("What am I looking at?").nth(3).wait_for()
+    first, last = ([*page.locator(".js-plotly-plot").all()][i] for i in (0, -1))
+    drawn = "figure => JSON.stringify(figure.data.map(trace => trace.y))"
+    before, words = [figure.evaluate(drawn) for figure in (first, last)], last.get_attribute("aria-label")
+    assert last.bounding_box()["y"] > 1.2 * SIZES[1][1]
+    page.get_by_role("slider", name="Ratio").focus()
+    page.keyboard.press("ArrowRight")
+    expect(last).not_to_have_attribute("aria-label", words)
+    changed = f"([figure, before]) => ({drawn})(figure) !== before"
+    page.wait_for_function(changed, arg=[first.element_handle(), before[0]])
+    page.wait_for_timeout(1 * SECONDS)
+    assert last.evaluate(drawn) == before[1]
+    last.scroll_into_view_if_needed()
+    page.wait_for_function(changed, arg=[last.element_handle(), before[1]])
     visitor.is_well()
 
 

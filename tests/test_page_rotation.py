@@ -124,6 +124,26 @@ def test_errors_without_held_out_windows_are_of_the_calibration_windows(settings
     assert not at.exception
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "words"),
+    [
+        ("ridge", "abc", "ridge must be a number or auto, got 'abc'"),
+        ("layers", "0-99", "layer"),
+        ("ratios", "1", "ratio"),
+    ],
+)
+def test_a_bad_setting_from_a_link_is_said_and_can_be_set_back(settings, setting, value, words):
+    opened(settings, spectrum="errors")
+    at = open_page("rotation", **{**settings, "spectrum": "errors", setting: value})
+    assert words in texts(at, "error")
+    assert not at.metric
+    at = click(at, "Set back what is pruned and how")
+    assert not at.error
+    assert at.metric
+    assert setting not in at.query_params
+    assert at.query_params["samples"] == str(settings["samples"]), "what was measured stays chosen"
+
+
 def test_a_ridge_from_a_link_stays(settings):
     at = opened(settings, spectrum="errors", ridge="0.05")
     assert at.selectbox(key="set_ridge").value == "0.05"
