@@ -99,6 +99,7 @@ function options(plot, select) {
   return {
     displaylogo: false,
     showSendToCloud: false, // nothing leaves this machine
+    plotGlPixelRatio: Math.max(1, window.devicePixelRatio), // not 2: four times the work for a machine without a GPU
     modeBarButtonsToAdd: document.fullscreenEnabled ? [full] : [],
     modeBarButtonsToRemove: select ? ['lasso2d'] : ['lasso2d', 'select2d'],
   };

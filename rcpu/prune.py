@@ -174,18 +174,7 @@ def prune(
     for stage in stages:
         i, live = stage.index, stage.live
         repaired, ended = {}, False
-        solved = []
-        if live:
-            run.open(stage, config)
-            run.measure(stage, held_out=False)
-            if len(live) > 1:  # two decompositions leave no core to held-out windows, and need the memory of a batch
-                run.measure(stage, held_out=True)
-                _return_freed_memory()
-            for site in reversed(live):
-                stage.solving[site.name] = run.start(stage, site, todo, config)
-            if len(live) == 1:
-                run.measure(stage, held_out=True)
-            solved = [run.finish(stage, site) for site in live]
+        solved = run.solve(stage, todo, config) if live else []
         if stage.sites[-1] is arch.sites[-1]:
             _return_freed_memory()  # once a layer, when most is free
         for site, result in zip(live, solved, strict=True):
@@ -229,6 +218,20 @@ class _Run(Pass):
         super().step(message, batches, site)
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
+
+    def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
+        """Measure what is live of a stage and solve it; a decomposition has held-out windows measured beside it."""
+        alone = len(stage.live) == 1
+        self.open(stage, config)
+        self.measure(stage, held_out=False)
+        if not alone:  # two decompositions leave no core free, and need the memory of a batch
+            self.measure(stage, held_out=True)
+            _return_freed_memory()
+        for site in reversed(stage.live):  # the last is the one that is put out first, with all cores
+            stage.solving[site.name] = self.start(stage, site, todo, config)
+        if alone:
+            self.measure(stage, held_out=True)
+        return [self.finish(stage, site) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
         """Make room for what is measured of the stage.
