@@ -59,7 +59,7 @@ function fit({ plot, height }) {
 }
 
 async function show(box) {
-  const Plotly = await plotly(box.data.plotly);
+  const Plotly = window.Plotly ?? (await plotly(box.data.plotly)); // at once if it can be: printing does not wait
   if (box.gone) return;
   const { data, layout } = JSON.parse(box.data.figure);
   if (box.failed) box.plot.textContent = '';
@@ -72,12 +72,12 @@ async function show(box) {
   if (!box.listening) listen(box);
 }
 
-async function draw(box) {
-  // Only the newest figure counts: whatever came in between while one was being drawn is left out, and so is what comes
-  // while nobody can see it, until it is scrolled to or printed.
+async function draw(box, always = false) {
+  // Only the newest figure counts: whatever came in between while one was being drawn is left out. The first is always
+  // drawn; a later one that nobody can see waits until it is scrolled to or printed.
   if (box.drawing) return;
   box.drawing = true;
-  while (box.due && !box.gone && (box.near || !box.options)) {
+  while (box.due && !box.gone && (always || box.near || !box.options)) {
     box.due = false;
     try {
       await show(box);
@@ -99,7 +99,7 @@ function options(plot, select) {
   return {
     displaylogo: false,
     showSendToCloud: false, // nothing leaves this machine
-    plotGlPixelRatio: Math.max(1, window.devicePixelRatio), // not 2: four times the work for a machine without a GPU
+    plotGlPixelRatio: Math.min(2, Math.max(1, window.devicePixelRatio)), // not always 2: four times the work
     modeBarButtonsToAdd: document.fullscreenEnabled ? [full] : [],
     modeBarButtonsToRemove: select ? ['lasso2d'] : ['lasso2d', 'select2d'],
   };
@@ -117,16 +117,14 @@ function listen(box) {
   box.plot.on('plotly_deselect', () => pick([]));
 }
 
-function near(box, is) {
-  box.near = is;
-  draw(box);
-}
-
 function mount(plot) {
   const box = { plot, near: true };
-  box.watcher = new IntersectionObserver((seen) => near(box, seen.at(-1).isIntersecting), { rootMargin: '20%' });
+  box.watcher = new IntersectionObserver((seen) => {
+    box.near = seen.at(-1).isIntersecting;
+    draw(box);
+  }, { scrollMargin: '20%' });
   box.watcher.observe(plot);
-  box.printed = () => near(box, true);
+  box.printed = () => draw(box, true);
   window.addEventListener('beforeprint', box.printed);
   box.observer = new ResizeObserver(() => {
     const { width, height } = fit(box), now = plot.layout;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 from functools import partial
 
 import streamlit as st
@@ -11,7 +12,7 @@ from torch import Tensor
 import rcpu
 from app.job_panels import job_panel, start
 from app.labels import SCORERS, UNITS, called
-from app.settings import PRUNING, PageEnd, Settings, change, control, settings
+from app.settings import PRUNING, WINDOWS, PageEnd, Settings, change, control, settings
 from app.shared import current_collection, current_model, jobs, projections, windows
 from app.widgets import empty, say, size
 from app.work import collect_job
@@ -108,8 +109,7 @@ def need_statistics() -> Dense:
         resolve_unit(config.unit, heads_of(model.net))
     except rcpu.RcpuError as error:
         say(error)
-        back = {name: getattr(Settings(), name) for name in PRUNING}
-        st.button("Set back what is pruned and how", on_click=partial(change, **back))
+        _offer_defaults()
         raise PageEnd from error
     try:
         found = current_collection(model, config)
@@ -143,6 +143,16 @@ def need_statistics() -> Dense:
         if right.button("Measure the dense model", type="primary", width="stretch"):
             start("collect", lambda: collect_job(model, config))
     raise PageEnd
+
+
+def _offer_defaults() -> None:
+    """A button that sets back what makes no sense: how to prune, or else on which windows as well."""
+    for label, names in (("Set back what is pruned and how", PRUNING), ("Set back all settings", PRUNING + WINDOWS)):
+        back = {name: getattr(Settings(), name) for name in names}
+        with contextlib.suppress(rcpu.RcpuError):
+            replace(settings(), **back).prune_config()
+            st.button(label, on_click=partial(change, **back))
+            return
 
 
 def ratio_slider() -> float:

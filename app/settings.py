@@ -20,6 +20,7 @@ SUBJECT = (
 )
 #: What leaves a model and how it is repaired.
 PRUNING = ("ratio", "ratios", "scorer", "compensation", "sites", "layers", "unit", "order", "ridge", "proper")
+WINDOWS = ("samples", "window", "held_out", "seed")
 
 
 @dataclass

@@ -39,11 +39,11 @@ def svd(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def svd_of_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`svd`, in three quarters of the time, for an fp64 matrix that was added up in fp32 and so is no exacter.
+    """As :func:`svd`, on a CPU in four fifths of the time, for an fp64 matrix that was added up in fp32.
 
-    V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of 1e-16 σ₁² / σ. U and V are
-    orthogonal to rounding; U S Vᵀ differs from M by 1e-9 σ₁ where singular values go down to 1e-7 σ₁, as far as fp32
-    sums tell them from rounding.
+    V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of some 1e-16 σ₁² / σᵢ in row i. U and
+    V are orthogonal to rounding. U S Vᵀ differs from M by up to 5e-9 σ₁ where singular values go down to 1e-7 σ₁, and
+    by 2e-8 σ₁ whatever they are: less than the 6e-8 by which fp32 rounds.
     """
     return svd(m) if _elsewhere(m) else _on_cpu(_svd_by_eigh, m)
 

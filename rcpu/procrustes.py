@@ -66,7 +66,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
     tolerance, rounded, m, d = TOLERANCE[m.dtype], m.dtype == torch.float32, m.to(working_dtype(m)), len(m)
-    u, s, vh = svd_of_sums(m) if rounded and m.dtype == torch.float64 else svd(m)
+    u, s, vh = svd_of_sums(m) if rounded else svd(m)
     r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
     v = vh.mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)

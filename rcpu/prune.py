@@ -184,10 +184,11 @@ def prune(
             if not result.keep.all():
                 cut = compact.Cut(result.columns, result.weight, result.bias)
                 repaired[site.name] = assembly.add(i, site, cut)
+                stage.columns[site.name] = result.columns.to(net.device)
         if not ended:
             run.advance(stage, repaired)
         stage.inputs.clear()
-        stage.solving.clear()
+        stage.outputs.clear()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -201,8 +202,9 @@ class _Stage:
     live: Sequence[Site]  # those to prune
     sums: dict[tuple[str, bool], Accumulator] = field(default_factory=dict)  # by site, of held-out windows or not
     inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, if they fit
-    direct: set[str] = field(default_factory=set)  # sites whose outputs are summed up instead of a Gram matrix
-    solving: dict[str, Solving] = field(default_factory=dict)
+    summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
+    outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows
+    columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
 
 
 class _Run(Pass):
@@ -214,24 +216,39 @@ class _Run(Pass):
         self.under_way, self._threads = [], torch.get_num_threads()
 
     def step(self, message: str, batches: int = 1, site: SiteResult | None = None) -> None:
-        """As of any pass; the next batch leaves a core to every decomposition: both would wait for one another."""
+        """As of any pass; the batch that follows leaves a core to every decomposition."""
         super().step(message, batches, site)
+        self._share_cores()
+
+    def _share_cores(self) -> None:
+        """As many threads as decompositions leave cores: more would wait for one another.
+
+        Torch's number is this thread's, but threads that are new to torch meanwhile start with it.
+        """
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
     def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
-        """Measure what is live of a stage and solve it; a decomposition has held-out windows measured beside it."""
+        """Measure what is live of a stage and solve it, held-out windows beside the decomposition if there is but one.
+
+        Two would leave a small machine no core for them, and need the memory of a batch.
+        """
         alone = len(stage.live) == 1
         self.open(stage, config)
         self.measure(stage, held_out=False)
-        if not alone:  # two decompositions leave no core free, and need the memory of a batch
+        if not alone:
             self.measure(stage, held_out=True)
-            _return_freed_memory()
-        for site in reversed(stage.live):  # the last is the one that is put out first, with all cores
-            stage.solving[site.name] = self.start(stage, site, todo, config)
+        sums = {site.name: stage.sums.pop((site.name, False)).result() for site in stage.live}
+        for site in stage.live:
+            _check_finite(sums[site.name], consumer_of(stage.layer, site).weight.data, stage.index, site)
+        solving = {}
+        for site in reversed(stage.live):  # those that are summed up directly first: that takes all cores
+            solving[site.name] = self.start(stage, site, sums.pop(site.name), todo, config)
         if alone:
             self.measure(stage, held_out=True)
-        return [self.finish(stage, site) for site in stage.live]
+        else:
+            _return_freed_memory()
+        return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
         """Make room for what is measured of the stage.
@@ -243,9 +260,9 @@ class _Run(Pass):
         suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, config.compensation)]
         widths = {name: c.in_features for name, c in consumers.items() if name in (stage.sites[0].name, *suited)}
         stage.inputs = self._room_for(widths)
-        stage.direct = {name for name in suited if name in stage.inputs}
+        stage.summed_directly = {name for name in suited if name in stage.inputs}
         for site in stage.live:
-            d_in, gram = consumers[site.name].in_features, site.name not in stage.direct
+            d_in, gram = consumers[site.name].in_features, site.name not in stage.summed_directly
             for held_out in (False, True):
                 stage.sums[site.name, held_out] = Accumulator(d_in, self.device, gram=gram)
 
@@ -265,13 +282,10 @@ class _Run(Pass):
                     break
                 h = h + consumer_of(stage.layer, site)(x)
 
-    def start(self, stage: _Stage, site: Site, todo: Plan, config: PruneConfig) -> Solving:
-        """Take the sums of one site, and with them their memory, and begin to solve it."""
-        weight = consumer_of(stage.layer, site).weight.data
-        calibration = stage.sums.pop((site.name, False)).result()
-        _check_finite(calibration, weight, stage.index, site)
+    def start(self, stage: _Stage, site: Site, calibration: Statistics, todo: Plan, config: PruneConfig) -> Solving:
+        """Begin to solve one site."""
         solving = Solving(
-            weight,
+            consumer_of(stage.layer, site).weight.data,
             calibration,
             todo.layouts[site.name],
             config,
@@ -280,29 +294,37 @@ class _Run(Pass):
             unit=todo.unit if site.attention else "channel",
             outputs_of=self._outputs_of(stage, site, held_out=False),
         )
+        if site.name in stage.summed_directly:
+            stage.outputs[site.name] = solving.outputs
+        if self.device.type != "cpu":
+            solving.wait()  # torch loads its decompositions for GPUs on first use, and not from two threads
         self.under_way.append(solving)
         return solving
 
-    def finish(self, stage: _Stage, site: Site) -> SiteResult:
-        """The result of one site; its held-out windows have been measured meanwhile."""
-        sums, solving = stage.sums.pop((site.name, True)), stage.solving[site.name]
-        if sums.tokens:
-            solving.check(sums.result(), self._outputs_of(stage, site, held_out=True))
-        solving.wait()
+    def finish(self, stage: _Stage, site: Site, solving: Solving) -> SiteResult:
+        """The result of one site, whose held-out windows have been measured."""
+        sums = stage.sums.pop((site.name, True))
+        held_out = sums.result() if sums.tokens else None
+        del sums  # and its memory
+        if held_out is not None:
+            solving.check(held_out, self._outputs_of(stage, site, held_out=True))
         self.step(f"layer {stage.index}: solving {site.name}", 0)
+        solving.wait()
+        self._share_cores()
         return solving.finish()
 
     def _outputs_of(self, stage: _Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""
-        if site.name not in stage.direct:
+        if site.name not in stage.summed_directly:
             return None
+
+        message = f"layer {stage.index}: repairing {site.name}"
 
         def outputs_of(columns: Tensor) -> DirectOutputs:
             weight, inputs = consumer_of(stage.layer, site).weight.data, stage.inputs[site.name]
             batches = [inputs[part].flatten(0, 1) for part, of_held_out in self.batches if of_held_out == held_out]
             return DirectOutputs(weight, columns, batches, lambda: self.step(message, 0))
 
-        message = f"layer {stage.index}: repairing {site.name}"
         return outputs_of
 
     def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
@@ -313,12 +335,14 @@ class _Run(Pass):
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
 
+        columns, outputs = stage.columns.get(first.name), stage.outputs.get(first.name)
+
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, d_in), kept
-            if first.name in stage.direct:
-                own, z = consumer_of(stage.layer, first).bias, stage.solving[first.name].outputs.put_out(x)
+            if outputs is not None:
+                own, z = consumer_of(stage.layer, first).bias, outputs.put_out(x)
                 return z if own is None else z + own
-            if first.name in repaired:
-                x = x.gather(-1, stage.solving[first.name].columns.expand(*x.shape[:2], -1))
+            if columns is not None:
+                x = x.gather(-1, columns.expand(*x.shape[:2], -1))
             return consumer(x)
 
         for part, _ in self.batches:

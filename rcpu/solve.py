@@ -20,8 +20,8 @@ from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
 
-#: A decomposition keeps one core busy, what else a site needs the others. These threads stay: each new one would leave
-#: behind memory of its own.
+#: A decomposition of a small matrix keeps one core busy, what else a site needs the others. These threads stay: each
+#: new one would leave behind memory of its own.
 _beside = ThreadPoolExecutor(2, "decomposition")
 
 
@@ -83,7 +83,7 @@ class SiteResult:
 class Solving:
     """One site under way: scored and masked, its decomposition on a thread of its own until :meth:`finish` asks for it.
 
-    A decomposition keeps only one core busy, so there is time for what else must be done, as a look at held-out inputs.
+    A small one keeps only one core busy, so there is time for what else must be done, as a look at held-out inputs.
     """
 
     @full_fp32()
@@ -99,21 +99,21 @@ class Solving:
         unit: str,
         outputs_of: Callable[[Tensor], DirectOutputs] | None = None,  # for kept columns: needs no Gram matrix
     ):
-        self.config, self.layer, self.site, self.unit = config, layer, site, unit
+        self._config, self._layer, self._site, self._unit = config, layer, site, unit
         self._home, self._dtype = weight.device, weight.dtype
         if self._home.type == "mps":  # no fp64 there
             weight, calibration = weight.cpu(), calibration.to("cpu")
-        self.weight, self.calibration = weight.to(calibration.gram.dtype), calibration
-        self.scores = column_scores(self.weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
-        self.removal = remove(self.scores, layout, config.ratio_of(layer))
-        self.columns = self.removal.columns.to(weight.device)
-        self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self.weight, calibration)
+        self._weight, self._calibration = weight.to(calibration.gram.dtype), calibration
+        self._scores = column_scores(self._weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
+        self._removal = remove(self._scores, layout, config.ratio_of(layer))
+        self._columns = self._removal.columns.to(weight.device)
+        self.outputs = outputs_of(self._columns) if outputs_of else Outputs(self._weight, calibration)
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
-        self._m = [self.outputs.cross_products(self.columns)]
-        self.held_out: Statistics | None = None
-        rank = min(len(self.columns), calibration.tokens, len(weight))
+        self._m = [self.outputs.cross_products(self._columns)]
+        self._held_out: Statistics | None = None
+        rank = min(len(self._columns), calibration.tokens, len(weight))
         self._turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=config.proper)
-        self._lost = [self.outputs.lost(self.columns)]
+        self._lost = [self.outputs.lost(self._columns)]
 
     @property
     def busy(self) -> bool:
@@ -127,10 +127,10 @@ class Solving:
     @full_fp32()
     def check(self, held_out: Statistics, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
         """Take in what was held out: for errors, and for λ where it is to be chosen."""
-        self.held_out = held_out.to(self.weight.device)
-        self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self.weight, self.held_out))
-        self._m.append(self._known[-1].cross_products(self.columns))
-        self._lost.append(self._known[-1].lost(self.columns))
+        self._held_out = held_out.to(self._weight.device)
+        self._known.append(outputs_of(self._columns) if outputs_of else Outputs(self._weight, self._held_out))
+        self._m.append(self._known[-1].cross_products(self._columns))
+        self._lost.append(self._known[-1].lost(self._columns))
 
     @full_fp32()
     def finish(self) -> SiteResult:
@@ -140,16 +140,18 @@ class Solving:
             RcpuError: least squares has no solution at the given λ.
             ValueError: M = Y Zᵀ is not finite.
         """
-        k, known, lost = self.columns, self._known, self._lost
+        k, known, lost = self._columns, self._known, self._lost
         rotation = self._turning.result()
         angles = _beside.submit(lambda: rotation.angles)
-        problem = Problem(self.weight, self.calibration, k, rotation, ridge=self.config.ridge, held_out=self.held_out)
-        new = COMPENSATORS[self.config.compensation](problem)
+        problem = Problem(
+            self._weight, self._calibration, k, rotation, ridge=self._config.ridge, held_out=self._held_out
+        )
+        new = COMPENSATORS[self._config.compensation](problem)
         error_none, error_none_held_out = _errors(known, lost)
         for y in known:
             if isinstance(y, DirectOutputs):
                 y.repair(new)
-        if self.config.compensation == "none":
+        if self._config.compensation == "none":
             left = lost
         elif new.turn is not None:
             left = [turned_error(*pair, new.turn) for pair in zip(lost, self._m, strict=True)]
@@ -157,16 +159,16 @@ class Solving:
             left = [y.squared_error(k, new) for y in known]
         error_compensated, error_compensated_held_out = _errors(known, left)
         return SiteResult(
-            layer=self.layer,
-            site=self.site,
-            unit=self.unit,
-            scores=self.scores,
-            unit_scores=self.removal.unit_scores,
-            keep=self.removal.keep,
-            columns=self.removal.columns,
+            layer=self._layer,
+            site=self._site,
+            unit=self._unit,
+            scores=self._scores,
+            unit_scores=self._removal.unit_scores,
+            keep=self._removal.keep,
+            columns=self._removal.columns,
             weight=new.weight.to(self._home, self._dtype),
             bias=None if new.bias is None else new.bias.to(self._home, self._dtype),
-            tokens=self.calibration.tokens,
+            tokens=self._calibration.tokens,
             error_none=error_none,
             error_compensated=error_compensated,
             error_none_held_out=error_none_held_out,

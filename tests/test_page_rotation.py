@@ -144,6 +144,14 @@ def test_a_bad_setting_from_a_link_is_said_and_can_be_set_back(settings, setting
     assert at.query_params["samples"] == str(settings["samples"]), "what was measured stays chosen"
 
 
+def test_windows_that_cannot_be_are_set_back_as_well(settings):
+    at = open_page("rotation", **{**settings, "samples": 0})
+    assert "at least 1 window" in texts(at, "error")
+    at = click(at, "Set back all settings")
+    assert "at least 1 window" not in texts(at, "error")
+    assert "samples" not in at.query_params
+
+
 def test_a_ridge_from_a_link_stays(settings):
     at = opened(settings, spectrum="errors", ridge="0.05")
     assert at.selectbox(key="set_ridge").value == "0.05"
