@@ -247,7 +247,7 @@ class _Run(Pass):
         if alone:
             self.measure(stage, held_out=True)
         else:
-            _return_freed_memory()
+            _return_freed_memory()  # of the batches, before two decompositions need as much
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:

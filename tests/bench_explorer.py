@@ -1,8 +1,8 @@
 """How fast the explorer answers, in a real browser: every view with statistics at hand, first paint, eight sessions.
 
 A redraw is timed inside the page, from a key press on the slider of the ratio until the last figure has been painted
-anew, whatever the server and the browser had to do for it. Statistics are of few windows: their number does not change
-the cost.
+anew, whatever the server and the browser had to do for it; figures out of sight wait until they are scrolled to.
+Statistics are of few windows: their number does not change the cost.
 """
 
 from __future__ import annotations
