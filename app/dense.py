@@ -146,8 +146,12 @@ def need_statistics() -> Dense:
 
 
 def _offer_defaults() -> None:
-    """A button that sets back what makes no sense: how to prune, or else on which windows as well."""
-    for label, names in (("Set back what is pruned and how", PRUNING), ("Set back all settings", PRUNING + WINDOWS)):
+    """A button that sets back what makes no sense, and no more than that."""
+    for label, names in (
+        ("Set back what is pruned and how", PRUNING),
+        ("Set back the windows", WINDOWS),
+        ("Set back the windows, and what is pruned and how", WINDOWS + PRUNING),
+    ):
         back = {name: getattr(Settings(), name) for name in names}
         with contextlib.suppress(rcpu.RcpuError):
             replace(settings(), **back).prune_config()

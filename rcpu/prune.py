@@ -317,7 +317,6 @@ class _Run(Pass):
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""
         if site.name not in stage.summed_directly:
             return None
-
         message = f"layer {stage.index}: repairing {site.name}"
 
         def outputs_of(columns: Tensor) -> DirectOutputs:
@@ -334,7 +333,6 @@ class _Run(Pass):
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-
         columns, outputs = stage.columns.get(first.name), stage.outputs.get(first.name)
 
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, d_in), kept

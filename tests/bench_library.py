@@ -156,8 +156,8 @@ def main() -> None:
             None,
         ),
         (
-            f"peak memory above the model, {net.config.num_hidden_layers} layers, order paper (MiB)",
-            memory.bytes / 2**20,
+            f"peak memory above the model, {net.config.num_hidden_layers} layers, order paper (MB)",
+            memory.bytes / 1e6,
             600,
         ),
         (f"compact at 0.3 ÷ dense: prefill of {PROMPT} tokens (time)", prefill["compact"] / prefill["dense"], 1.0),

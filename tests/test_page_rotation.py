@@ -144,12 +144,17 @@ def test_a_bad_setting_from_a_link_is_said_and_can_be_set_back(settings, setting
     assert at.query_params["samples"] == str(settings["samples"]), "what was measured stays chosen"
 
 
-def test_windows_that_cannot_be_are_set_back_as_well(settings):
-    at = open_page("rotation", **{**settings, "samples": 0})
-    assert "at least 1 window" in texts(at, "error")
-    at = click(at, "Set back all settings")
+@pytest.mark.parametrize(
+    ("others", "label"),
+    [({}, "Set back the windows"), ({"ridge": "abc"}, "Set back the windows, and what is pruned and how")],
+)
+def test_windows_that_cannot_be_are_set_back_and_no_more_than_needs_be(settings, others, label):
+    at = open_page("rotation", **{**settings, "samples": 0, "ratio": 0.35, **others})
+    assert at.error
+    at = click(at, label)
     assert "at least 1 window" not in texts(at, "error")
     assert "samples" not in at.query_params
+    assert ("ratio" in at.query_params) == (not others)
 
 
 def test_a_ridge_from_a_link_stays(settings):
