@@ -59,7 +59,7 @@ class Job:
         self.fraction, self.message = fraction, message or self.message
 
     def cancelled(self) -> bool:
-        """Whether somebody asked this job to stop; work looks here in every batch."""
+        """Whether somebody asked this job to stop; work looks here in every micro-batch."""
         return self.stop.is_set()
 
 
@@ -104,7 +104,7 @@ class Jobs:
         return sum(j.active and j.created < job.created for j in self.all())
 
     def cancel(self, job: Job) -> None:
-        """Ask a job to stop; a waiting one ends at once, a running one within a batch."""
+        """Ask a job to stop; a waiting one ends at once, a running one within a micro-batch."""
         job.stop.set()
         with self._lock:
             if job.state == "waiting":

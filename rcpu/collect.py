@@ -129,7 +129,7 @@ def collect(
     *,
     layers: Sequence[int] | None = None,
     sites: Sequence[str] = SITES,
-    batch: int | None = None,
+    micro_batch: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Collection:
@@ -139,7 +139,7 @@ def collect(
 
     Raises:
         RcpuError: a layer that does not exist, NaN or Inf in activations, or too little room on the disk.
-        Cancelled: ``cancelled()`` was true between two batches.
+        Cancelled: ``cancelled()`` was true between two micro-batches.
     """
     net, found = model.net, collection_of(model, windows)
     all_layers = layers_of(net)
@@ -150,7 +150,7 @@ def collect(
     if not missing:
         return found
     _make_room(found.folder, collection_bytes(net, windows, missing, sites))
-    run = Pass(net, windows, batch=batch, passes=missing[-1] + 1, progress=progress, cancelled=cancelled)
+    run = Pass(net, windows, micro_batch=micro_batch, passes=missing[-1] + 1, progress=progress, cancelled=cancelled)
     kept = min(SAMPLE, len(windows.calibration))
     for i in range(missing[-1] + 1):
         live = [name for name in sites if i in missing]

@@ -6,7 +6,7 @@ class RcpuError(ValueError):
 
 
 class Cancelled(Exception):
-    """Work stopped between two batches because its caller asked; nothing was changed or written."""
+    """Work stopped between two micro-batches because its caller asked; nothing was changed or written."""
 
 
 def choose(kind: str, key: str, known: dict) -> object:

@@ -65,7 +65,7 @@ def grow(
 
     Raises:
         RcpuError: no held-out windows, a layer that does not exist, or a unit that this model cannot have.
-        Cancelled: ``cancelled()`` was true between two batches.
+        Cancelled: ``cancelled()`` was true between two micro-batches.
     """
     net = model.net
     if not 0 <= layer < (layers := len(layers_of(net))):
@@ -122,7 +122,7 @@ def input_sums(
 ) -> Statistics:
     """Statistics of the inputs of one projection of the dense model on these windows; raises ``Cancelled``."""
     windows = Windows(ids, ids[:0], text)
-    run = Pass(net, windows, batch=None, passes=layer + 1, progress=progress, cancelled=cancelled)
+    run = Pass(net, windows, micro_batch=None, passes=layer + 1, progress=progress, cancelled=cancelled)
     sums = Accumulator(weight_of(net, layer, site).shape[1], run.device)
     for i in range(layer + 1):
         for seen in run.layer(net, i, f"layer {i}", last=site if i == layer else None):

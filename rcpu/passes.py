@@ -1,4 +1,4 @@
-"""All calibration windows on their way through the layers, batch by batch; progress is told and cancelling is asked."""
+"""All calibration windows on their way through the layers, a micro-batch at a time, with progress and cancel."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """One batch of inputs of one projection: which windows they belong to, and whether those are held out."""
+    """One micro-batch of inputs of one projection: which windows they belong to, and whether those are held out."""
 
     site: Site
     x: Tensor  # (windows, tokens, d_in)
@@ -50,8 +50,8 @@ class Pass:
         net: nn.Module,
         windows: Windows,
         *,
-        batch: int | None,  # windows; default: about 1024 tokens on a CPU, 8192 on an accelerator
-        passes: int,  # times that all batches will be gone through
+        micro_batch: int | None,  # windows a forward; default: about 1024 tokens on a CPU, 8192 on an accelerator
+        passes: int,  # times that all windows will be gone through
         progress: Callable[[Progress], None],
         cancelled: Callable[[], bool],
     ):
@@ -61,22 +61,22 @@ class Pass:
         entered = embed(net, ids)
         self.hidden, self.attention, self.device = entered.hidden, entered.attention, net.device
         self.progress, self.cancelled, self.fraction = progress, cancelled, 0.0
-        batch = batch or max(1, (1024 if net.device.type == "cpu" else 8192) // ids.shape[1])
+        size = micro_batch or max(1, (1024 if net.device.type == "cpu" else 8192) // ids.shape[1])
         ends = ((0, len(windows.calibration)), (len(windows.calibration), len(ids)))
-        #: (windows, held out?): no batch holds windows of both kinds.
-        self.batches = [
-            (slice(i, min(i + batch, end)), start > 0) for start, end in ends for i in range(start, end, batch)
+        #: (windows, held out?): none holds windows of both kinds.
+        self.micro_batches = [
+            (slice(i, min(i + size, end)), start > 0) for start, end in ends for i in range(start, end, size)
         ]
-        self.share = 1 / (passes * len(self.batches))
+        self.share = 1 / (passes * len(self.micro_batches))
 
     def layer(self, net: nn.Module, index: int, message: str, last: str | None = None) -> Iterator[Inputs]:
-        """Move the hidden states through one dense layer; yields what reaches each consumer, a batch at a time.
+        """Move the hidden states through one dense layer; yields what reaches each consumer, a micro-batch at a time.
 
         ``last`` names a site to end at, where nobody reads what comes after.
         """
         layer, sites = layers_of(net)[index], architecture_of(net).sites
         bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in sites}
-        for part, held_out in self.batches:
+        for part, held_out in self.micro_batches:
             self.step(message)
             h = self.hidden[part]  # a view
             for site in sites:
@@ -86,13 +86,13 @@ class Pass:
                     break
                 h += consumer_of(layer, site)(x)
 
-    def step(self, message: str, batches: int = 1, site: Any = None) -> None:
-        """Report ``batches`` as gone through, and stop here if asked to.
+    def step(self, message: str, micro_batches: int = 1, site: Any = None) -> None:
+        """Report ``micro_batches`` as gone through, and stop here if asked to.
 
         Raises:
             Cancelled: ``cancelled()`` was true.
         """
         if self.cancelled():
             raise Cancelled("cancelled")
-        self.fraction = min(1.0, self.fraction + batches * self.share)
+        self.fraction = min(1.0, self.fraction + micro_batches * self.share)
         self.progress(Progress(self.fraction, message, site))

@@ -1,8 +1,8 @@
 """The layer loop: windows in, a compact model and one SiteResult a site out.
 
 A layer's input comes from the layers already pruned. Between layers one buffer of hidden states is kept for all
-windows; inside a layer one batch, and the inputs of its projections while they fit ``keep_bytes``: those need no
-Gram matrix, see direct.py.
+windows. Inside a layer no more is kept than a batch: the inputs of its projections for as many windows as fit
+``batch_bytes``, to be used again; what does not fit is computed again. A forward takes a micro-batch of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rcpu.solve import SiteResult, Solving
 from rcpu.statistics import Accumulator, Statistics
 from rcpu.text import Windows
 
-KEEP_BYTES = 512 * 2**20
+BATCH_BYTES = 512 * 2**20
 
 
 @contextlib.contextmanager
@@ -143,17 +143,17 @@ def prune(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
-    batch: int | None = None,
-    keep_bytes: int = KEEP_BYTES,
+    micro_batch: int | None = None,
+    batch_bytes: int = BATCH_BYTES,
 ) -> PruneResult:
     """Prune ``net`` as ``config`` says, calibrated on ``windows``; ``net`` itself stays as it is, bit for bit.
 
-    ``batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``keep_bytes``
-    bounds the inputs of a layer's projections that are kept for reuse rather than computed again.
+    ``micro_batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``batch_bytes``
+    bounds the inputs of one layer's projections that are kept for reuse rather than computed again.
 
     Raises:
         RcpuError: settings that this model cannot have, or NaN or Inf in activations (layer and site are named).
-        Cancelled: ``cancelled()`` was true between two batches.
+        Cancelled: ``cancelled()`` was true between two micro-batches.
     """
     started = time.perf_counter()
     todo = plan(net, config)
@@ -169,7 +169,13 @@ def prune(
     while not stages[-1].live:
         stages.pop()
     run = _Run(
-        net, windows, batch=batch, passes=2 * len(stages), progress=progress, cancelled=cancelled, keep_bytes=keep_bytes
+        net,
+        windows,
+        micro_batch=micro_batch,
+        passes=2 * len(stages),
+        progress=progress,
+        cancelled=cancelled,
+        batch_bytes=batch_bytes,
     )
     for stage in stages:
         i, live = stage.index, stage.live
@@ -180,7 +186,7 @@ def prune(
         for site, result in zip(live, solved, strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
-            run.step(f"layer {i}: {site.name} solved", len(run.batches) if ended else 0, result)
+            run.step(f"layer {i}: {site.name} solved", len(run.micro_batches) if ended else 0, result)
             if not result.keep.all():
                 cut = compact.Cut(result.columns, result.weight, result.bias)
                 repaired[site.name] = assembly.add(i, site, cut)
@@ -201,7 +207,7 @@ class _Stage:
     sites: Sequence[Site]
     live: Sequence[Site]  # those to prune
     sums: dict[tuple[str, bool], Accumulator] = field(default_factory=dict)  # by site, of held-out windows or not
-    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, if they fit
+    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer: the batch
     summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
     outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows
     columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
@@ -210,14 +216,14 @@ class _Stage:
 class _Run(Pass):
     """A pass that measures dense blocks and goes on through repaired ones."""
 
-    def __init__(self, *args, keep_bytes: int, **options):
+    def __init__(self, *args, batch_bytes: int, **options):
         super().__init__(*args, **options)
-        self.keep_bytes, self._room = keep_bytes, None
+        self.batch_bytes, self._room = batch_bytes, None
         self.under_way, self._threads = [], torch.get_num_threads()
 
-    def step(self, message: str, batches: int = 1, site: SiteResult | None = None) -> None:
-        """As of any pass; the batch that follows leaves a core to every decomposition."""
-        super().step(message, batches, site)
+    def step(self, message: str, micro_batches: int = 1, site: SiteResult | None = None) -> None:
+        """As of any pass; the micro-batch that follows leaves a core to every decomposition."""
+        super().step(message, micro_batches, site)
         self._share_cores()
 
     def _share_cores(self) -> None:
@@ -231,7 +237,7 @@ class _Run(Pass):
     def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
         """Measure what is live of a stage and solve it, held-out windows beside the decomposition if there is but one.
 
-        Two would leave a small machine no core for them, and need the memory of a batch.
+        Two would leave a small machine no core for them, and need the memory of a forward.
         """
         alone = len(stage.live) == 1
         self.open(stage, config)
@@ -247,20 +253,20 @@ class _Run(Pass):
         if alone:
             self.measure(stage, held_out=True)
         else:
-            _return_freed_memory()  # of the batches, before two decompositions need as much
+            _return_freed_memory()  # of the forwards, before two decompositions need as much
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
         """Make room for what is measured of the stage.
 
-        As far as memory is granted, the inputs of its first consumer are kept, to serve again, and those of consumers
-        whose outputs are summed up instead of a Gram matrix.
+        As far as a batch holds them, the inputs of its first consumer are kept, to serve again, and those of consumers
+        whose outputs are summed up instead of a Gram matrix: they need those of all windows.
         """
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
         suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, config.compensation)]
         widths = {name: c.in_features for name, c in consumers.items() if name in (stage.sites[0].name, *suited)}
         stage.inputs = self._room_for(widths)
-        stage.summed_directly = {name for name in suited if name in stage.inputs}
+        stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}
         for site in stage.live:
             d_in, gram = consumers[site.name].in_features, site.name not in stage.summed_directly
             for held_out in (False, True):
@@ -269,14 +275,14 @@ class _Run(Pass):
     def measure(self, stage: _Stage, held_out: bool) -> None:
         """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""
         bare = {s.name: with_consumer(stage.layer.get_submodule(s.block), s, nn.Identity()) for s in stage.sites}
-        for part in (part for part, of_held_out in self.batches if of_held_out == held_out):
+        for part in (part for part, of_held_out in self.micro_batches if of_held_out == held_out):
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h = self.hidden[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
                 if site in stage.live:
                     stage.sums[site.name, held_out].add(x)
-                if site.name in stage.inputs:
+                if part.stop <= len(stage.inputs.get(site.name, ())):
                     stage.inputs[site.name][part] = x
                 if site is stage.live[-1]:
                     break
@@ -321,7 +327,9 @@ class _Run(Pass):
 
         def outputs_of(columns: Tensor) -> DirectOutputs:
             weight, inputs = consumer_of(stage.layer, site).weight.data, stage.inputs[site.name]
-            batches = [inputs[part].flatten(0, 1) for part, of_held_out in self.batches if of_held_out == held_out]
+            batches = [
+                inputs[part].flatten(0, 1) for part, of_held_out in self.micro_batches if of_held_out == held_out
+            ]
             return DirectOutputs(weight, columns, batches, lambda: self.step(message, 0))
 
         return outputs_of
@@ -329,7 +337,7 @@ class _Run(Pass):
     def advance(self, stage: _Stage, repaired: dict[str, nn.Module]) -> None:
         """Run the stage with its repaired blocks and move the hidden states on.
 
-        The first block meets the same hidden states as when it was measured, so inputs that were kept serve again.
+        The first block meets the same hidden states as when it was measured, so inputs in the batch serve again.
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
@@ -343,29 +351,33 @@ class _Run(Pass):
                 x = x.gather(-1, columns.expand(*x.shape[:2], -1))
             return consumer(x)
 
-        for part, _ in self.batches:
+        for part, _ in self.micro_batches:
             self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
             h = self.hidden[part]  # a view
             for site in stage.sites:
                 block = repaired.get(site.name, stage.layer.get_submodule(site.block))
-                if site is first and first.name in stage.inputs:
+                if site is first and part.stop <= len(stage.inputs.get(first.name, ())):
                     h += put_out(stage.inputs[first.name][part])
                 else:
                     h += run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
 
     def _room_for(self, widths: dict[str, int]) -> dict[str, Tensor]:
-        """Space for all inputs of these projections, (windows, tokens, d_in), as far as it fits.
+        """Space for the inputs of these projections, (windows, tokens, d_in): a batch.
 
-        All layers get the same: new memory for each batch would cost as much as a product with it.
+        It holds as many windows of the first as fit, and of each other one all or none. All layers get the same space:
+        new memory for each forward would cost as much as a product with it.
         """
-        rows, places, end = self.hidden[..., 0].numel(), {}, 0
+        (count, tokens), counts, places, end = self.hidden.shape[:2], {}, {}, 0
         for name, d_in in widths.items():
-            if (end + rows * d_in) * self.hidden.element_size() <= self.keep_bytes:
-                places[name] = slice(end, end := end + rows * d_in)
+            fit = (self.batch_bytes // self.hidden.element_size() - end) // (tokens * d_in)
+            if fit < count:
+                fit = 0 if counts else max((p.stop for p, _ in self.micro_batches if p.stop <= fit), default=0)
+            counts[name] = min(fit, count)
+            places[name] = slice(end, end := end + counts[name] * tokens * d_in)
         if self._room is None or len(self._room) < end:
             self._room = None  # before the larger one is there
             self._room = self.hidden.new_empty(end)
-        return {name: self._room[place].view(*self.hidden.shape[:2], -1) for name, place in places.items()}
+        return {name: self._room[places[name]].view(counts[name], tokens, widths[name]) for name in widths}
 
 
 def _return_freed_memory() -> None:

@@ -35,7 +35,7 @@ def inputs(net, windows, layer: int, site: str) -> torch.Tensor:
 @pytest.mark.parametrize("layer", [0, 2])
 def test_sums_are_those_of_the_inputs(model, layer, site):
     windows = tiny.calibration(samples=10)
-    found = collect(model, windows, batch=3).get(layer, site)
+    found = collect(model, windows, micro_batch=3).get(layer, site)
     for part, ids in ((found.calibration, windows.calibration), (found.held_out, windows.held_out)):
         x = inputs(model.net, ids, layer, site).flatten(0, 1).double()
         assert part.tokens == len(x)
@@ -76,7 +76,7 @@ def test_other_windows_or_another_precision_have_a_place_of_their_own(model, mod
 def test_cancelling_leaves_whole_layers_only(model, cache):
     seen = []
     with pytest.raises(rcpu.Cancelled):
-        collect(model, tiny.calibration(), progress=seen.append, cancelled=lambda: len(seen) == 3, batch=4)
+        collect(model, tiny.calibration(), progress=seen.append, cancelled=lambda: len(seen) == 3, micro_batch=4)
     assert files(cache) == ["000-down_proj.safetensors", "000-o_proj.safetensors"]
     assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
 

@@ -98,7 +98,7 @@ def test_a_run_finds_the_same_without_kept_inputs(wide, order, compensation):
         samples=8, held_out=4, window=16, order=order, compensation=compensation, ratio=0.25, unit="head"
     )
     for kept, computed in zip(
-        rcpu.prune(wide, windows, config).sites, rcpu.prune(wide, windows, config, keep_bytes=0).sites, strict=True
+        rcpu.prune(wide, windows, config).sites, rcpu.prune(wide, windows, config, batch_bytes=0).sites, strict=True
     ):
         assert kept.columns.equal(computed.columns)
         torch.testing.assert_close(kept.weight, computed.weight, rtol=1e-3, atol=1e-4)
@@ -129,7 +129,7 @@ def test_kept_inputs_need_no_gram_matrix(wide, order, monkeypatch):
     assert set(built) == {(32, True), (96, False)}
     built.clear()
     room = 12 * 16 * 32 * 4  # bytes: the inputs of o_proj alone
-    rcpu.prune(wide, tiny.calibration(), config, keep_bytes=room)
+    rcpu.prune(wide, tiny.calibration(), config, batch_bytes=room)
     assert set(built) == {(32, True), (96, True)}
 
 
@@ -145,7 +145,7 @@ def test_where_nothing_goes_what_follows_is_as_without_kept_inputs(wide, compens
         unit="head",
         ratios=((0, 0.0),),
     )
-    kept, computed = (rcpu.prune(wide, tiny.calibration(), config, keep_bytes=room) for room in (2**30, 0))
+    kept, computed = (rcpu.prune(wide, tiny.calibration(), config, batch_bytes=room) for room in (2**30, 0))
     assert {layer for layer, _ in kept.cuts} == {1, 2}
     for a, b in zip(kept.sites, computed.sites, strict=True):
         torch.testing.assert_close(a.weight, b.weight, rtol=1e-3, atol=1e-4)

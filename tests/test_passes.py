@@ -13,7 +13,7 @@ from tests import tiny
 
 def begun(net, windows, cancelled=lambda: False, told=None) -> Pass:
     told = [] if told is None else told
-    return Pass(net, windows, batch=3, passes=len(layers_of(net)), progress=told.append, cancelled=cancelled)
+    return Pass(net, windows, micro_batch=3, passes=len(layers_of(net)), progress=told.append, cancelled=cancelled)
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def test_hidden_states_are_those_of_the_model(gqa, windows):
 
 
 @torch.no_grad()
-def test_a_batch_holds_windows_of_one_kind_and_every_window_is_in_one(gqa, windows):
+def test_a_micro_batch_holds_windows_of_one_kind_and_every_window_is_in_one(gqa, windows):
     seen = list(begun(gqa, windows).layer(gqa, 0, "running"))
     first = [s for s in seen if s.site.name == "o_proj"]
     assert [s.site.name for s in seen] == ["o_proj", "down_proj"] * len(first)
@@ -47,14 +47,14 @@ def test_it_ends_at_the_last_site_that_is_asked_for(gqa, windows):
 
 
 @torch.no_grad()
-def test_it_stops_between_two_batches(gqa, windows):
+def test_it_stops_between_two_micro_batches(gqa, windows):
     stop = []
     run = begun(gqa, windows, cancelled=lambda: bool(stop))
-    batches = run.layer(gqa, 0, "running")
-    next(batches)
+    parts = run.layer(gqa, 0, "running")
+    next(parts)
     stop.append(True)
     with pytest.raises(rcpu.Cancelled):
-        list(batches)
+        list(parts)
 
 
 def test_tokens_beyond_the_vocabulary_are_refused(gqa):

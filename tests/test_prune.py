@@ -95,24 +95,33 @@ def test_random_scores_differ_by_seed_layer_and_site(mha, windows):
     assert len(set(scores)) == 12
 
 
+def room_for(net, windows, count: int) -> int:
+    """Bytes of the inputs of o_proj in so many windows."""
+    return 4 * count * windows.calibration.shape[1] * net.model.layers[0].self_attn.o_proj.in_features
+
+
 @pytest.mark.parametrize("order", rcpu.ORDERS)
-def test_kept_activations_only_save_time(gqa, windows, order):
+@pytest.mark.parametrize("count", [0, 5, 9])
+def test_kept_activations_only_save_time(gqa, windows, order, count):
     asked = config(order=order)
-    assert_same_result(rcpu.prune(gqa, windows, asked, keep_bytes=0), rcpu.prune(gqa, windows, asked), 1e-5)
+    part = rcpu.prune(gqa, windows, asked, micro_batch=2, batch_bytes=room_for(gqa, windows, count))
+    assert_same_result(part, rcpu.prune(gqa, windows, asked), 1e-5)
 
 
-@pytest.mark.parametrize(("keep_bytes", "passes"), [(2**30, 1), (0, 2)])
-def test_kept_activations_save_a_pass_of_every_layer(gqa, windows, keep_bytes, passes):
+@pytest.mark.parametrize(("count", "again"), [(12, 0), (8, 1), (7, 2), (4, 2), (3, 3), (0, 3)])
+def test_a_pass_of_every_layer_is_saved_for_the_windows_that_fit_the_batch(gqa, windows, count, again):
     net, calls = copy.deepcopy(gqa), []
     for i, layer in enumerate(net.model.layers):  # value channels leave the query projection as it is: it is shared
         layer.self_attn.q_proj.register_forward_hook(lambda *_, i=i: calls.append(i))
-    rcpu.prune(net, windows, CONFIG, batch=4, keep_bytes=keep_bytes)
-    assert [calls.count(i) for i in range(3)] == [3 * passes, 3 * passes, 3]  # nothing is read behind the last
+    rcpu.prune(net, windows, CONFIG, micro_batch=4, batch_bytes=room_for(net, windows, count))
+    assert [calls.count(i) for i in range(3)] == [3 + again, 3 + again, 3]  # nothing is read behind the last
 
 
-@pytest.mark.parametrize("batch", [1, 5, 8, 1000])
-def test_batch_size_does_not_matter(gqa, windows, batch):
-    assert_same_result(rcpu.prune(gqa, windows, CONFIG, batch=batch), rcpu.prune(gqa, windows, CONFIG, batch=3), 1e-4)
+@pytest.mark.parametrize("size", [1, 5, 8, 1000])
+def test_micro_batch_size_does_not_matter(gqa, windows, size):
+    assert_same_result(
+        rcpu.prune(gqa, windows, CONFIG, micro_batch=size), rcpu.prune(gqa, windows, CONFIG, micro_batch=3), 1e-4
+    )
 
 
 def test_held_out_windows_take_no_part(gqa, windows):
@@ -135,7 +144,7 @@ def test_ridge_can_be_chosen_on_held_out_windows(gqa, windows):
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 7, 20])
-def test_cancel_stops_between_batches(mha, windows, stop):
+def test_cancel_stops_between_micro_batches(mha, windows, stop):
     before, asked, steps = tiny.snapshot(mha), [], []
 
     def cancelled() -> bool:
@@ -143,7 +152,7 @@ def test_cancel_stops_between_batches(mha, windows, stop):
         return len(asked) > stop
 
     with pytest.raises(rcpu.Cancelled):
-        rcpu.prune(mha, windows, CONFIG, batch=4, cancelled=cancelled, progress=steps.append)
+        rcpu.prune(mha, windows, CONFIG, micro_batch=4, cancelled=cancelled, progress=steps.append)
     assert len(asked) == stop + 1
     assert len(steps) == stop  # no step was taken after the question was answered with yes
     tiny.assert_unchanged(mha, before)
@@ -175,7 +184,7 @@ def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores,
     monkeypatch.setattr(procrustes, "solve", slow)
     monkeypatch.setattr(module, "run_block", watched)
     asked = config(order="site", sites=("o_proj",), layers=(0,))
-    rcpu.prune(gqa, windows, asked, batch=len(windows.calibration))
+    rcpu.prune(gqa, windows, asked, micro_batch=len(windows.calibration))
     assert seen == [(len(windows.calibration), cores), (len(windows.held_out), cores - 1)]
     assert torch.get_num_threads() == cores
 
@@ -183,7 +192,7 @@ def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores,
 def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
     asked = itertools.count()
     with pytest.raises(rcpu.Cancelled):
-        rcpu.prune(gqa, windows, CONFIG, batch=4, cancelled=lambda: torch.set_num_threads(1) or next(asked) > 3)
+        rcpu.prune(gqa, windows, CONFIG, micro_batch=4, cancelled=lambda: torch.set_num_threads(1) or next(asked) > 3)
     assert torch.get_num_threads() == cores
 
 
@@ -192,10 +201,10 @@ def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
     [{}, {"order": "site"}, {"layers": (1,)}, {"sites": ("down_proj",)}, {"sites": ("o_proj",), "layers": (0, 2)}],
     ids=str,
 )
-@pytest.mark.parametrize("keep_bytes", [0, 2**30])
-def test_progress_ascends_to_one(mha, windows, settings, keep_bytes):
+@pytest.mark.parametrize("batch_bytes", [0, 2**30])
+def test_progress_ascends_to_one(mha, windows, settings, batch_bytes):
     steps = []
-    result = rcpu.prune(mha, windows, config(**settings), batch=3, progress=steps.append, keep_bytes=keep_bytes)
+    result = rcpu.prune(mha, windows, config(**settings), micro_batch=3, progress=steps.append, batch_bytes=batch_bytes)
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < 0.2
