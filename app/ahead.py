@@ -1,6 +1,6 @@
-"""Answers worked out before they are asked for: while a person looks at one ratio, its neighbours are solved.
+"""Answers worked out before they are asked for: while a person looks at one, those of the next moves are solved.
 
-One thread, and only while no job runs; what was asked for last goes first and the rest is dropped.
+One thread, and only while no job runs; with every new question what still waits is dropped.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+Call = Callable[[], object]
 
 log = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds after a question: first the browser draws the answer
+LOOK = 2.0  # seconds after which a person seems to look at it rather than to go on in the same direction
 
 
 class Ahead:
@@ -20,22 +23,23 @@ class Ahead:
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         """``busy()``: whether the machine has better things to do now."""
-        self._busy, self._calls, self._asked = busy, [], 0.0
+        self._busy, self._calls, self._asked = busy, [], 0.0  # calls with their pauses
         self._changed = threading.Condition()
         threading.Thread(target=self._loop, name="rcpu-ahead", daemon=True).start()
 
-    def work_out(self, calls: list[Callable[[], object]]) -> None:
-        """Forget what waits and begin with these."""
+    def work_out(self, soon: Sequence[Call], later: Sequence[Call] = ()) -> None:
+        """Forget what waits and begin with these: PAUSE and LOOK seconds after now."""
         with self._changed:
-            self._calls, self._asked = list(calls), time.monotonic()
+            self._calls = [*((PAUSE, call) for call in soon), *((LOOK, call) for call in later)]
+            self._asked = time.monotonic()
             self._changed.notify()
 
     def _loop(self) -> None:
         while True:
             with self._changed:
-                while not self._calls or self._asked + PAUSE > time.monotonic():
-                    self._changed.wait(PAUSE if self._calls else None)
-                call = self._calls.pop(0)
+                while not self._calls or (wait := self._asked + self._calls[0][0] - time.monotonic()) > 0:
+                    self._changed.wait(wait if self._calls else None)
+                _, call = self._calls.pop(0)
             if not self._busy():
                 try:
                     call()

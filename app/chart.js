@@ -35,6 +35,7 @@ function theme(element) {
   const text = value('text-color'), ground = value('background-color'), soft = faded(text, 0.66), line = faded(text, 0.12);
   const axis = {
     color: soft, gridcolor: line, zerolinecolor: line, tickcolor: line, minor: { gridcolor: line }, automargin: true,
+    ticklabeloverflow: 'allow', // there is room: plotly need not measure every label
     title: { font: { size: 14 } },
   };
   const deep = { color: soft, gridcolor: faded(text, 0.2), zerolinecolor: faded(text, 0.35), showbackground: false };
@@ -77,7 +78,7 @@ async function draw(box, always = false) {
   // drawn; a later one that nobody can see waits until it is scrolled to or printed.
   if (box.drawing) return;
   box.drawing = true;
-  while (box.due && !box.gone && (always || box.near || !box.options)) {
+  while (box.due && !box.gone && (always || box.seen || !box.options)) {
     box.due = false;
     try {
       await show(box);
@@ -118,11 +119,11 @@ function listen(box) {
 }
 
 function mount(plot) {
-  const box = { plot, near: true };
+  const box = { plot, seen: true };
   box.watcher = new IntersectionObserver((seen) => {
-    box.near = seen.at(-1).isIntersecting;
+    box.seen = seen.at(-1).isIntersecting;
     draw(box);
-  }, { scrollMargin: '20%' });
+  });
   box.watcher.observe(plot);
   box.printed = () => draw(box, true);
   window.addEventListener('beforeprint', box.printed);

@@ -1,5 +1,8 @@
 """Importance: which units a ratio takes, what makes a unit important, and what a single unit reacts to."""
 
+from dataclasses import replace
+from functools import partial
+
 import streamlit as st
 
 import rcpu
@@ -7,7 +10,7 @@ from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_proje
 from app.figures import importance as figures
 from app.figures.ranking import cut, unit_name
 from app.settings import change, control, settings
-from app.shared import windows
+from app.shared import ahead, windows
 from app.spans import diff_spans, legend, token_spans
 from app.widgets import figure, table
 from rcpu.architecture import heads_of
@@ -290,6 +293,18 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             )
 
 
+def work_out_neighbours(view: str, dense: Dense) -> None:
+    """Have at hand what the next move may ask for: the other projection, and where all layers are shown, scores."""
+    site, layer, now = settings().site, settings().layer, dense.config
+    others = [other for other in SITES if other != site]
+    if view == "layers":
+        scorers = [replace(dense, config=replace(now, scorer=s)) for s in rcpu.SCORERS if s != now.scorer]
+        later = [*(partial(dense.scores, other) for other in others), *(partial(d.scores, site) for d in scorers)]
+    else:
+        later = [lambda other=other: dense.removal(dense.projection(layer, other)) for other in others]
+    ahead().work_out([], later)
+
+
 st.title("Importance")
 st.write("See what a score would keep at any ratio, layer by layer, and why, before anything is pruned.")
 model = need_model()
@@ -312,4 +327,5 @@ else:
     if own is not None:
         st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
     {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
+work_out_neighbours(view, dense)
 st.caption(DENSE_PATH)

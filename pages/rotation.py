@@ -1,16 +1,19 @@
 """Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
+from app.ahead import Call
 from app.chart import chart
 from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import all_layers, angles, repairs, space, spectrum
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
+from app.labels import UNITS
 from app.settings import control, control_list, settings
 from app.shared import ahead, windows
 from app.widgets import figure, say, table
@@ -360,18 +363,33 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
 
 
 def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None:
-    """Solve one step of the ratio to either side, so that the next move of the slider is answered at once."""
-    s, own = settings(), dense.config.ratio_of(projection.layer)
-    scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
+    """Solve what the next move may ask for: a step of the ratio, then another score or unit or the other projection."""
+    s, now = settings(), dense.config
     answers = {
-        "spectrum": projection.singular_values,
-        "angles": lambda columns: projection.rotation(columns, s.proper).angles,
-        "errors": lambda columns: projection.errors(columns, dense.config.ridge, s.proper),
-        "space": lambda columns: turning(projection, columns, s.proper).at(s.t),
+        "spectrum": lambda p, columns: p.singular_values(columns),
+        "angles": lambda p, columns: p.rotation(columns, s.proper).angles,
+        "errors": lambda p, columns: p.errors(columns, now.ridge, s.proper),
+        "space": lambda p, columns: turning(p, columns, s.proper).at(s.t),
     }
-    near = [ratio for ratio in (own + RATIO_STEP, own - RATIO_STEP, own + 2 * RATIO_STEP) if 0 <= ratio <= 0.9]
-    kept = [remove(scores, layout, ratio).columns for ratio in near]
-    ahead().work_out([partial(answers[view], columns) for columns in kept])
+
+    def answer(site: str, config: rcpu.PruneConfig) -> None:
+        asked = replace(dense, config=config)
+        of = asked.projection(projection.layer, site)
+        answers[view](of, asked.removal(of).columns)
+
+    def call(site: str = projection.site, **moved) -> Call:
+        return partial(answer, site, replace(now, **moved))
+
+    near = (round(now.ratio + steps * RATIO_STEP, 2) for steps in (1, -1, 2))
+    units = UNITS if projection.site == "o_proj" else ()
+    ahead().work_out(
+        [call(ratio=ratio) for ratio in near if 0 <= ratio <= 0.9],
+        [
+            *(call(site) for site in SITES if site != projection.site),
+            *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
+            *(call(unit=unit) for unit in units if unit != now.unit),
+        ],
+    )
 
 
 st.title("Spectrum and rotation")

@@ -22,7 +22,7 @@ from rich.table import Table
 from tests import serve
 
 MINUTES = 60_000
-CHANGES = 12  # of the ratio, in each view
+CHANGES, OTHERS = 16, 4  # of the ratio in each view; of the score, and of the projection
 SESSIONS, TURNS = 8, 6
 SETTINGS = "samples=16&held_out=4"
 #: All that change with the ratio: the figure of one unit does not.
@@ -45,12 +45,14 @@ CLOCK = """
 """
 QUIET = 1.0  # seconds without a change in a figure: the page stands
 LOOK = 1.0  # seconds that a person looks at it before the next key
+STUDY = 5.0  # seconds before another score or projection is tried
 LONGEST = 60  # seconds
 
 
-async def redraw(page: Page, key: str = "ArrowRight") -> float:
-    """Seconds from a key press until the last figure that changes by it has been drawn."""
-    await page.keyboard.press(key)
+async def redraw(page: Page, *keys: str) -> float:
+    """Seconds from the last of these key presses until the last figure that changes by it has been drawn."""
+    for key in keys:
+        await page.keyboard.press(key)
     for _ in range(round(LONGEST / 0.1)):
         await asyncio.sleep(0.1)
         clock = await page.evaluate("({...window.clock, now: performance.now()})")
@@ -88,7 +90,7 @@ async def prepare(page: Page, url: str) -> None:
 
 
 async def views(browser, url: str, table: Table) -> None:
-    """Latency of every view while the ratio changes."""
+    """Latency of every view while the ratio changes, and then the score and the projection."""
     page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
     page.set_default_timeout(5 * MINUTES)
     await page.add_init_script(CLOCK)
@@ -98,9 +100,20 @@ async def views(browser, url: str, table: Table) -> None:
             await ready(page)
             await page.locator(".js-plotly-plot").first.wait_for()
             await asyncio.sleep(1.5)
-            slider = page.get_by_role("slider", name="Ratio")
-            await slider.focus()
-            note(table, f"redraw, {name}, view {view}", [await redraw(page) for _ in range(CHANGES)], "0.3")
+            await page.get_by_role("slider", name="Ratio").focus()
+            seen = [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
+            note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
+            seen = []
+            for move in ("score", "projection") * OTHERS:
+                await asyncio.sleep(STUDY)
+                if move == "score":
+                    await page.get_by_role("combobox", name="Importance score").focus()
+                    seen.append(await redraw(page, "ArrowDown", "ArrowDown", "Enter"))
+                else:
+                    other = page.get_by_role("radiogroup", name="Projection").locator("[aria-checked=false]")
+                    await other.focus()
+                    seen.append(await redraw(page, "Enter"))
+            note(table, f"redraw, {name}, view {view}: score and projection", seen, "0.3")
 
 
 async def first_paint(browser, url: str, table: Table) -> None:
@@ -137,7 +150,7 @@ async def crowd(browser, url: str, table: Table) -> None:
         seen = []
         for _ in range(TURNS):
             await page.get_by_role("slider", name="Ratio").focus()
-            seen.append(await redraw(page))
+            seen.append(await redraw(page, "ArrowRight"))
             await asyncio.sleep(LOOK)
         return seen
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.ahead import PAUSE, Ahead
+from app.ahead import LOOK, PAUSE, Ahead
 from rcpu import RcpuError
 
 
@@ -59,3 +59,15 @@ def test_an_answer_is_drawn_before_anything_is_worked_out_ahead():
     ahead.work_out([done.set])
     assert done.wait(10)
     assert time.monotonic() - asked >= PAUSE
+
+
+def test_what_may_be_asked_later_waits_longer_and_is_dropped_by_a_new_question():
+    ahead, done, seen = Ahead(lambda: False), threading.Event(), []
+    ahead.work_out([lambda: seen.append("soon")], [lambda: seen.append("dropped")])
+    time.sleep(PAUSE + (LOOK - PAUSE) / 2)
+    assert seen == ["soon"]
+    asked = time.monotonic()
+    ahead.work_out([lambda: seen.append("soon again")], [done.set])
+    assert done.wait(10)
+    assert time.monotonic() - asked >= LOOK
+    assert seen == ["soon", "soon again"]

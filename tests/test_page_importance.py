@@ -1,8 +1,11 @@
 """The page Importance in Streamlit's test runner: every view, on a tiny LLaMA whose query heads share KV heads."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from app.shared import models
+from app.shared import ahead, models
+from rcpu.collect import Collection
 from tests.pages import charts, click, finish, open_page, texts, tiles
 
 VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
@@ -30,6 +33,25 @@ def opened(settings: dict, **others):
 def test_without_a_model_the_page_points_to_one():
     at = open_page("importance", model="/nothing/loaded")
     assert "No model is loaded" in texts(at, "markdown")
+
+
+@pytest.mark.parametrize("view", ["cut", "layers"])
+def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))
+    at = opened(settings, view=view, site="o_proj", layer=1)
+    with ThreadPoolExecutor(1) as pool:  # without a session, as it is worked out ahead
+        for call in asked[-1]:
+            pool.submit(call).result()
+    for name in ("get", "vectors"):
+        monkeypatch.setattr(Collection, name, lambda *_: pytest.fail("read from disk only now"))
+    if view == "layers":
+        at.selectbox(key="set_scorer").select("wanda_sp").run()
+        assert not at.exception
+        at.selectbox(key="set_scorer").select("rcpu").run()
+    at.get("button_group")[1].set_value("down_proj").run()
+    assert not at.exception
+    assert at.query_params["site"] == "down_proj"
 
 
 def test_without_statistics_it_offers_to_measure(settings):

@@ -1,9 +1,14 @@
 """The page Spectrum and rotation in Streamlit's test runner: every view, on a tiny LLaMA."""
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+import rcpu
 from app import work_views
-from app.shared import jobs, models
+from app.shared import ahead, jobs, models
+from rcpu import procrustes
 from tests.pages import charts, click, finish, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
@@ -27,6 +32,12 @@ def opened(settings: dict, **others):
     if any(b.label == "Measure the dense model" for b in at.button):
         at = finish(click(at, "Measure the dense model"), "collect")
     return at
+
+
+def in_a_thread(call) -> None:
+    """As it is worked out ahead, without a session."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(call).result()
 
 
 def test_without_a_model_the_page_points_to_one():
@@ -55,6 +66,32 @@ def test_every_view_draws_at_every_unit_and_ratio(settings, view, site):
         change().run()
         assert not at.exception
     assert "random" in at.query_params["scorer"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_the_next_move_asks_for_is_solved_before(settings, view, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))
+    at = opened(settings, spectrum=view, site="o_proj", layer=2, ratio=0.3, overlay="")
+    for call in asked[-1]:
+        with contextlib.suppress(rcpu.RcpuError):  # this model cannot have whole heads
+            in_a_thread(call)
+    solved = []
+    for name in ("solve", "singular_values"):
+        monkeypatch.setattr(procrustes, name, lambda *_, **__: solved.append(1) or pytest.fail("solved only now"))
+    for change in (
+        lambda: at.slider(key="set_ratio").set_value(0.35),
+        lambda: at.slider(key="set_ratio").set_value(0.3),
+        lambda: at.selectbox(key="set_scorer").select("flap"),
+        lambda: at.selectbox(key="set_scorer").select("rcpu"),
+        lambda: at.selectbox(key="set_unit").select("kv_group"),
+        lambda: at.selectbox(key="set_unit").select("auto"),
+        lambda: at.get("button_group")[1].set_value("down_proj"),
+    ):
+        change().run()
+        assert not at.exception
+        assert not solved
+    assert at.query_params["site"] == "down_proj"
 
 
 def test_ratios_lie_over_one_another_and_are_in_the_url(settings):

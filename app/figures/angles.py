@@ -97,7 +97,7 @@ def distribution(rotation: Rotation) -> go.Figure:
         xaxis={"range": [0, min(182.0, far * 1.04 + BIN)]},
     )
     for label, values, color in groups:
-        x, y = histogram(values)
+        x, y = (side[: int(far // BIN) + 1] for side in histogram(values))  # an empty bar takes as long to draw
         figure.add_bar(
             x=x,
             y=y,

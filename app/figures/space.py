@@ -45,7 +45,7 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
             "camera": {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}},
         },
         uirevision="space",
-        height=560,
+        height=440,
         margin={"l": 0, "r": 0, "t": 40, "b": 40},
     )
     labels = [html.escape(text, quote=False) for text in tokens]
