@@ -39,18 +39,20 @@ def test_without_a_model_the_page_points_to_one():
 def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))
-    at = opened(settings, view=view, site="o_proj", layer=1)
+    at = opened(settings, view=view, site="o_proj", layer=1, seed=3 + len(view))
     with ThreadPoolExecutor(1) as pool:  # without a session, as it is worked out ahead
         for call in asked[-1]:
             pool.submit(call).result()
+    read = []
     for name in ("get", "vectors"):
-        monkeypatch.setattr(Collection, name, lambda *_: pytest.fail("read from disk only now"))
+        monkeypatch.setattr(Collection, name, lambda *_: read.append(1))  # which no page could go on with
     if view == "layers":
         at.selectbox(key="set_scorer").select("wanda_sp").run()
         assert not at.exception
         at.selectbox(key="set_scorer").select("rcpu").run()
     at.get("button_group")[1].set_value("down_proj").run()
     assert not at.exception
+    assert not read
     assert at.query_params["site"] == "down_proj"
 
 

@@ -1,6 +1,7 @@
 """The page Spectrum and rotation in Streamlit's test runner: every view, on a tiny LLaMA."""
 
 import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -40,6 +41,17 @@ def in_a_thread(call) -> None:
         pool.submit(call).result()
 
 
+def noted(call, calls: list):
+    """The same call, noted if not made ahead: by the thread for that an earlier test may have left something to do."""
+
+    def told(*args, **options):
+        if threading.current_thread().name != "rcpu-ahead":
+            calls.append(call)
+        return call(*args, **options)
+
+    return told
+
+
 def test_without_a_model_the_page_points_to_one():
     assert "No model is loaded" in texts(open_page("rotation", model="/nothing/loaded"), "markdown")
 
@@ -72,17 +84,17 @@ def test_every_view_draws_at_every_unit_and_ratio(settings, view, site):
 def test_what_the_next_move_asks_for_is_solved_before(settings, view, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))
-    at = opened(settings, spectrum=view, site="o_proj", layer=2, ratio=0.3, overlay="")
+    at = opened(settings, spectrum=view, site="o_proj", layer=2, ratio=0.35, overlay="", seed=list(VIEWS).index(view))
     for call in asked[-1]:
         with contextlib.suppress(rcpu.RcpuError):  # this model cannot have whole heads
             in_a_thread(call)
     solved = []
     for name in ("solve", "singular_values"):
-        monkeypatch.setattr(procrustes, name, lambda *_, **__: solved.append(1) or pytest.fail("solved only now"))
+        monkeypatch.setattr(procrustes, name, noted(getattr(procrustes, name), solved))
     for change in (
+        lambda: at.slider(key="set_ratio").set_value(0.4),
         lambda: at.slider(key="set_ratio").set_value(0.35),
-        lambda: at.slider(key="set_ratio").set_value(0.3),
-        lambda: at.selectbox(key="set_scorer").select("flap"),
+        lambda: at.selectbox(key="set_scorer").select("random"),
         lambda: at.selectbox(key="set_scorer").select("rcpu"),
         lambda: at.selectbox(key="set_unit").select("kv_group"),
         lambda: at.selectbox(key="set_unit").select("auto"),
