@@ -95,7 +95,8 @@ def jobs_sidebar() -> None:
         for name, job in own.items():
             if not job.active:
                 sign = {"done": ":material/check:", "failed": ":material/error:"}.get(job.state, ":material/cancel:")
-                st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=f"{plain(job.title)}: {job.state}", icon=sign)
+                told = plain(f"{job.state.capitalize()}: {job.title}")  # long ones are cut
+                st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=told, icon=sign, help=told)
 
     with st.sidebar:
         panel()

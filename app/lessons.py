@@ -60,7 +60,7 @@ LESSONS = (
         ),
         task="Once the model is measured, move the ratio and watch the orange stripes: each is a column of `o_proj` or "
         "`down_proj`, or a row that fed it. Then switch on *Show what is left*.",
-        question="You remove 20 % of the columns in every layer. Is the model 20 % smaller?",
+        question="You remove 20% of the columns in every layer. Is the model 20% smaller?",
         answer="No. Embeddings and norms stay whole, and so may queries and keys: the ratio counts *columns of two "
         "kinds of matrices*. Look at the tiles above: parameters shrink by less than the ratio, so always compare "
         "models by parameters or memory, and never by the ratio alone.",

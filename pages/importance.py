@@ -33,7 +33,7 @@ CONTEXT = 6  # tokens before and after one that is shown
 
 def percent(part: float, whole: float = 1.0) -> str:
     """A share in percent, a dash where there is nothing to share."""
-    return f"{100 * part / whole:.1f} %".replace("-", "−") if whole > 0 else "–"
+    return f"{100 * part / whole:.1f}%".replace("-", "−") if whole > 0 else "–"
 
 
 def show_cut(dense: Dense, projection: Projection) -> None:
@@ -102,7 +102,7 @@ def show_layers(dense: Dense) -> None:
         "A column is a layer. Many units are sorted within it, the most important on top, and thinned to at most 96 "
         "evenly spaced ranks; what is below the dashed line, or crossed where every unit has its row, goes. Every "
         f"layer loses the same share ({PAPER}) unless it has a ratio of its own, however its scores compare with those "
-        "of other layers. Colours are logarithmic; the highest and lowest 2 % of many cells share the last ones.",
+        "of other layers. Colours are logarithmic; the highest and lowest 2% of many cells share the last ones.",
     )
     if site == "o_proj" and kind != "head":
         figure(
@@ -127,13 +127,13 @@ def show_factors(dense: Dense, projection: Projection) -> None:
             f"Order set by {FACTORS[name][0]}",
             "–" if share != share else percent(share),
             border=True,
-            help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100 %",
+            help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100%",
         )
     figure(
         figures.factors(parts, f"layer {projection.layer}, {projection.site}"),
         "factors",
         "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j): the three factors of the input columns, each ÷ its median, in the order "
-        "of their product. Lines are medians of neighbouring ranks, bands hold the middle 80 % of them. A flat line "
+        "of their product. Lines are medians of neighbouring ranks, bands hold the middle 80% of them. A flat line "
         f"hardly matters for the order; the steepest one decides it ({PAPER}).",
     )
     figure(

@@ -128,7 +128,7 @@ def what_goes() -> None:
         ),
         strict=True,
     ):
-        was = f"{100 * (now / before - 1):+.1f} % of {count(before, unit)}"
+        was = f"{100 * (now / before - 1):+.1f}% of {count(before, unit)}"
         tile.metric(label, count(now, unit), was, delta_color="off", delta_arrow="off", border=True)
     after = control(st.toggle, "Show what is left", "lesson_after")
     kept = {}
@@ -325,7 +325,7 @@ def why_variance() -> None:
                 },
                 "lesson-swaps",
             )
-            st.caption("The constant part is mean(x)² ÷ mean(x²): 100 % for an input that never changes.")
+            st.caption("The constant part is mean(x)² ÷ mean(x²): 100% for an input that never changes.")
     st.caption(DENSE_PATH)
 
 

@@ -85,7 +85,7 @@ if model is None:
         "what-fits",
     )
     st.caption(
-        f"{target} has {size(free)} free. Weights and 15 % room for hidden states and statistics; pruning shares "
+        f"{target} has {size(free)} free. Weights and 15% room for hidden states and statistics; pruning shares "
         "unpruned weights and keeps one layer's activations at a time."
     )
     raise PageEnd

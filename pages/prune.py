@@ -89,7 +89,7 @@ if picked:
 
 def percent(before: float, after: float) -> str:
     """A difference in percent, as metrics show it."""
-    return f"{100 * (after / before - 1):+.1f} %"
+    return f"{100 * (after / before - 1):+.1f}%"
 
 
 tiles = st.columns(3 + len(config.sites))
@@ -103,18 +103,20 @@ for tile, (label, before, after, unit) in zip(
     strict=False,
 ):
     tile.metric(label, count(after, unit), percent(before, after), delta_color="off", border=True)
+count_of_layers = len(todo.layers)
+where = "all layers" if count_of_layers == last + 1 else f"{count_of_layers} layer{'s' * (count_of_layers != 1)}"
 for tile, name in zip(tiles[3:], config.sites, strict=True):
     kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
     gone, units = (sum(n[i] for (_, site), n in todo.removed.items() if site == name) for i in (0, 1))
     tile.metric(
-        f"{name}, all layers", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
+        f"{name}, {where}", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
     )
 label, button = st.columns([3, 1], vertical_alignment="bottom")
 with label:
     control(st.text_input, "Name of the run", "name", placeholder=default_name(config), max_chars=60)
 start = button.button("Run", type="primary", width="stretch", icon=":material/play_arrow:")
 st.caption(
-    f"{len(todo.layers)} of {last + 1} layers. A ratio is not a parameter count: embeddings, norms and, for value "
+    f"{count_of_layers} of {last + 1} layers. A ratio is not a parameter count: embeddings, norms and, for value "
     "channels, queries and keys stay."
 )
 for note in todo.notes:

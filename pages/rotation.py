@@ -56,12 +56,12 @@ def row(count: int) -> list[DeltaGenerator]:
 
 def percent(part: float) -> str:
     """A share in percent."""
-    return f"{100 * part:.2f} %"
+    return f"{100 * part:.2f}%"
 
 
 def change(after: float, before: float) -> str | None:
     """A relative change in percent."""
-    return f"{100 * (after / before - 1):+.1f} %" if before else None
+    return f"{100 * (after / before - 1):+.1f}%" if before else None
 
 
 def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
@@ -101,10 +101,10 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
         help="exp of the entropy of σ ÷ Σσ (Roy and Vetterli 2007): how many directions count, were all equally strong",
     )
     tiles[3].metric(
-        "Values for 99 % of Σσ",
+        "Values for 99% of Σσ",
         f"{values_for(first.signal):,}",
         border=True,
-        help="The largest singular values that together carry 99 % of the energy",
+        help="The largest singular values that together carry 99% of the energy",
     )
     left, right = st.columns(2, gap="medium")
     with left:
@@ -119,7 +119,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
         figure(
             spectrum.energy(found),
             "energy",
-            "Σ of the i largest σ ÷ Σσ; the dot is where 99 % is reached. M is quadratic in the outputs, so its "
+            "Σ of the i largest σ ÷ Σσ; the dot is where 99% is reached. M is quadratic in the outputs, so its "
             "singular values are energies already: the error of the rotation is ‖Y‖² + ‖Z‖² − 2Σσ. "
             "Effective rank: exp(−Σ p ln p) with p = σ ÷ Σσ "
             "([Roy and Vetterli 2007](https://ieeexplore.ieee.org/document/7098875)).",

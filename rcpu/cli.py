@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 def _bar(console: Console) -> Progress:
     columns = (
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
@@ -232,7 +232,7 @@ def _print_prune(record: dict) -> None:
         before, after = record[f"{name}_before"], record[f"{name}_after"]
         change = 100 * (after / before - 1)
         label = name.replace("_", " ").replace("flops", "FLOPs")
-        out.print(f"{label}: {before / scale:,.1f} → {after / scale:,.1f} {unit} ({change:+.1f} %)", markup=False)
+        out.print(f"{label}: {before / scale:,.1f} → {after / scale:,.1f} {unit} ({change:+.1f}%)", markup=False)
     shape = "padded, stock shape: what is saved holds the zeros too" if record["padded"] else "compact"
     out.print(f"{record['seconds']:.1f} s; saved to {record['out']} ({shape})", markup=False)
 

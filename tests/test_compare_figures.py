@@ -106,5 +106,5 @@ def test_next_tokens_as_bars_and_table():
     assert fig.layout.yaxis.ticktext == ("␣the", "&lt;i&gt;")
     table = next_token_table(ROWS, STYLES)
     assert table["token"] == ["␣the", "<i>"]
-    assert table["second %"] == [30, 10]
+    assert table["second (%)"] == [30, 10]
     assert table["dense rank"] == [1, 2]

@@ -107,7 +107,7 @@ def test_energy_reaches_99_percent_at_the_dots(asked):
         assert curve.y[-1] == pytest.approx(100)
     table = spectrum.spectrum_table(found, [50, 72, 29])
     assert table["removed"] == ["30% removed", "dense", "60% removed"]
-    assert table["values for 99 % of Σσ"] == list(dots.x)
+    assert table["values for 99% of Σσ"] == list(dots.x)
     assert table["effective rank"][0] == pytest.approx(effective_rank(found[0].signal), abs=0.06)
 
 

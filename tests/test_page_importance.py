@@ -133,7 +133,7 @@ def test_factors_and_their_ablation_are_in_numbers(settings):
     assert table["score"][0] == "all three"
     assert table["same units go (%)"][0] == 100
     assert (table["other units"] <= 18).all()
-    shares = [float(v.split()[0].replace("−", "-")) for k, v in tiles(at).items() if k.startswith("Order set by")]
+    shares = [float(v.replace("−", "-").rstrip("%")) for k, v in tiles(at).items() if k.startswith("Order set by")]
     assert sum(shares) == pytest.approx(100, abs=0.2)
 
 

@@ -76,7 +76,7 @@ def angles_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
                 line={"color": COLORS["compensated"], "width": 1.5, "shape": "hvh"},
                 fill="tozeroy",
                 name=f"layer {o.layer}",
-                hovertemplate=f"%{{x}}° ± {BIN}°<br>%{{y:.1f}} %<extra>%{{fullData.name}}</extra>",
+                hovertemplate=f"%{{x}}° ± {BIN}°<br>%{{y:.1f}}%<extra>%{{fullData.name}}</extra>",
             ),
         )
     return figure
@@ -87,7 +87,7 @@ def errors_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
     gains = [o.errors["rotation"].calibration / (o.errors["none"].calibration or 1.0) - 1 for o in found]
     figure = _panels(
         f"Relative errors, {where}; bars: calibration, diamonds: held-out, Q: rotation against none",
-        [f"layer {o.layer}: Q {100 * g:+.0f} %".replace("-", "−") for o, g in zip(found, gains, strict=True)],
+        [f"layer {o.layer}: Q {100 * g:+.0f}%".replace("-", "−") for o, g in zip(found, gains, strict=True)],
         "",
         "relative error",
         f"The rotation changes the calibration error by {100 * min(gains):.0f} to {100 * max(gains):.0f} percent",

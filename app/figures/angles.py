@@ -105,7 +105,7 @@ def distribution(rotation: Rotation) -> go.Figure:
             name=f"{label}, mean {values.mean():.1f}°",
             marker={"color": color, "line": {"width": 0}},
             opacity=0.6,
-            hovertemplate=f"%{{x}}° ± {BIN / 2}°<br>%{{y:.1f}} %<extra></extra>",
+            hovertemplate=f"%{{x}}° ± {BIN / 2}°<br>%{{y:.1f}}%<extra></extra>",
         )
     return figure
 

@@ -117,7 +117,7 @@ def next_token_bars(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> g
             orientation="h",
             name=_plain(s.label),
             marker={"color": s.color, "pattern": {"shape": s.pattern}},
-            hovertemplate="%{customdata[0]}: %{x:.2f} %, rank %{customdata[1]:,}<extra>%{fullData.name}</extra>",
+            hovertemplate="%{customdata[0]}: %{x:.2f}%, rank %{customdata[1]:,}<extra>%{fullData.name}</extra>",
         )
     figure.update_yaxes(
         type="category",
@@ -133,7 +133,7 @@ def next_token_table(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> 
     """The same as columns: the token, and each model's probability in percent and rank; labels must differ."""
     table: dict[str, list] = {"token": [row.text for row in rows]}
     for key, s in styles.items():
-        table[f"{s.label} %"] = [round(100 * row.probability[key], 3) for row in rows]
+        table[f"{s.label} (%)"] = [round(100 * row.probability[key], 3) for row in rows]
         table[f"{s.label} rank"] = [row.rank[key] for row in rows]
     return table
 

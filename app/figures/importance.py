@@ -84,7 +84,7 @@ def layers(
             line={"color": COLORS["pruned"], "width": 2.5, "shape": "hvh", "dash": "dash"},
             name="cut",
             showlegend=False,
-            hovertemplate="layer %{x}: what is below rank %{y:.1f} % goes<extra></extra>",
+            hovertemplate="layer %{x}: what is below rank %{y:.1f}% goes<extra></extra>",
         )
     return figure
 
@@ -97,7 +97,7 @@ def heads(scores: Mapping[int, Tensor], width: int, scorer: str) -> go.Figure:  
         f"{SCORERS[scorer]} score of whole query heads",
         shares,
         "share of the layer (%)",
-        f"Share of each query head in its layer's score; the largest is {shares[layer].max():.0f} % of layer {layer}, "
+        f"Share of each query head in its layer's score; the largest is {shares[layer].max():.0f}% of layer {layer}, "
         f"by head {int(shares[layer].argmax())}",
         "",
         [f"head {h}" for h in range(len(shares[layer]))],
@@ -106,7 +106,7 @@ def heads(scores: Mapping[int, Tensor], width: int, scorer: str) -> go.Figure:  
 
 
 def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) each
-    """The three factors of the RCPU score apart, over the rank by their product: medians and the middle 80 %."""
+    """The three factors of the RCPU score apart, over the rank by their product: medians and the middle 80%."""
     order = without(dict(parts), None).argsort(descending=True, stable=True)
     groups = order.tensor_split(min(BANDS, len(order)))
     ends = torch.tensor([len(g) for g in groups]).cumsum(0)
@@ -132,7 +132,7 @@ def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) ea
             fill="toself",
             fillcolor=color,
             opacity=0.25,
-            name=f"{_name(key)}, middle 80 %",
+            name=f"{_name(key)}, middle 80%",
             legendgroup=key,
             showlegend=False,
             hoverinfo="skip",

@@ -153,7 +153,7 @@ def drift_over_ratios(
             name=site,
             line={"color": SITE_COLORS[site]},
             marker={"size": 6, "symbol": "circle" if site == "o_proj" else "square"},
-            hovertemplate=site + ", %{x:.0f} % removed<br>error %{y:.3f}<extra></extra>",
+            hovertemplate=site + ", %{x:.0f}% removed<br>error %{y:.3f}<extra></extra>",
         )
     figure.add_vline(x=100 * ratio, line_dash="dot", line_color=NEUTRAL)
     figure.update_yaxes(rangemode="tozero")

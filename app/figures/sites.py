@@ -64,7 +64,7 @@ def angles(site: SiteResult) -> go.Figure:
             name=f"{label}, mean {values.mean():.1f}°",
             marker_color=color,
             opacity=0.65,
-            hovertemplate="%{x}°<br>%{y:.1f} %<extra></extra>",
+            hovertemplate="%{x}°<br>%{y:.1f}%<extra></extra>",
         )
     largest = float(max(site.angles.max(), site.channel_angles.max()))
     figure.update_xaxes(range=[0, min(180, largest * 1.05 + 2.5)])

@@ -56,7 +56,7 @@ def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
 
 
 def energy(spectra: Sequence[Spectrum]) -> go.Figure:
-    """Share of Σσ that the largest values carry, and where it reaches 99 %."""
+    """Share of Σσ that the largest values carry, and where it reaches 99%."""
     counts, styles = [values_for(shown.signal, SHARE) for shown in spectra], _styles(spectra)
     figure = new_figure(
         "Cumulative energy",
@@ -73,7 +73,7 @@ def energy(spectra: Sequence[Spectrum]) -> go.Figure:
             line=style,
             uid=_percent(shown.ratio) if shown is not spectra[0] else "first",
             name=_percent(shown.ratio),
-            hovertemplate="%{x} values<br>%{y:.2f} %<extra>%{fullData.name}</extra>",
+            hovertemplate="%{x} values<br>%{y:.2f}%<extra>%{fullData.name}</extra>",
         )
     reached = [
         (count, shown, style["color"]) for count, shown, style in zip(counts, spectra, styles, strict=True) if count
@@ -85,7 +85,7 @@ def energy(spectra: Sequence[Spectrum]) -> go.Figure:
         marker={"size": 9, "color": [color for _, _, color in reached]},
         name=f"{SHARE:.0%} of Σσ",
         showlegend=False,
-        hovertemplate="%{x} values carry %{y:.2f} %<extra></extra>",
+        hovertemplate="%{x} values carry %{y:.2f}%<extra></extra>",
     )
     return figure
 
@@ -97,7 +97,7 @@ def spectrum_table(spectra: Sequence[Spectrum], kept: Sequence[int]) -> dict[str
         "kept inputs": list(kept),
         "rank of M": [s.rank for s in spectra],
         "effective rank": [round(effective_rank(s.signal), 1) for s in spectra],
-        "values for 99 % of Σσ": [values_for(s.signal, SHARE) for s in spectra],
+        "values for 99% of Σσ": [values_for(s.signal, SHARE) for s in spectra],
         "largest ÷ median": [round((s.values[0] / s.signal.median()).item(), 1) if s.rank else None for s in spectra],
     }
 
