@@ -50,6 +50,12 @@ def about_fit(determinant: int, angle: float, before: float, after: float, free:
     return f"{turn}, {worth}.{rest}"
 
 
+def shown(perplexity: float) -> str:
+    """A perplexity, or a difference of two, as tiles and sentences show it: about four figures."""
+    digits = 2 if abs(perplexity) < 100 else 1 if abs(perplexity) < 1000 else 0
+    return f"{perplexity:.{digits}f}"
+
+
 def share(error: float) -> str:
     """A relative error in percent, three digits: as tiles and sentences of one lesson show it."""
     return f"{100 * error:.3g}%"
@@ -63,21 +69,29 @@ def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str,
         return f"Here both scores remove the same {removed:,} channels: variance decides nothing at this ratio."
     with_, without = errors["with"], errors["without"]
 
-    def compare(repair: str) -> str:
+    def better(repair: str) -> str:
         a, b = with_[repair], without[repair]
         if abs(a - b) < 0.01 * max(a, b):
-            return f"both scores lose the same within one percent ({share(a)} and {share(b)})"
-        better = "the score with variance loses less" if a < b else "the score *without* variance loses less"
-        return f"{better} ({share(a)} with, {share(b)} without)"
+            return "both scores lose the same within one percent"
+        return f"the score {'with' if a < b else '*without*'} variance loses less"
 
-    return (
-        f"**{changed:,} of {removed:,}** removed channels differ between the two scores. Without repair "
-        f"{compare('none')}; with a bias in place of the lost means {compare('bias')}. "
-        + (
-            "All on *held-out* windows, text that no score saw, and so a little different from the drift of lesson 2."
-            if held_out
-            else "All on the text that the scores saw: no windows are held out."
+    def numbers(repair: str) -> str:
+        return f"{share(with_[repair])} with, {share(without[repair])} without"
+
+    if better("none") == better("bias"):
+        verdict = (
+            f"Without repair ({numbers('none')}) and with a bias in place of the lost means ({numbers('bias')}) "
+            f"{better('none')}. "
         )
+    else:
+        verdict = (
+            f"Without repair {better('none')} ({numbers('none')}); with a bias in place of the lost means "
+            f"{better('bias')} ({numbers('bias')}). "
+        )
+    return f"**{changed:,} of {removed:,}** removed channels differ between the two scores. {verdict}" + (
+        "All on *held-out* windows, text that no score saw, and so a little different from the drift of lesson 2."
+        if held_out
+        else "All on the text that the scores saw: no windows are held out."
     )
 
 
@@ -93,6 +107,12 @@ def about_crossing(
     else:
         start = "With one window the rotation is worse than no repair, and this ridge keeps least squares from it. "
     if cross is None:
+        if squares is not None and squares < rotation:
+            return (
+                f"{start}With a ridge of {ridge:g}, least squares starts **ahead** of the rotation, because it hardly "
+                f"leaves $W_K$, and is behind at {windows} windows: so strong a pull also keeps it from what more text "
+                "could teach it. Try a weaker ridge."
+            )
         return (
             f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
             "windows."
@@ -100,8 +120,8 @@ def about_crossing(
     before, after = cross
     if before is not None and squares is not None and squares < rotation:
         start += (
-            "Least squares starts ahead of the rotation, because so little text hardly moves it from $W_K$, and falls "
-            "behind with more. "
+            "Least squares starts ahead of the rotation, because the ridge holds it at $W_K$ wherever so little text "
+            "says nothing, and falls behind with more. "
         )
     if before is None:
         return (
@@ -119,7 +139,7 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
     repaired = drift["none"][last] - drift["paper"][last]
     gained = drift["paper"][last] - drift["site"][last]
     start = (
-        f"Behind layer {last} the stream is off by {drift['none'][last]:.3f} without repair, "
+        f"After layer {last} the stream is off by {drift['none'][last]:.3f} without repair, "
         f"{drift['paper'][last]:.3f} in the paper's order and {drift['site'][last]:.3f} with `o_proj` repaired first. "
     )
     if abs(gained) < 0.02 * max(drift["paper"][last], 1e-12):
@@ -134,9 +154,11 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
     else:
         start += "On this model and text the second order is **no better** there. "
     # As they are shown, so that differences are those of the numbers on the page.
-    dense, none, a, b = (round(perplexity[name], 2) for name in ("dense", "none", "paper", "site"))
-    start += f"In perplexity, pruning costs {none - dense:.2f}, and repair in the paper's order "
-    start += f"wins {none - a:.2f} of it back. " if a < none else "wins nothing back. "
+    dense, none, a, b = (float(shown(perplexity[name])) for name in ("dense", "none", "paper", "site"))
+    start += f"In perplexity, pruning costs {shown(none - dense)}, and repair in the paper's order "
+    start += f"wins {shown(none - a)} of it back. " if a < none else "wins nothing back. "
     if abs(a - b) < 0.005 * a:
-        return start + f"The order changes {abs(a - b):.2f}: the same within half a percent."
-    return start + f"With `o_proj` first it is **{'lower' if b < a else 'higher'}** by {abs(a - b):.2f}."
+        return start + f"The order changes {shown(abs(a - b))}: the same within half a percent."
+    return start + (
+        f"With `o_proj` first it is **{'lower' if b < a else 'higher'}** by {shown(abs(a - b))} ({abs(a - b) / a:.1%})."
+    )

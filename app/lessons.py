@@ -52,7 +52,8 @@ LESSONS = (
             "are **channels**. The model as it was before anything is removed is called **dense**.",
             "Take such a matrix $W$. Strike out its column $j$, and nobody reads the input $x_j$ any more. So the row "
             "that *computes* $x_j$ can go too: a row of `v_proj` for attention, a row of `gate` and one of `up` for "
-            "the MLP.",
+            "the MLP. (Where heads share their values, one row of `v_proj` makes several inputs and leaves with all of "
+            "them: three columns of `o_proj` in the small model.)",
             "That is **structured** pruning: matrices shrink, and any machine has less to do. Setting single weights "
             "to zero (unstructured pruning) leaves matrices as large as they were.",
             "Which columns? Those with the lowest **importance score**; lesson 4 is about it. How many is the "
@@ -66,7 +67,7 @@ LESSONS = (
         "models by parameters or memory, and never by the ratio alone.",
         links=(
             Link("Show me the scores on the Importance page", "importance", {"view": "cut", "site": "down_proj"}),
-            Link("Show me what a run would remove", "prune", {}),
+            Link("Show me what a run would remove", "prune", {"compensation": "rotation", "order": "paper"}),
         ),
         settings={"ratio": 0.2, "layer": 0, "lesson_after": False},
     ),
@@ -83,8 +84,9 @@ LESSONS = (
             "the same columns are missing at every token. The outputs have **drifted**.",
             "We measure the drift as a share: $\\lVert Y - Z \\rVert \\div \\lVert Y \\rVert$. At 0 nothing is lost, "
             "at 1 the error is as large as the output itself.",
-            "Every later layer was trained to read $Y$ and now gets $Z$. So the drift of many layers adds up, and the "
-            "text that the model writes gets worse.",
+            "Every later layer was trained to read $Y$, gets $Z$ instead, and hands on its own drift with it. In the "
+            "end the text that the model writes gets worse. The pictures here show every projection pruned *alone*; "
+            "lesson 6 follows the drift along the layers.",
         ),
         task="Move the ratio and see the drift of every layer. Which one is hurt most? Choose it as *Layer*: the "
         "second picture shows it at every ratio. (A layer hardly drifts where a few enormous inputs, which stay, make "
@@ -94,10 +96,7 @@ LESSONS = (
         "what is missing adds up: the curve rises from the very first columns. What is left to do is to **change the "
         "columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
         "shows RCPU's way.",
-        links=(
-            Link("Show me the scores of all layers", "importance", {"view": "layers"}),
-            Link("Show me one layer's rotation", "rotation", {"spectrum": "angles"}),
-        ),
+        links=(Link("Show me the scores of all layers", "importance", {"view": "layers"}),),
         settings={"ratio": 0.2, "layer": 0},
     ),
     Lesson(
@@ -106,7 +105,8 @@ LESSONS = (
         idea="One turn for all points at once, found by a singular value decomposition, brings them back best.",
         formula=r"\begin{gathered} Q = \operatorname*{arg\,min}_{Q^\top Q = I} \lVert Y - QZ \rVert_F \\[1ex] "
         r"Y Z^\top = U S V^\top \;\Rightarrow\; Q = U V^\top \end{gathered}",
-        formula_says="$Q$ turns or mirrors, and never stretches.",
+        formula_says="$Q$ turns or mirrors, and never stretches. $\\lVert \\cdot \\rVert_F$ is the length of a "
+        "matrix, all its numbers taken as one long vector.",
         steps=(
             "We have the outputs $Z$ of the pruned projection and want the targets $Y$. The mildest repair is to "
             "multiply all outputs by one matrix $Q$. It costs nothing when the model runs: $Q W_K$ simply replaces "
@@ -114,11 +114,12 @@ LESSONS = (
             "RCPU allows only **orthogonal** $Q$: turns and mirrors. Lengths stay as they are, so $Q$ cannot blow up "
             "noise, and it has fewer freedoms to tune than an arbitrary matrix. To find the best one is the "
             "*orthogonal Procrustes problem*, and one SVD of $YZ^\\top$ solves it exactly.",
-            "Missing columns turn, shrink and flatten the cloud of outputs all at once. $Q$ undoes the turn and "
-            "nothing else: how much of a real error that is, lesson 5 measures. The points here are made up.",
+            "Missing columns turn, shrink and flatten the cloud of outputs all at once, and $Q$ undoes only the turn. "
+            "Lesson 5 measures how much of a real error that is; the points here are made up.",
             "Here the outputs have 2 numbers instead of hundreds, so you can see it. **Blue** circles: the targets "
             "$Y$. **Orange** squares: what pruning left of them, $Z$. **Green**, dashed: $QZ$, the same turn for all. "
-            "Equal numbers belong together; the short dashed lines are the errors that remain.",
+            "A circle and a square of equal number belong together; a thin grey line leads from each circle to its "
+            "green point: the error that remains.",
         ),
         task="Drag any circle or square (or focus it with Tab and use the arrow keys, with Shift for larger steps). "
         "Green follows. Can you make $Q$ a mirror, ${\\det Q = -1}$? Try the examples too.",
@@ -132,9 +133,9 @@ LESSONS = (
             Link(
                 "Show me a real rotation, in all its dimensions",
                 "rotation",
-                {"spectrum": "space", "layer": 5, "site": "o_proj"},
+                {"spectrum": "space", "layer": 5, "site": "o_proj", "ratio": 0.2},
             ),
-            Link("Prune with rotation and scale", "prune", {"compensation": "rotation_scale"}),
+            Link("Prune with rotation and scale", "prune", {"compensation": "rotation_scale", "ratio": 0.2}),
         ),
         settings={"points": "", "proper": False},
     ),
@@ -178,15 +179,16 @@ LESSONS = (
         formula=r"\min_A \; \lVert Y - A X_K \rVert_F^2 + \lambda \lVert A - W_K \rVert_F^2",
         formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$.",
         steps=(
-            "Why only turn? One could ask for the best of *all* weights: **least squares**. On the text it is fitted "
-            "to it can never do worse than the rotation (as long as $\\lambda$, the **ridge** in the formula below, is "
-            "small), because the rotated weight is one of its choices.",
+            "Why only turn? One could ask for the best of *all* weights: **least squares**. The rotated weight is one "
+            "of its choices, so on the text it is fitted to it does no worse than the rotation, unless $\\lambda$, the "
+            "**ridge** in the formula below, is strong and holds it back.",
             "But it tunes every single weight, and learns from the calibration text only, cut into **windows** of 128 "
             "tokens. With few tokens for each input it also fits their accidents: it **over-fits**, and on other text "
-            "the error grows. Worst is the middle, with about as many tokens as kept inputs. With far fewer, the ridge "
-            "holds it at $W_K$ in all directions that the text does not reach.",
-            "The rotation has fewer freedoms and cannot stretch: it cannot go as wrong where text is scarce, and may "
-            "be left behind where there is plenty.",
+            "the error grows. Worst is the middle, with about as many tokens as kept inputs (the grey line in the "
+            "picture). With far fewer, the ridge holds it at $W_K$ in all directions that the text does not reach.",
+            "The rotation has fewer freedoms and cannot stretch. It never goes as wrong as least squares does in that "
+            "middle with a weak ridge. But it has no ridge to hold it at $W_K$, so with very little text it may be the "
+            "worse of the two, and with plenty it may be left behind.",
             "So we calibrate on 1, 2, 4, … 128 windows and look at **held-out** windows, text that no repair has seen. "
             "Where the solid line of least squares finally falls below that of the rotation, freedom pays.",
         ),
@@ -194,9 +196,10 @@ LESSONS = (
         "solid (held-out). Then choose a stronger ridge: what does it do to the crossing?",
         question="Why can even the rotation be worse than no repair when there is only one window?",
         answer="$Q$ is estimated too. In the 576 dimensions of the small model a rotation has 576 · 575 ÷ 2 = 165,600 "
-        "free angles, and one window of 128 tokens is little to learn them from. But where least squares with a weak "
-        "ridge goes wildly wrong, the rotation stays in bounds, and it has no ridge to choose. The paper reports the "
-        "same need for text: with 8 windows the pruned model breaks down (its *perplexity*, how surprised it is by "
+        "free angles (least squares has 576 · 468 = 269,568 free weights in `o_proj` at a ratio of 20%), and one "
+        "window of 128 tokens is little to learn them from. The rotation has no ridge to choose, which spares a "
+        "decision and takes away a means. The paper reports the same need for text with LLaMA-7B: with 8 windows the "
+        "pruned model breaks down (its *perplexity*, how surprised it is by "
         "real text, shoots up), and from 64 on it hardly changes. Mind the other side too: with a ridge that suits, "
         "least squares may be ahead from the start. Which repair is best is a question to your text and your model.",
         links=(
@@ -216,7 +219,7 @@ LESSONS = (
             "Everything that a pruned projection gets wrong changes the inputs of all that follow. A repair that was "
             "fitted to the *old* inputs then no longer fits quite. So layers are pruned front to back, and each is "
             "calibrated on what the pruned layers before it hand on.",
-            "The same question comes up inside a layer: `down_proj` stands behind `o_proj`. Two orders are possible.",
+            "The same question comes up inside a layer: `down_proj` comes after `o_proj`. Two orders are possible.",
             "**Both measured, then repaired** (the paper): one pass through the dense layer gives the inputs of both. "
             "Cheap, but `down_proj` is repaired for inputs from before `o_proj` was pruned.",
             "**o_proj repaired first**: then the layer runs again, and `down_proj` is repaired for the inputs it will "
@@ -232,10 +235,7 @@ LESSONS = (
         "change, and its repair was fitted to inputs that no longer occur. Front to back, every *layer* is repaired "
         "for what the layers before it really hand on. The order of the two projections within a layer is the same "
         "thought in small, and matters as much or as little as the sentence below the tiles says.",
-        links=(
-            Link("Set the order on the Prune page", "prune", {"order": "site"}),
-            Link("Show me the errors of a layer", "rotation", {"spectrum": "errors", "site": "down_proj"}),
-        ),
+        links=(Link("Set the order on the Prune page", "prune", {"order": "site", "compensation": "rotation"}),),
         settings={"ratio": 0.3},
     ),
 )

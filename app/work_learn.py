@@ -125,7 +125,7 @@ def drift_job(
 
     # The folder's name tells windows apart, so that a job of other settings is not taken for this one.
     return join_or_submit(
-        "drift", f"Lessons: drift of every layer, {config.scorer}, {config.unit}, {found.folder.name[:6]}", work
+        "drift", f"Lessons: drift of every layer by {config.scorer}, unit {config.unit} ({found.folder.name[:6]})", work
     )
 
 

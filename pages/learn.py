@@ -15,7 +15,7 @@ from app.chart import chart
 from app.dense import DENSE_PATH, Dense, need_statistics, ratio_slider
 from app.drag import drag, format_points, parse_points, to_top
 from app.figures import learn as figures
-from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, share
+from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, share, shown
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.lessons import EXAMPLES, FIRST, LESSONS, PAPER, Link
@@ -32,7 +32,7 @@ from rcpu.plane import fit
 from rcpu.whatif import factors, without
 
 SMALL = {"samples": 16, "held_out": 4, "layers": "all"}  # quick to measure, and enough for every lesson
-TEXT_WIDTH, PICTURE_WIDTH = 370, 560  # pixels: together they fill a page of 1440, and each fits one of 1024
+TEXT_WIDTH, PICTURE_WIDTH = 384, 560  # pixels: together they fill a page of 1440, and each fits one of 1024
 SWAPS = 8  # channels in the table of lesson 4
 s = settings()
 
@@ -123,8 +123,8 @@ def what_goes() -> None:
     for tile, (label, before, now, unit) in zip(
         st.columns(2),
         (
-            ("Parameters", todo.before.parameters, todo.after.parameters, ""),
-            ("Memory of weights", todo.before.bytes, todo.after.bytes, "B"),
+            ("Parameters of the model", todo.before.parameters, todo.after.parameters, ""),
+            ("Memory of its weights", todo.before.bytes, todo.after.bytes, "B"),
         ),
         strict=True,
     ):
@@ -140,7 +140,8 @@ def what_goes() -> None:
     figure(
         figures.matrices(blocks, layer, after),
         "lesson-matrices",
-        "The weight matrices of one layer, one unit of length a number: attention above, MLP below. The columns that "
+        "The weight matrices of one layer to scale, attention above and MLP below: a side is as long as there are rows "
+        "or columns. The columns that "
         f"leave are those of the lowest score in this very layer, and the rows are those that computed their inputs. "
         f"Source: {PAPER}.",
     )
@@ -238,7 +239,8 @@ def procrustes() -> None:
         mirror = found.determinant < 0
         tiles[0].metric("Mirror's axis" if mirror else "Angle", f"{found.angle:.1f}°", border=True)
         tiles[1].metric("det Q", f"{found.determinant:+d}", border=True, help="+1: a turn; −1: a mirror")
-        tiles[2].metric("Error before", f"{found.before:.3f}", border=True, help="‖Y − Z‖ ÷ ‖Y‖")
+        before = "‖Y − Z‖ ÷ ‖Y‖; above 1 where Z points so far away from Y that zeros would be nearer"
+        tiles[2].metric("Error before", f"{found.before:.3f}", border=True, help=before)
         tiles[3].metric("Error after", f"{found.after:.3f}", border=True, help="‖Y − QZ‖ ÷ ‖Y‖")
         stamp = f"{st.session_state.get('lesson_stamp', 0)} {s.lesson}"
         drag(y, z, found.turned.T.tolist(), stamp, dragged)
@@ -299,6 +301,7 @@ def why_variance() -> None:
             delta_color="off",
             delta_arrow="off",
             border=True,
+            help="A bias is no part of RCPU. Here it stands for what is lost with inputs that hardly change",
         )
     deviation = asked.x.variance.sqrt()
     figure(
@@ -321,7 +324,7 @@ def why_variance() -> None:
                     "channel": ids.tolist(),
                     "mean|x|": [round(v, 5) for v in asked.x.mean_absolute[ids].tolist()],
                     "standard deviation": [round(v, 5) for v in deviation[ids].tolist()],
-                    "constant part of its power (%)": [round(100 * v, 1) for v in constant[ids].tolist()],
+                    "constant part of mean(x²) (%)": [round(100 * v, 1) for v in constant[ids].tolist()],
                 },
                 "lesson-swaps",
             )
@@ -393,7 +396,9 @@ def over_fitting() -> None:
         "lesson-growth",
         f"‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the "
         f"calibration windows themselves (dotted). Each point is what a run with so many windows would do: scores, "
-        f"kept columns and repair come from those alone. Hover for tokens a kept input. "
+        f"kept columns and repair come from those alone. Hover over a point "
+        f"for its tokens and how many they are for each kept input. With much text a dotted line may end above its "
+        f"solid one: the two are errors on different texts. "
         f"Source of both repairs: {PAPER}.",
     )
     one = (first["none"], first["rotation"], first[key])
@@ -439,27 +444,22 @@ def which_first() -> None:
         f"Perplexity on {some.windows} windows of {some.window} tokens that were not calibrated on; lower is better:"
     )
     for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_SHORT}.items(), strict=True):
-        tile.metric(label, f"{made.perplexity[name].perplexity:.2f}", border=True)
+        tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
     st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
     figure(
         figures.order_drift(made.drift, pruned),
         "lesson-order-drift",
-        f"The distance of the stream ĥ behind each layer from h, that of the dense model, on held-out windows, "
+        f"The distance of the stream ĥ after each layer from h, that of the dense model, on held-out windows, "
         f"relative to its length, as a mean over tokens. Only the shaded layers are pruned; the later ones pass the "
-        f"drift on. It counts all directions alike and perplexity only what the next token hangs on, so the two need "
+        f"drift on. It counts all directions alike and perplexity only what the next token depends on, so the two need "
         f"not fall together. "
         f"Source of the orders: {PAPER}, which measures both first.",
     )
-    errors = {
-        order: {r.layer: r.error_compensated_held_out for r in sites if r.site == "down_proj"}
-        for order, sites in made.sites.items()
-    }
     figure(
-        figures.order_errors(errors, "Error of down_proj after repair, held-out"),
-        "lesson-order-errors",
-        f"‖Y − Ŷ‖ ÷ ‖Y‖ of down_proj on held-out windows. The two orders ask it for different things: in the paper's "
-        f"its inputs come from before this layer's o_proj was pruned, in the other from after that. What counts in "
-        f"the end are the drift and the perplexity. Source: {PAPER}.",
+        figures.order_gains(made.drift, pruned),
+        "lesson-order-gains",
+        "1 − (‖h − ĥ‖ ÷ ‖h‖ repaired) ÷ (the same not repaired), after each pruned layer: what the lines above differ "
+        f"by, where they lie too close to tell apart. Below 0 the repair moves the stream away. Source: {PAPER}.",
     )
 
 
@@ -539,4 +539,4 @@ with st.container(horizontal=True, horizontal_alignment="distribute"):
         label = f"Next: {LESSONS[number + 1].short}"
         st.button(label, type="primary", icon=":material/arrow_forward:", on_click=enter, args=(number + 1,))
     elif st.button("That was all: prune the model yourself", type="primary", icon=":material/content_cut:"):
-        st.switch_page("../pages/prune.py")
+        follow(Link("", "prune", {"compensation": "rotation", "order": "paper"}))

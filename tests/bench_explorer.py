@@ -108,7 +108,7 @@ async def views(browser, url: str, table: Table) -> None:
                 await asyncio.sleep(STUDY)
                 if move == "score":
                     await page.get_by_role("combobox", name="Importance score").focus()
-                    seen.append(await redraw(page, "ArrowDown", "ArrowDown", "Enter"))
+                    seen.append(await redraw(page, "ArrowDown", "Enter"))
                 else:
                     other = page.get_by_role("radiogroup", name="Projection").locator("[aria-checked=false]")
                     await other.focus()

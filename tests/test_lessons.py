@@ -8,7 +8,7 @@ import torch
 
 from app.drag import LIMIT, format_points, parse_points
 from app.figures import learn as figures
-from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance
+from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
 from app.job_panels import JOB_PAGES
 from app.lessons import EXAMPLES, FIRST, LESSONS
 from app.settings import Settings
@@ -127,7 +127,11 @@ def test_variance_in_words_says_who_loses_less():
     assert "3 of 10" in said
     assert "score *without* variance loses less (20% with, 15% without)" in said
     assert "score with variance loses less (10% with, 14% without)" in said
-    assert "the same within one percent (20% and 20%)" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1), True)
+    assert "in place of the lost means the score with variance loses less (10%" in said
+    both = about_variance(3, 10, errors(0.2, 0.1, 0.3, 0.15), True)
+    assert both.count("loses less") == 1
+    assert "(20% with, 30% without) and with a bias in place of the lost means (10% with, 15% without)" in both
+    assert "both scores lose the same within one percent" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1), True)
     assert "(3.06% with, 3.14% without)" in about_variance(3, 10, errors(0.0306, 0.1, 0.0314, 0.1), True)
     assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1), True)
     assert "Nothing is removed" in about_variance(0, 0, errors(0, 0, 0, 0), True)
@@ -141,6 +145,9 @@ def test_crossing_in_words():
     assert "from the first point on" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
     assert "**not** overtake the rotation up to 64 windows." in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
     assert "With one window" not in about_crossing(None, 0.1, (0.04, 0.03, None), 64)
+    fallen = about_crossing(None, 0.01, (0.04, 0.05, 0.03), 128)
+    assert "starts **ahead** of the rotation" in fallen
+    assert "is behind at 128 windows" in fallen
     twice = about_crossing((16, 32), 1e-4, (0.34, 0.42, 0.40), 128)
     assert "starts ahead of the rotation" in twice
     assert "between 16 and 32" in twice
@@ -158,8 +165,12 @@ def test_orders_in_words():
     assert "within half a percent" in said(0.3, 0.2, 0.2)
     assert "pruning costs 7.00, and repair in the paper's order wins 2.00 of it back" in said(0.3, 0.2, 0.2)
     assert "wins nothing back" in said(0.3, 0.2, 0.2, a=33.0)
-    assert "With `o_proj` first it is **lower** by 1.00" in said(0.3, 0.2, 0.1, b=29.0)
+    assert "With `o_proj` first it is **lower** by 1.00 (3.3%)." in said(0.3, 0.2, 0.1, b=29.0)
     assert "With `o_proj` first it is **higher** by 1.00" in said(0.3, 0.2, 0.1, b=31.0)
+    far = said(0.3, 0.2, 0.1, a=280.2, b=273.0)  # tiles have no room for five figures
+    assert "costs 7.00" in far
+    assert "lower** by 7.20 (2.6%)" in far
+    assert shown(1234.5) == "1234"
     assert "The order changes 0.05" in said(0.3, 0.2, 0.2, a=27.986, b=28.044)  # of 27.99 and 28.04, as shown
 
 
@@ -185,8 +196,11 @@ def test_figures_of_errors_have_alt_texts_units_and_gaps_where_there_is_no_answe
     assert figures.growing([], key, "empty").layout.meta["alt"]
     drift = figures.order_drift({"none": [0.2, 0.3], "paper": [0.1, 0.2], "site": [0.1, 0.2]}, (0,))
     assert len(drift.data) == 3
-    bars = figures.order_errors({"paper": {0: 0.1}, "site": {0: 0.2}}, "Error")
-    assert len(bars.data) == 2
+    bars = figures.order_gains({"none": [0.2, 0.0], "paper": [0.1, 0.0], "site": [0.3, 0.0]}, (0, 1))
+    assert [v for bar in bars.data for v in bar.y] == pytest.approx([50, 0, -50, 0])
+    assert not fig.layout.shapes
+    few = [Step(1, 16, 24, parts, parts), Step(2, 32, 24, parts, parts)]
+    assert figures.growing(few, key, "Layer 0 o_proj").layout.shapes[0].x0 == 1.5  # windows of 16 tokens
     mask = torch.tensor([True, True, False, False])
     dots = figures.channels(torch.ones(4), torch.ones(4), mask, mask.roll(1), "Inputs")
     assert sum(len(t.x) for t in dots.data) == 4

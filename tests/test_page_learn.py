@@ -52,7 +52,7 @@ def test_one_button_loads_and_measures_and_comes_back_to_the_lesson(
     models().drop(key)
     at = lesson(1, window=16, text=text_file)
     finish(click(at, "Load the small model and measure it"), "collect")
-    assert "Parameters" in metrics(at)
+    assert "Parameters of the model" in metrics(at)
     assert at.query_params["samples"] == "16"
     assert "layers" not in at.query_params
     models().drop(key)
@@ -62,10 +62,10 @@ def test_one_button_loads_and_measures_and_comes_back_to_the_lesson(
 
 def test_lesson_1_counts_and_draws_what_leaves(measured):
     at = lesson(1, **measured)
-    before = metrics(at)["Parameters"]
+    before = metrics(at)["Parameters of the model"]
     assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
-    assert metrics(at)["Parameters"] != before
+    assert metrics(at)["Parameters of the model"] != before
     assert "nothing leaves" in texts(at, "markdown")
     at.toggle(key="set_lesson_after").set_value(True).run()
     assert at.query_params["lesson_after"] == "1"
@@ -132,7 +132,7 @@ def test_lesson_6_prunes_in_both_orders(measured):
     at = finish(click(lesson(6, **measured), "Prune in both orders"), "orders")
     assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(metrics(at))
     assert len(charts(at)) == 2
-    assert "Behind layer 2" in texts(at, "markdown")
+    assert "After layer 2" in texts(at, "markdown")
 
 
 @pytest.mark.parametrize(("number", "button", "kind"), [(5, "Measure", "curve"), (6, "Prune in both orders", "orders")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def matrices(groups: Sequence[Sequence[Sequence[Matrix]]], layer: int, after: bo
     gone = sum(m.rows * m.columns - m.left[0] * m.left[1] for m in every)
     share = gone / sum(m.rows * m.columns for m in every)
     figure = new_figure(
-        f"The matrices of layer {layer}, drawn to scale" + (": what is left" if after else ": orange leaves"),
+        f"Layer {layer} to scale" + (": what is left" if after else ": orange leaves"),
         "",
         "",
         f"{len(every)} matrices of layer {layer}; {share:.1%} of their weights leave",
@@ -238,6 +239,12 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
                 + "<br>error %{y:.4f}<extra></extra>",
             )
     windows = [s.windows for s in steps]
+    if last and windows[0] < (reached := last.kept * last.windows / last.tokens) < last.windows:
+        figure.add_vline(
+            x=reached,
+            line={"dash": "dot", "color": NEUTRAL},
+            annotation={"text": "a token for each kept input", "x": math.log10(reached), "xanchor": "left"},
+        )
     figure.update_xaxes(type="log", tickvals=windows, ticktext=[str(w) for w in windows])
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(margin={"t": 48}, height=460)
@@ -245,13 +252,13 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
 
 
 def order_drift(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> go.Figure:
-    """How far the stream behind every layer is from the dense one, a line an order; pruned layers are shaded."""
+    """How far the stream after every layer is from the dense one, a line an order; pruned layers are shaded."""
     count = len(next(iter(drift.values())))
     figure = new_figure(
         "How far the stream is from the dense model's",
         "layer",
         "mean ‖h − ĥ‖ ÷ ‖h‖",
-        f"Relative distance from the dense stream behind {count} layers, not repaired and in both orders",
+        f"Relative distance from the dense stream after {count} layers, not repaired and in both orders",
     )
     for order, values in drift.items():
         color, dash = ORDER_STYLES[order]
@@ -262,7 +269,7 @@ def order_drift(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> 
             name=ORDER_NAMES[order],
             line={"color": color, "dash": dash, "width": 6 if order == "paper" else 2},  # both orders may coincide
             marker={"size": 5},
-            hovertemplate=ORDER_NAMES[order] + "<br>behind layer %{x}: %{y:.4f}<extra></extra>",
+            hovertemplate=ORDER_NAMES[order] + "<br>after layer %{x}: %{y:.4f}<extra></extra>",
         )
     figure.add_vrect(
         x0=min(pruned) - 0.5,
@@ -278,23 +285,28 @@ def order_drift(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> 
     return figure
 
 
-def order_errors(errors: Mapping[str, Mapping[int, float]], title: str) -> go.Figure:
-    """Held-out error of down_proj after repair in each pruned layer, a bar an order."""
+def order_gains(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> go.Figure:
+    """Share of the drift that repair takes away after each pruned layer, a bar an order."""
+    gains = {
+        order: [100 * (1 - drift[order][i] / drift["none"][i]) if drift["none"][i] else 0.0 for i in pruned]
+        for order in ORDER_NAMES
+        if order != "none"
+    }
     figure = new_figure(
-        title,
+        "What repair takes off that distance",
         "layer",
-        "error ‖Y − Ŷ‖ ÷ ‖Y‖",
-        f"{title} in {len(next(iter(errors.values())))} layers, for {len(errors)} orders",
+        "share taken off (%)",
+        "; ".join(f"{ORDER_NAMES[o]}: {g[-1]:.1f}% after layer {pruned[-1]}" for o, g in gains.items()),
         barmode="group",
     )
-    for order, by_layer in errors.items():
+    for order, values in gains.items():
         figure.add_bar(
-            x=[str(i) for i in by_layer],
-            y=list(by_layer.values()),
+            x=[str(i) for i in pruned],
+            y=values,
             name=ORDER_NAMES[order],
             marker_color=ORDER_STYLES[order][0],
             marker_pattern_shape="/" if order == "paper" else "",
-            hovertemplate=ORDER_NAMES[order] + "<br>layer %{x}: %{y:.4f}<extra></extra>",
+            hovertemplate=ORDER_NAMES[order] + "<br>after layer %{x}: %{y:.2f}%<extra></extra>",
         )
     figure.update_layout(margin={"t": 48}, height=300)
     return figure
