@@ -243,7 +243,12 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
         figure.add_vline(
             x=reached,
             line={"dash": "dot", "color": NEUTRAL},
-            annotation={"text": "a token for each kept input", "x": math.log10(reached), "xanchor": "left"},
+            annotation={
+                "text": "a token for each kept input",
+                "x": math.log10(reached),
+                "xanchor": "left",
+                "xshift": 6,
+            },
         )
     figure.update_xaxes(type="log", tickvals=windows, ticktext=[str(w) for w in windows])
     figure.update_yaxes(rangemode="tozero")

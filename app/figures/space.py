@@ -42,10 +42,10 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
         scene={
             **axes,
             "aspectmode": "cube",
-            "camera": {"eye": {"x": 1.45, "y": 1.45, "z": 0.7}, "center": {"x": 0, "y": 0, "z": -0.12}},
+            "camera": {"eye": {"x": 1.3, "y": 1.3, "z": 0.62}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
         uirevision="space",
-        height=440,
+        height=480,
         margin={"l": 0, "r": 0, "t": 40, "b": 40},
     )
     labels = [html.escape(text, quote=False) for text in tokens]
