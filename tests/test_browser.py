@@ -360,7 +360,7 @@ def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, visi
     other.page.goto(f"{url}/?{SETTINGS}")
     other.page.get_by_text("1 job of other people").wait_for()
     sidebar.get_by_role("button", name="Cancel").click()
-    sidebar.get_by_text(re.compile("Cancelled.*Prune")).wait_for()
+    sidebar.get_by_text(re.compile("Cancelled.*Prune")).first.wait_for()  # and in its tooltip
     other.page.get_by_text("None is running.").wait_for()
     other.is_well()
     # The run from before is still there.
