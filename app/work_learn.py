@@ -50,10 +50,9 @@ class Growth:
 
 @dataclass(frozen=True)
 class Orders:
-    """The same layers pruned in both orders: errors of the sites, drift along the layers, perplexity."""
+    """The same layers pruned in both orders: drift along the layers, and perplexity."""
 
     config: rcpu.PruneConfig  # of order "paper"
-    sites: Mapping[str, tuple[rcpu.SiteResult, ...]]  # by order
     drift: Mapping[str, list[float]]  # by order, and "none"
     perplexity: Mapping[str, rcpu.Perplexity]  # by order, "none" and "dense"
 
@@ -210,7 +209,7 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
                 ),
                 cancelled=job.cancelled,
             )
-        return Orders(config, {name: r.sites for name, r in results.items()}, drift, perplexity)
+        return Orders(config, drift, perplexity)
 
     title = f"Lessons: layers {rcpu.format_layers(layers)} in both orders, {config.ratio:.0%} removed"
     return join_or_submit("orders", title, work)

@@ -33,7 +33,7 @@ CONTEXT = 6  # tokens before and after one that is shown
 
 def percent(part: float, whole: float = 1.0) -> str:
     """A share in percent, a dash where there is nothing to share."""
-    return f"{100 * part / whole:.1f}%".replace("-", "−") if whole > 0 else "–"
+    return f"{part / whole:.1%}".replace("-", "−") if whole > 0 else "–"
 
 
 def show_cut(dense: Dense, projection: Projection) -> None:

@@ -128,7 +128,7 @@ def what_goes() -> None:
         ),
         strict=True,
     ):
-        was = f"{100 * (now / before - 1):+.1f}% of {count(before, unit)}"
+        was = f"{now / before - 1:+.1%} of {count(before, unit)}"
         tile.metric(label, count(now, unit), was, delta_color="off", delta_arrow="off", border=True)
     after = control(st.toggle, "Show what is left", "lesson_after")
     kept = {}

@@ -89,7 +89,7 @@ if picked:
 
 def percent(before: float, after: float) -> str:
     """A difference in percent, as metrics show it."""
-    return f"{100 * (after / before - 1):+.1f}%"
+    return f"{after / before - 1:+.1%}"
 
 
 tiles = st.columns(3 + len(config.sites))

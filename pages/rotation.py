@@ -56,12 +56,12 @@ def row(count: int) -> list[DeltaGenerator]:
 
 def percent(part: float) -> str:
     """A share in percent."""
-    return f"{100 * part:.2f}%"
+    return f"{part:.2%}"
 
 
 def change(after: float, before: float) -> str | None:
     """A relative change in percent."""
-    return f"{100 * (after / before - 1):+.1f}%" if before else None
+    return f"{after / before - 1:+.1%}" if before else None
 
 
 def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:

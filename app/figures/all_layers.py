@@ -87,7 +87,7 @@ def errors_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
     gains = [o.errors["rotation"].calibration / (o.errors["none"].calibration or 1.0) - 1 for o in found]
     figure = _panels(
         f"Relative errors, {where}; bars: calibration, diamonds: held-out, Q: rotation against none",
-        [f"layer {o.layer}: Q {100 * g:+.0f}%".replace("-", "−") for o, g in zip(found, gains, strict=True)],
+        [f"layer {o.layer}: Q {g:+.0%}".replace("-", "−") for o, g in zip(found, gains, strict=True)],
         "",
         "relative error",
         f"The rotation changes the calibration error by {100 * min(gains):.0f} to {100 * max(gains):.0f} percent",
