@@ -1,6 +1,7 @@
-"""Decompositions of one matrix, each where it runs fastest: on the CPU by numpy's LAPACK, on a GPU by torch's.
+"""Decompositions of one matrix, small ones on one core each: more would wait for one another.
 
-``make bench`` compares the two on one SVD and on two at once.
+A thread that has one core runs torch's. Elsewhere on the CPU they are numpy's, whose threads can be limited from any
+thread, while torch's number of threads is also that of every thread to come. ``make bench`` compares times.
 """
 
 from __future__ import annotations
@@ -35,47 +36,56 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 def svd(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """U, singular values (descending) and Vᵀ of a square matrix."""
-    return tuple(torch.linalg.svd(m)) if _elsewhere(m) else _on_cpu(np.linalg.svd, m)
+    return tuple(torch.linalg.svd(m)) if _by_torch(m) else _by_numpy(np.linalg.svd, m)
 
 
 def svd_of_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`svd`, on a CPU in four fifths of the time, for an fp64 matrix that was added up in fp32.
+    """As :func:`svd`, on a CPU in less time, for an fp64 matrix that was added up in fp32.
 
     V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of some 1e-16 σ₁² / σᵢ in row i. U and
     V are orthogonal to rounding. U S Vᵀ differs from M by up to 5e-9 σ₁ where singular values go down to 1e-7 σ₁, and
     by 2e-8 σ₁ whatever they are: less than the 6e-8 by which fp32 rounds.
     """
-    return svd(m) if _elsewhere(m) else _on_cpu(_svd_by_eigh, m)
+    if m.device.type != "cpu":
+        return svd(m)
+    v = eigh(m.mT @ m)[1].flip(1)  # the largest first, or their rounding would drown the small ones in R
+    u, signed = _orthogonal(m @ v)
+    order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
+    return (u * signed.sgn().where(signed != 0, 1))[:, order], signed.abs()[order], v[:, order].mT
 
 
 def singular_values(m: Tensor) -> Tensor:
     """Singular values alone, descending."""
-    return torch.linalg.svdvals(m) if _elsewhere(m) else _on_cpu(np.linalg.svd, m, compute_uv=False)
+    return torch.linalg.svdvals(m) if _by_torch(m) else _by_numpy(np.linalg.svd, m, compute_uv=False)
 
 
 def eigh(m: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (ascending) and eigenvectors of a symmetric matrix."""
-    return tuple(torch.linalg.eigh(m)) if _elsewhere(m) else _on_cpu(np.linalg.eigh, m)
+    return tuple(torch.linalg.eigh(m)) if _by_torch(m) else _by_numpy(np.linalg.eigh, m)
 
 
 def eigenvalues(m: Tensor) -> Tensor:
     """Eigenvalues of a symmetric matrix alone, ascending."""
-    return torch.linalg.eigvalsh(m) if _elsewhere(m) else _on_cpu(np.linalg.eigvalsh, m)
+    return torch.linalg.eigvalsh(m) if _by_torch(m) else _by_numpy(np.linalg.eigvalsh, m)
 
 
-def _svd_by_eigh(m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    v = np.linalg.eigh(m.T @ m)[1][:, ::-1]  # the largest first, or their rounding would drown the small ones in R
-    u, r = np.linalg.qr(m @ v)
-    signed = r.diagonal()
-    order = np.argsort(-abs(signed))  # rounding may have swapped the smallest
-    return (u * np.copysign(1, signed))[:, order], abs(signed)[order], v.T[order]
+def _orthogonal(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Q and the diagonal of R of Y = Q R, by Cholesky where columns are all but orthogonal already: that is cheaper."""
+    lengths = torch.linalg.vector_norm(y, dim=0)
+    unit = y / lengths
+    factor, failed = torch.linalg.cholesky_ex(unit.mT @ unit)
+    if not failed and factor.diagonal().min() > 0.99:
+        return torch.linalg.solve_triangular(factor.mT, unit, upper=True, left=False), lengths * factor.diagonal()
+    q, r = torch.linalg.qr(y) if _by_torch(y) else _by_numpy(np.linalg.qr, y)
+    return q, r.diagonal()
 
 
-def _elsewhere(m: Tensor) -> bool:
-    return m.device.type != "cpu"
+def _by_torch(m: Tensor) -> bool:
+    """On a GPU, and on a thread that has but one core."""
+    return m.device.type != "cpu" or torch.get_num_threads() == 1
 
 
-def _on_cpu(decomposition: Callable, m: Tensor, **options) -> Any:
+def _by_numpy(decomposition: Callable, m: Tensor, **options) -> Any:
     with _threads_for(m):
         found = decomposition(m.detach().numpy(), **options)
     return tuple(map(torch.from_numpy, found)) if isinstance(found, tuple) else torch.from_numpy(found)

@@ -195,6 +195,8 @@ def prune(
             run.advance(stage, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
+    for result in run.solved:
+        result.turned()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
 
@@ -220,6 +222,7 @@ class _Run(Pass):
         super().__init__(*args, **options)
         self.batch_bytes, self._room = batch_bytes, None
         self.under_way, self._threads = [], torch.get_num_threads()
+        self.solved: list[SiteResult] = []  # their turns not yet looked at
 
     def step(self, message: str, micro_batches: int = 1, site: SiteResult | None = None) -> None:
         """As of any pass; the micro-batch that follows leaves a core to every decomposition."""
@@ -235,25 +238,23 @@ class _Run(Pass):
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
     def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
-        """Measure what is live of a stage and solve it, held-out windows beside the decomposition if there is but one.
+        """Measure what is live of a stage and solve it.
 
-        Two would leave a small machine no core for them, and need the memory of a forward.
+        A decomposition keeps one core busy, so it begins as soon as it can: beside it held-out windows are looked at,
+        and the next site.
         """
-        alone = len(stage.live) == 1
         self.open(stage, config)
         self.measure(stage, held_out=False)
-        if not alone:
-            self.measure(stage, held_out=True)
         sums = {site.name: stage.sums.pop((site.name, False)).result() for site in stage.live}
         for site in stage.live:
             _check_finite(sums[site.name], consumer_of(stage.layer, site).weight.data, stage.index, site)
         solving = {}
-        for site in reversed(stage.live):  # those that are summed up directly first: that takes all cores
-            solving[site.name] = self.start(stage, site, sums.pop(site.name), todo, config)
-        if alone:
-            self.measure(stage, held_out=True)
-        else:
-            _return_freed_memory()  # of the forwards, before two decompositions need as much
+        for site in stage.live:
+            solving[site.name] = self.score(stage, site, sums.pop(site.name), todo, config)
+            self.begin(solving[site.name])
+            if site is stage.live[0]:
+                self.measure(stage, held_out=True)
+            self.check(stage, site, solving[site.name])
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
@@ -288,8 +289,8 @@ class _Run(Pass):
                     break
                 h = h + consumer_of(stage.layer, site)(x)
 
-    def start(self, stage: _Stage, site: Site, calibration: Statistics, todo: Plan, config: PruneConfig) -> Solving:
-        """Begin to solve one site."""
+    def score(self, stage: _Stage, site: Site, calibration: Statistics, todo: Plan, config: PruneConfig) -> Solving:
+        """Choose what stays at one site."""
         solving = Solving(
             consumer_of(stage.layer, site).weight.data,
             calibration,
@@ -302,22 +303,30 @@ class _Run(Pass):
         )
         if site.name in stage.summed_directly:
             stage.outputs[site.name] = solving.outputs
+        return solving
+
+    def check(self, stage: _Stage, site: Site, solving: Solving) -> None:
+        """Have one site look at its held-out windows, which have been measured."""
+        sums = stage.sums.pop((site.name, True))
+        if sums.tokens:
+            solving.check(sums.result(), self._outputs_of(stage, site, held_out=True))
+
+    def begin(self, solving: Solving) -> None:
+        """Begin to decompose; the same core then works out how far the sites before were turned."""
+        solving.begin(*(result.turned for result in self.solved))
+        self.solved.clear()
         if self.device.type != "cpu":
             solving.wait()  # torch loads its decompositions for GPUs on first use, and not from two threads
         self.under_way.append(solving)
-        return solving
+        self._share_cores()
 
     def finish(self, stage: _Stage, site: Site, solving: Solving) -> SiteResult:
-        """The result of one site, whose held-out windows have been measured."""
-        sums = stage.sums.pop((site.name, True))
-        held_out = sums.result() if sums.tokens else None
-        del sums  # and its memory
-        if held_out is not None:
-            solving.check(held_out, self._outputs_of(stage, site, held_out=True))
+        """The result of one site."""
         self.step(f"layer {stage.index}: solving {site.name}", 0)
         solving.wait()
         self._share_cores()
-        return solving.finish()
+        self.solved.append(result := solving.finish())
+        return result
 
     def _outputs_of(self, stage: _Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""

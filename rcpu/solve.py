@@ -5,10 +5,12 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from rcpu import procrustes
@@ -20,9 +22,22 @@ from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores
 from rcpu.statistics import Statistics
 
-#: A decomposition of a small matrix keeps one core busy, what else a site needs the others. These threads stay: each
-#: new one would leave behind memory of its own.
-_beside = ThreadPoolExecutor(2, "decomposition")
+#: A decomposition of a small matrix keeps one core busy, what else a site needs the others. This thread stays: each new
+#: one would leave behind memory of its own.
+_beside = ThreadPoolExecutor(1, "decomposition", torch.set_num_threads, (1,))
+
+
+class _Turned:
+    """What is told of a rotation and takes a decomposition of its own: its angles and determinant; Q itself goes."""
+
+    def __init__(self, rotation: procrustes.Rotation):
+        self._rotation, self._found, self._lock = rotation, None, threading.Lock()
+
+    def __call__(self) -> tuple[Tensor, int]:
+        with self._lock:
+            if self._found is None:
+                self._found, self._rotation = (self._rotation.angles, self._rotation.determinant), None
+            return self._found
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +60,21 @@ class SiteResult:
     error_compensated_held_out: float | None
     singular_values: Tensor  # (d_out,) of M = Y Zᵀ
     rank: int
-    _angles: Future[Tensor]  # see angles
     channel_angles: Tensor  # (d_out,)
     principal_angles: Tensor  # (rank,)
-    determinant: int
     scale: float | None
     ridge: float | None
+    turned: Callable[[], tuple[Tensor, int]]  # works out angles and determinant, unless that has been done
 
     @property
     def angles(self) -> Tensor:
-        """Eigen-angles of Q, (d_out,); worked out while the caller goes on, so they may have to be waited for."""
-        return self._angles.result()
+        """Eigen-angles of Q, (d_out,)."""
+        return self.turned()[0]
+
+    @property
+    def determinant(self) -> int:
+        """det Q: +1 for a rotation, −1 where it also mirrors."""
+        return self.turned()[1]
 
     @property
     def kept(self) -> int:
@@ -69,9 +88,10 @@ class SiteResult:
 
     def summary(self) -> dict:
         """The scalars, for tables and JSON; ``kept`` and ``units`` count units, ``kept_columns`` input columns."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bias", "_angles")}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bias", "turned")}
         return {
             **{k: v for k, v in values.items() if not isinstance(v, Tensor)},
+            "determinant": self.determinant,
             "kept": self.kept,
             "units": self.units,
             "kept_columns": len(self.columns),
@@ -81,9 +101,10 @@ class SiteResult:
 
 
 class Solving:
-    """One site under way: scored and masked, its decomposition on a thread of its own until :meth:`finish` asks for it.
+    """One site under way: scored and masked when made, then decomposed on a thread of its own until :meth:`finish`.
 
-    A small one keeps only one core busy, so there is time for what else must be done, as a look at held-out inputs.
+    A small decomposition keeps only one core busy, so there is time for what else must be done, as a look at held-out
+    inputs: :meth:`check` may come before or after :meth:`begin`.
     """
 
     @full_fp32()
@@ -111,18 +132,23 @@ class Solving:
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
         self._m = [self.outputs.cross_products(self._columns)]
         self._held_out: Statistics | None = None
-        rank = min(len(self._columns), calibration.tokens, len(weight))
-        self._turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=config.proper)
         self._lost = [self.outputs.lost(self._columns)]
+        self._beside: list[Future] = []
+
+    def begin(self, *afterwards: Callable[[], object]) -> None:
+        """Start the decomposition, and after it what else its core can do; otherwise :meth:`finish` starts it."""
+        rank = min(len(self._columns), self._calibration.tokens, len(self._weight))
+        turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=self._config.proper)
+        self._beside = [turning, *map(_beside.submit, afterwards)]
 
     @property
     def busy(self) -> bool:
-        """Whether the decomposition is not done yet."""
-        return not self._turning.done()
+        """Whether its core is."""
+        return not all(future.done() for future in self._beside)
 
     def wait(self) -> None:
         """Until the decomposition is done."""
-        wait([self._turning])
+        wait(self._beside[:1])
 
     @full_fp32()
     def check(self, held_out: Statistics, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
@@ -140,9 +166,10 @@ class Solving:
             RcpuError: least squares has no solution at the given λ.
             ValueError: M = Y Zᵀ is not finite.
         """
+        if not self._beside:
+            self.begin()
         k, known, lost = self._columns, self._known, self._lost
-        rotation = self._turning.result()
-        angles = _beside.submit(lambda: rotation.angles)
+        rotation = self._beside[0].result()
         problem = Problem(
             self._weight, self._calibration, k, rotation, ridge=self._config.ridge, held_out=self._held_out
         )
@@ -175,12 +202,11 @@ class Solving:
             error_compensated_held_out=error_compensated_held_out,
             singular_values=rotation.singular_values,
             rank=rotation.rank,
-            _angles=angles,
             channel_angles=rotation.channel_angles,
             principal_angles=rotation.principal_angles,
-            determinant=rotation.determinant,
             scale=new.scale,
             ridge=new.ridge,
+            turned=_Turned(rotation),
         )
 
 

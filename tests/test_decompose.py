@@ -1,4 +1,4 @@
-"""Decompositions are those of the matrix, and leave the number of threads as it was, however many run at once."""
+"""Decompositions are those of the matrix by either library, and leave the number of threads as it was."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,21 @@ import torch
 from threadpoolctl import threadpool_info
 
 from rcpu import decompose
+
+
+@pytest.fixture(autouse=True, params=[1, 2], ids=["torch", "numpy"])
+def torchs_threads(request):
+    """A thread of one core has torch decompose, any other numpy."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(count)
+
+
+@pytest.fixture
+def by_numpy(torchs_threads):
+    if torchs_threads == 1:
+        pytest.skip("numpy's threads: torch is asked")
 
 
 def matrix(d: int = 24, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -71,11 +86,22 @@ def threads() -> int:
 
 
 @pytest.fixture
-def before():
+def before(by_numpy):
     """A machine of several cores: tests have numpy on one thread otherwise."""
     limits = decompose._setter.submit(decompose._blas.limit, limits=2, user_api="blas").result()
     yield threads()
     decompose._setter.submit(limits.restore_original_limits).result()
+
+
+def test_a_thread_of_one_core_asks_torch_and_any_other_numpy(monkeypatch, torchs_threads):
+    asked = []
+    for name, module in (("torch", torch.linalg), ("numpy", np.linalg)):
+        for call in ("eigh", "svd"):
+            original = getattr(module, call)
+            monkeypatch.setattr(module, call, lambda m, name=name, f=original: (asked.append(name), f(m))[1])
+    decompose.svd(matrix())
+    decompose.svd_of_sums(matrix())
+    assert asked == [{1: "torch", 2: "numpy"}[torchs_threads]] * 2
 
 
 def test_the_machine_of_these_tests_has_two_threads(before):
