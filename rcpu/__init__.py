@@ -20,7 +20,8 @@ from rcpu.generate import Generated, generate, stream
 from rcpu.masking import UNITS
 from rcpu.models import DTYPES, Model, load_model
 from rcpu.passes import Progress
-from rcpu.prune import Plan, PruneResult, plan, prune
+from rcpu.planning import Plan, plan
+from rcpu.prune import PruneResult, prune
 from rcpu.scoring import SCORERS
 from rcpu.solve import SiteResult
 from rcpu.text import Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text

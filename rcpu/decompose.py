@@ -51,7 +51,7 @@ def svd_of_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     v = eigh(m.mT @ m)[1].flip(1)  # the largest first, or their rounding would drown the small ones in R
     u, signed = _orthogonal(m @ v)
     order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
-    return (u * signed.sgn().where(signed != 0, 1))[:, order], signed.abs()[order], v[:, order].mT
+    return (u * torch.ones_like(signed).copysign(signed))[:, order], signed.abs()[order], v[:, order].mT
 
 
 def singular_values(m: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import ctypes
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +22,16 @@ from rcpu.architecture import (
     Site,
     architecture_of,
     consumer_of,
-    heads_of,
     layers_of,
     run_block,
-    units_of,
     with_consumer,
 )
 from rcpu.compact_llama import CompactLlamaForCausalLM
 from rcpu.config import PruneConfig
 from rcpu.direct import DirectOutputs
 from rcpu.errors import RcpuError
-from rcpu.evaluate import Cost, check_window, cost
-from rcpu.masking import UNIT_NAMES, removed_count, resolve_unit
 from rcpu.passes import Pass, Progress
+from rcpu.planning import Plan, plan
 from rcpu.precision import full_fp32
 from rcpu.solve import SiteResult, Solving
 from rcpu.statistics import Accumulator, Statistics
@@ -77,60 +73,6 @@ class PruneResult:
             weight = consumer_of(layers_of(dense)[layer], arch[name]).weight.data
             plain[layer, name] = compact.Cut(cut.columns, weight[:, cut.columns.to(weight.device)])
         return compact.with_cuts(self.net, dense, plain)
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What a run will do, known before it runs."""
-
-    unit: str  # of o_proj, with auto resolved
-    layers: tuple[int, ...]
-    layouts: dict[str, Tensor]  # (strata, units, columns) of each site, see masking.py
-    removed: dict[tuple[int, str], tuple[int, int]]  # units that go and units there are, by layer and site
-    notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removes nothing
-    before: Cost
-    after: Cost
-
-
-def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
-    """What :func:`prune` will remove from this model, without running it.
-
-    Raises:
-        RcpuError: an unsupported model, or a unit, a layer or a window length that it cannot have.
-    """
-    check_window(net, config.window)
-    arch, before = architecture_of(net), cost(net)
-    unit = resolve_unit(config.unit, heads_of(net))
-    layers = config.layer_indices(len(layers_of(net)))
-    layouts, removed, notes = {}, {}, []
-    weights = parameters = 0  # that go
-    for site in arch.sites:
-        if site.name not in config.sites:
-            continue
-        kind = unit if site.attention else "channel"
-        consumer = consumer_of(layers_of(net)[layers[0]], site)
-        layout = layouts[site.name] = units_of(net, site, unit)
-        strata, units = layout.shape[:2]
-        for ratio, of_ratio in config.layers_by_ratio(layers).items():
-            gone = removed_count(units, ratio)
-            removed |= {(layer, site.name): (strata * gone, strata * units) for layer in of_ratio}
-            if ratio > 0 and gone == 0:
-                notes.append(
-                    f"{site.name}: {ratio:g} of {units} {UNIT_NAMES[kind]} rounds down to none, so nothing is "
-                    f"removed there; the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
-                )
-            if gone:
-                columns = layout[:, gone:].flatten().sort().values  # how many, not which
-                weight, other = compact.removed_parameters(net, layers[0], site, columns)
-                added = len(consumer.weight) if config.compensation == "bias" and consumer.bias is None else 0
-                weights += weight * len(of_ratio)
-                parameters += (weight + other - added) * len(of_ratio)
-    after = Cost(
-        before.parameters - parameters,
-        before.bytes - parameters * net.dtype.itemsize,
-        before.flops_per_token - 2 * weights,
-    )
-    return Plan(unit, layers, layouts, removed, tuple(notes), before, after)
 
 
 @torch.no_grad()
@@ -195,7 +137,7 @@ def prune(
             run.advance(stage, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
-    for result in run.solved:
+    for result in run.solved:  # the last ones: no decomposition follows that they could come behind
         result.turned()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
 
@@ -318,7 +260,6 @@ class _Run(Pass):
         if self.device.type != "cpu":
             solving.wait()  # torch loads its decompositions for GPUs on first use, and not from two threads
         self.under_way.append(solving)
-        self._share_cores()
 
     def finish(self, stage: _Stage, site: Site, solving: Solving) -> SiteResult:
         """The result of one site."""

@@ -77,6 +77,28 @@ def test_an_svd_of_fp32_sums_takes_what_has_no_full_rank():
         torch.testing.assert_close(s, torch.linalg.svdvals(m))
 
 
+def test_what_is_all_but_singular_has_orthogonal_factors():
+    d, r = 40, 25
+    m = matrix(d)[:, :r] @ matrix(d)[:r]  # beyond rank r M V is nothing but rounding
+    u, s, vh = decompose.svd_of_sums(m)
+    torch.testing.assert_close(u @ u.T, torch.eye(d).double(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(u * s @ vh, m, rtol=0, atol=1e-6)
+    assert s[r:].max() < 1e-6 < s[r - 1]
+
+
+@pytest.mark.parametrize("slant", [1e-3, 1e-1, 10.0])
+def test_cholesky_stands_for_qr(slant):
+    """In columns that are all but orthogonal, and not in others."""
+    d = 30
+    y = (torch.linalg.qr(matrix(d))[0] + slant / d * matrix(d + 1)[:d, :d]) * torch.logspace(0, -5, d).double()
+    q, diagonal = decompose._orthogonal(y)
+    expected, r = torch.linalg.qr(y)
+    signs = torch.ones(d).double().copysign(diagonal * r.diagonal())
+    torch.testing.assert_close(diagonal * signs, r.diagonal(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(q * signs, expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(q.T @ q, torch.eye(d).double(), rtol=0, atol=1e-13)
+
+
 def threads() -> int:
     """Of numpy's BLAS."""
     (count,) = (

@@ -5,6 +5,7 @@ import itertools
 import math
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -167,7 +168,8 @@ def cores():
     torch.set_num_threads(before)
 
 
-def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, monkeypatch):
+@pytest.mark.parametrize(("order", "sites"), [("site", ("o_proj",)), ("paper", rcpu.SITES)])
+def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, monkeypatch, order, sites):
     module, solve, looked_at = sys.modules["rcpu.prune"], procrustes.solve, threading.Event()
     run_block, seen = module.run_block, []
 
@@ -183,10 +185,44 @@ def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores,
 
     monkeypatch.setattr(procrustes, "solve", slow)
     monkeypatch.setattr(module, "run_block", watched)
-    asked = config(order="site", sites=("o_proj",), layers=(0,))
-    rcpu.prune(gqa, windows, asked, micro_batch=len(windows.calibration))
-    assert seen == [(len(windows.calibration), cores), (len(windows.held_out), cores - 1)]
+    rcpu.prune(gqa, windows, config(order=order, sites=sites, layers=(0,)), micro_batch=len(windows.calibration))
+    calibration, held_out = (len(windows.calibration), cores), (len(windows.held_out), cores - 1)
+    assert seen == [calibration] * len(sites) + [held_out] * len(sites)
     assert torch.get_num_threads() == cores
+
+
+@pytest.mark.parametrize("order", rcpu.ORDERS)
+def test_angles_come_behind_the_next_decomposition_and_once(gqa, windows, monkeypatch, order):
+    """Only the last are left to the caller's thread; nobody who asks for them later has to wait, and no Q is held."""
+    threads, rotations, seen, solve, eigenvalues = [], [], {}, procrustes.solve, procrustes.eigenvalues
+
+    def solved(*args, **options):
+        rotation = solve(*args, **options)
+        rotations.append(weakref.ref(rotation))
+        return rotation
+
+    def watched(m):
+        threads.append(threading.current_thread().name)
+        return eigenvalues(m)
+
+    def asked(progress):  # while the run goes on: what is not worked out yet is worked out for whoever asks
+        if progress.site and progress.site.layer == 1:
+            seen[progress.site.site] = progress.site.angles
+
+    monkeypatch.setattr(procrustes, "solve", solved)
+    monkeypatch.setattr(procrustes, "eigenvalues", watched)
+    result = rcpu.prune(gqa, windows, config(order=order), progress=asked)
+    last = {"paper": 2, "site": 1}[order]
+    ours = threading.current_thread().name
+    assert len(rotations) == len(result.sites)
+    assert not any(rotation() for rotation in rotations)
+    assert len(threads) == len(result.sites)
+    assert [name != ours for name in threads].count(True) == len(result.sites) - last - len(seen)
+    assert threads[-last:] == [ours] * last
+    for site in result.sites:
+        assert site.angles.shape == (len(site.weight),)
+        assert site.layer != 1 or site.angles is seen[site.site]
+    assert len(threads) == len(result.sites)
 
 
 def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
@@ -297,31 +333,6 @@ def test_a_pruned_model_is_not_pruned_again(mha, windows):
     once = rcpu.prune(mha, windows, CONFIG).net
     with pytest.raises(rcpu.RcpuError, match="already pruned: prune the dense model"):
         rcpu.prune(once, windows, CONFIG)
-
-
-def test_plan_tells_before_the_run(gqa):
-    plan = rcpu.plan(gqa, config(ratio=0.1, layers=(2, 0)))
-    assert plan.unit == "channel"
-    assert plan.layers == (0, 2)
-    assert {name: tuple(layout.shape) for name, layout in plan.layouts.items()} == {
-        "o_proj": (2, 8, 3),
-        "down_proj": (1, 72, 1),
-    }
-    assert plan.removed == {(i, s): n for i in (0, 2) for s, n in (("o_proj", (0, 16)), ("down_proj", (7, 72)))}
-    assert len(plan.notes) == 1
-    assert "0.1 of 8 channels" in plan.notes[0]
-
-
-@pytest.mark.parametrize("settings", [{}, {"compensation": "bias"}, {"layers": (1,), "sites": ("o_proj",)}], ids=str)
-@pytest.mark.parametrize(("kind", "unit"), [*UNITS, ("tied", "channel")])
-def test_plan_is_what_happens(kind, unit, settings, windows):
-    net, asked = tiny.net(kind), config(unit, **settings)
-    plan, result = rcpu.plan(net, asked), rcpu.prune(net, windows, asked)
-    assert plan.before == rcpu.cost(net)
-    assert plan.after == rcpu.cost(result.net)
-    assert {s.layer for s in result.sites} == set(plan.layers)
-    for s in result.sites:
-        assert plan.removed[s.layer, s.site] == (s.units - s.kept, s.units)
 
 
 @pytest.mark.parametrize(("kind", "unit"), UNITS)
