@@ -6,7 +6,8 @@ import streamlit as st
 
 from app.demo import limits
 from app.job_panels import jobs_sidebar
-from app.settings import PageEnd, settings, write_url
+from app.settings import PageEnd, settings, unread, write_url
+from app.widgets import plain
 from rcpu import RcpuError
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
@@ -25,6 +26,8 @@ except RcpuError as error:  # of the person who serves it, not of a visitor
     st.error(str(error))
     st.stop()
 settings()
+for sentence in unread():
+    st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
 chosen = st.navigation(
     {
         "Prepare": [

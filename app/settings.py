@@ -131,19 +131,27 @@ def settings() -> Settings:
     """This session's settings; the first call reads them from the URL."""
     if "settings" not in st.session_state:
         loaded = Settings()
+        unreadable = st.session_state["unread"] = []
         for field in fields(Settings):
             if (text := st.query_params.get(field.name)) is None:
                 continue
             default = getattr(loaded, field.name)
             try:
-                value = text == "1" if isinstance(default, bool) else type(default)(text)
+                value = {"0": False, "1": True}[text] if isinstance(default, bool) else type(default)(text)
                 if isinstance(value, float) and not math.isfinite(value):
-                    continue
-            except ValueError:
-                continue  # an unreadable value in a link: keep the default
+                    raise ValueError
+            except (KeyError, ValueError):
+                asked = f"{field.name}={text[:40]}"
+                unreadable.append(f"The link asks for {asked}, which cannot be read: it is {default:g} here.")
+                continue
             setattr(loaded, field.name, value)
         st.session_state["settings"] = loaded
     return st.session_state["settings"]
+
+
+def unread() -> list[str]:
+    """What could not be read in the link that this session began with, said once."""
+    return st.session_state.pop("unread", [])
 
 
 def write_url() -> None:

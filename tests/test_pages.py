@@ -258,3 +258,20 @@ def test_a_number_that_is_none_in_a_link_leaves_the_default(value):
     assert at.session_state["settings"].ratio == 0.2
     assert at.session_state["settings"].samples == 128
     assert "ratio" not in at.query_params
+    assert [toast.value for toast in at.toast] == [
+        f"The link asks for {name}={value}, which cannot be read\\: it is {default} here."
+        for name, default in (("samples", 128), ("ratio", 0.2))
+    ]
+    assert not at.run().toast  # said once
+
+
+@pytest.mark.parametrize(("value", "proper", "said"), [("1", True, 0), ("0", False, 0), ("true", False, 1)])
+def test_a_switch_in_a_link_is_one_or_zero(value, proper, said):
+    at = open_page("model", proper=value)
+    assert at.session_state["settings"].proper == proper
+    assert len(at.toast) == said
+
+
+def test_what_a_link_says_is_not_read_as_markdown():
+    (toast,) = open_page("model", ratio="**[x](y)").toast
+    assert "\\*\\*\\[x\\](y)" in toast.value
