@@ -182,11 +182,15 @@ class _Run(Pass):
     def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
         """Measure what is live of a stage and solve it.
 
-        A decomposition keeps one core busy, so it begins as soon as it can: beside it held-out windows are looked at,
-        and the next site.
+        A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
+        and where there is none, for held-out windows: both would need memory of both.
         """
+        alone = len(stage.live) == 1
         self.open(stage, config)
         self.measure(stage, held_out=False)
+        if not alone:
+            self.measure(stage, held_out=True)
+            _return_freed_memory()  # of the forwards
         sums = {site.name: stage.sums.pop((site.name, False)).result() for site in stage.live}
         for site in stage.live:
             _check_finite(sums[site.name], consumer_of(stage.layer, site).weight.data, stage.index, site)
@@ -194,7 +198,7 @@ class _Run(Pass):
         for site in stage.live:
             solving[site.name] = self.score(stage, site, sums.pop(site.name), todo, config)
             self.begin(solving[site.name])
-            if site is stage.live[0]:
+            if alone:
                 self.measure(stage, held_out=True)
             self.check(stage, site, solving[site.name])
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]

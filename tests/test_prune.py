@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rcpu
-from rcpu import procrustes
+from rcpu import direct, procrustes
 from tests import reference, tiny
 
 UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
@@ -168,14 +168,22 @@ def cores():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("order", "sites"), [("site", ("o_proj",)), ("paper", rcpu.SITES)])
-def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, monkeypatch, order, sites):
-    module, solve, looked_at = sys.modules["rcpu.prune"], procrustes.solve, threading.Event()
-    run_block, seen = module.run_block, []
+@pytest.fixture
+def looked_at(monkeypatch):
+    """Decompositions wait until this is set."""
+    event, solve = threading.Event(), procrustes.solve
 
     def slow(*args, **options):
-        assert looked_at.wait(20)
+        assert event.wait(20)
         return solve(*args, **options)
+
+    monkeypatch.setattr(procrustes, "solve", slow)
+    return event
+
+
+def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, looked_at, monkeypatch):
+    module, seen = sys.modules["rcpu.prune"], []
+    run_block = module.run_block
 
     def watched(block, norm, site, hidden, attention):
         seen.append((len(hidden), torch.get_num_threads()))
@@ -183,11 +191,24 @@ def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores,
             looked_at.set()
         return run_block(block, norm, site, hidden, attention)
 
-    monkeypatch.setattr(procrustes, "solve", slow)
     monkeypatch.setattr(module, "run_block", watched)
-    rcpu.prune(gqa, windows, config(order=order, sites=sites, layers=(0,)), micro_batch=len(windows.calibration))
-    calibration, held_out = (len(windows.calibration), cores), (len(windows.held_out), cores - 1)
-    assert seen == [calibration] * len(sites) + [held_out] * len(sites)
+    asked = config(order="site", sites=("o_proj",), layers=(0,))
+    rcpu.prune(gqa, windows, asked, micro_batch=len(windows.calibration))
+    assert seen == [(len(windows.calibration), cores), (len(windows.held_out), cores - 1)]
+    assert torch.get_num_threads() == cores
+
+
+def test_in_order_paper_the_next_site_leaves_it_a_core(gqa, windows, cores, looked_at, monkeypatch):
+    linear, seen = direct.linear, []
+
+    def watched(*args):
+        seen.append(torch.get_num_threads())
+        looked_at.set()
+        return linear(*args)
+
+    monkeypatch.setattr(direct, "linear", watched)
+    rcpu.prune(gqa, windows, config(layers=(0,)), micro_batch=len(windows.calibration))
+    assert seen[0] == cores - 1
     assert torch.get_num_threads() == cores
 
 
