@@ -35,23 +35,29 @@ def working_dtype(x: Tensor) -> torch.dtype:
 
 
 def svd(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U, singular values (descending) and Vᵀ of a square matrix."""
-    return tuple(torch.linalg.svd(m)) if _by_torch(m) else _by_numpy(np.linalg.svd, m)
+    """Thin U, singular values (descending) and thin Vᵀ."""
+    return (
+        tuple(torch.linalg.svd(m, full_matrices=False))
+        if _by_torch(m)
+        else _by_numpy(np.linalg.svd, m, full_matrices=False)
+    )
 
 
-def svd_of_sums(m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`svd`, on a CPU in less time, for an fp64 matrix that was added up in fp32.
+def svd_of_sums(m: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`svd`, on a CPU in less time, for a square fp64 matrix of no more than that rank, added up in fp32.
 
-    V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of some 1e-16 σ₁² / σᵢ in row i. U and
-    V are orthogonal to rounding. U S Vᵀ differs from M by up to 5e-9 σ₁ where singular values go down to 1e-7 σ₁, and
-    by 2e-8 σ₁ whatever they are: less than the 6e-8 by which fp32 rounds.
+    V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of some 1e-16 σ₁² / σᵢ in row i. U has
+    only ``rank`` columns. They and those of V are orthogonal to rounding. U S Vᵀ differs from M by up to 5e-9 σ₁ where
+    singular values go down to 1e-7 σ₁, and by 2e-8 σ₁ whatever they are: less than the 6e-8 by which fp32 rounds.
     """
     if m.device.type != "cpu":
         return svd(m)
     v = eigh(m.mT @ m)[1].flip(1)  # the largest first, or their rounding would drown the small ones in R
-    u, signed = _orthogonal(m @ v)
+    y = m @ v
+    u, signed = _orthogonal(y[:, :rank])
     order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
-    return (u * torch.ones_like(signed).copysign(signed))[:, order], signed.abs()[order], v[:, order].mT
+    u, v = (u * torch.ones_like(signed).copysign(signed))[:, order], torch.cat([v[:, :rank][:, order], v[:, rank:]], 1)
+    return u, torch.cat([signed.abs()[order], torch.linalg.vector_norm(y[:, rank:], dim=0)]), v.mT
 
 
 def singular_values(m: Tensor) -> Tensor:
@@ -69,12 +75,18 @@ def eigenvalues(m: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(m) if _by_torch(m) else _by_numpy(np.linalg.eigvalsh, m)
 
 
+def complement(u: Tensor) -> Tensor:
+    """An orthonormal basis, (d, d − r), of what is orthogonal to the r orthonormal columns of U (d × r)."""
+    complete = torch.linalg.qr(u, "complete") if _by_torch(u) else _by_numpy(np.linalg.qr, u, mode="complete")
+    return complete[0][:, u.shape[1] :]
+
+
 def _orthogonal(y: Tensor) -> tuple[Tensor, Tensor]:
     """Q and the diagonal of R of Y = Q R, by Cholesky where columns are all but orthogonal already: that is cheaper."""
     lengths = torch.linalg.vector_norm(y, dim=0)
     unit = y / lengths
     factor, failed = torch.linalg.cholesky_ex(unit.mT @ unit)
-    if not failed and factor.diagonal().min() > 0.99:
+    if not failed and factor.diagonal().gt(0.99).all():
         return torch.linalg.solve_triangular(factor.mT, unit, upper=True, left=False), lengths * factor.diagonal()
     q, r = torch.linalg.qr(y) if _by_torch(y) else _by_numpy(np.linalg.qr, y)
     return q, r.diagonal()

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from rcpu import decompose
-from rcpu.decompose import eigenvalues, eigh, svd, svd_of_sums, working_dtype
+from rcpu.decompose import complement, eigenvalues, eigh, svd, svd_of_sums, working_dtype
 
 #: Singular values below this share of the largest are rounding, not signal, by the precision of the sums in M. With
 #: fp32 sums of a real model Q agrees with that of fp64 sums down to 1e-7 and starts to differ at 1e-8.
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
+#: Cosine between null spaces below which a basis of U_⊥ is worked out: rounding grows as its inverse.
+SKEW = {torch.float32: 0.1, torch.float64: 1e-4}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,9 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     """The orthogonal polar factor of M (d_out × d_out), completed nearest to the identity where M says nothing.
 
     With M = U S Vᵀ of rank r (fp32 or fp64), Q = U_r V_rᵀ + U_⊥ R V_⊥ᵀ; R, the polar factor of U_⊥ᵀ V_⊥, maximises
-    tr Q, so Q does not depend on which null-space basis the SVD routine returned. ``rank`` bounds r when it is known
-    from the construction; ``proper`` asks for det Q = +1 (Kabsch 1976), turned where it costs least.
+    tr Q, so Q does not depend on which null-space basis the SVD routine returned; U_⊥ R is the polar factor of
+    V_⊥ − U_r U_rᵀ V_⊥. ``rank`` bounds r when it is known from the construction; ``proper`` asks for det Q = +1
+    (Kabsch 1976), turned where it costs least.
 
     Raises:
         ValueError: M is not square or not finite.
@@ -66,21 +69,20 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
     tolerance, rounded, m, d = TOLERANCE[m.dtype], m.dtype == torch.float32, m.to(working_dtype(m)), len(m)
-    u, s, vh = svd_of_sums(m) if rounded else svd(m)
-    r = min(int((s > tolerance * s[0]).sum()), d if rank is None else rank)
-    v = vh.mT
+    most = d if rank is None else min(rank, d)
+    u, s, vh = svd_of_sums(m, most) if rounded else svd(m)
+    r = min(int((s > tolerance * s[0]).sum()), most)
+    u, v, null = u[:, :r], vh[:r].mT, vh[r:].mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)
-    right = v[:, r:]  # V_⊥ Rᵀ, so that Q = U [V_r, V_⊥ Rᵀ]ᵀ
     if r < d:
-        a, c, bh = svd(u[:, r:].mT @ v[:, r:])
-        right = v[:, r:] @ (a @ bh).mT
+        a, c, bh = _aligned(u, null)
+        u, v = torch.cat([u, a], 1), torch.cat([v, null @ bh.mT], 1)
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
         cosines[r - shared :] = c[d - r - shared :]
-    q = u @ torch.cat([v[:, :r], right], 1).mT
+    q = u @ v.mT
     if proper and _determinant(q) < 0:
-        # Reflect the direction that costs least: the least aligned one of the null space, else the smallest σ.
-        flip_u, flip_v = (u[:, r:] @ a[:, -1], v[:, r:] @ bh[-1]) if r < d else (u[:, -1], v[:, -1])
-        q = q - 2 * torch.outer(flip_u, flip_v)
+        # Reflect the last direction, which costs least: the least aligned one of the null space, else the smallest σ.
+        q = q - 2 * torch.outer(u[:, -1], v[:, -1])
     return Rotation(
         q=q,
         singular_values=s.cpu().double(),
@@ -93,6 +95,16 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
 def singular_values(m: Tensor) -> Tensor:
     """Singular values of M alone, descending, (d_out,) fp64 on the CPU."""
     return decompose.singular_values(m.to(working_dtype(m))).cpu().double()
+
+
+def _aligned(u: Tensor, null: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A, cosines and Bᵀ of U_⊥ U_⊥ᵀ V_⊥ = A C Bᵀ: bases of both null spaces, paired by angle, the smallest first."""
+    a, c, bh = svd(null - u @ (u.mT @ null))
+    if c[-1] < SKEW[u.dtype]:  # rounding would leave A with parts of U
+        basis = complement(u)
+        a, c, bh = svd(basis.mT @ null)
+        a = basis @ a
+    return a, c, bh
 
 
 def _determinant(q: Tensor) -> int:

@@ -123,8 +123,6 @@ def prune(
         i, live = stage.index, stage.live
         repaired, ended = {}, False
         solved = run.solve(stage, todo, config) if live else []
-        if stage.sites[-1] is arch.sites[-1]:
-            _return_freed_memory()  # once a layer, when most is free
         for site, result in zip(live, solved, strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
@@ -132,7 +130,6 @@ def prune(
             if not result.keep.all():
                 cut = compact.Cut(result.columns, result.weight, result.bias)
                 repaired[site.name] = assembly.add(i, site, cut)
-                stage.columns[site.name] = result.columns.to(net.device)
         if not ended:
             run.advance(stage, repaired)
         stage.inputs.clear()
@@ -154,7 +151,6 @@ class _Stage:
     inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer: the batch
     summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
     outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows
-    columns: dict[str, Tensor] = field(default_factory=dict)  # kept ones of each repaired site
 
 
 class _Run(Pass):
@@ -163,7 +159,7 @@ class _Run(Pass):
     def __init__(self, *args, batch_bytes: int, **options):
         super().__init__(*args, **options)
         self.batch_bytes, self._room = batch_bytes, None
-        self.under_way, self._threads = [], torch.get_num_threads()
+        self.under_way, self._threads, self._returned = [], torch.get_num_threads(), None
         self.solved: list[SiteResult] = []  # their turns not yet looked at
 
     def step(self, message: str, micro_batches: int = 1, site: SiteResult | None = None) -> None:
@@ -183,7 +179,8 @@ class _Run(Pass):
         """Measure what is live of a stage and solve it.
 
         A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
-        and where there is none, for held-out windows: both would need memory of both.
+        and where there is none, for held-out windows: both would need memory of both. After that come things for which
+        its result is not needed.
         """
         alone = len(stage.live) == 1
         self.open(stage, config)
@@ -201,6 +198,11 @@ class _Run(Pass):
             if alone:
                 self.measure(stage, held_out=True)
             self.check(stage, site, solving[site.name])
+        if stage.sites[0] in stage.live:
+            self.gather(stage, solving[stage.sites[0].name].columns)
+        if stage.index != self._returned:  # once a layer
+            _return_freed_memory()
+            self._returned = stage.index
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
@@ -257,6 +259,16 @@ class _Run(Pass):
         if sums.tokens:
             solving.check(sums.result(), self._outputs_of(stage, site, held_out=True))
 
+    def gather(self, stage: _Stage, columns: Tensor) -> None:
+        """Keep no others of the inputs that serve again: in their own place, for there is no other room."""
+        name = stage.sites[0].name
+        if name in stage.summed_directly:
+            return
+        inputs, columns = stage.inputs[name], columns.to(self.device)
+        stage.inputs[name] = inputs[..., : len(columns)]
+        for part in (part for part, _ in self.micro_batches if part.stop <= len(inputs)):
+            stage.inputs[name][part] = inputs[part].gather(-1, columns.expand(*inputs[part].shape[:2], -1))
+
     def begin(self, solving: Solving) -> None:
         """Begin to decompose; the same core then works out how far the sites before were turned."""
         solving.begin(*(result.turned for result in self.solved))
@@ -295,15 +307,13 @@ class _Run(Pass):
         """
         first = stage.sites[0]
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-        columns, outputs = stage.columns.get(first.name), stage.outputs.get(first.name)
+        outputs = stage.outputs.get(first.name)
 
-        def put_out(x: Tensor) -> Tensor:  # (windows, tokens, d_in), kept
-            if outputs is not None:
-                own, z = consumer_of(stage.layer, first).bias, outputs.put_out(x)
-                return z if own is None else z + own
-            if columns is not None:
-                x = x.gather(-1, columns.expand(*x.shape[:2], -1))
-            return consumer(x)
+        def put_out(x: Tensor) -> Tensor:  # (windows, tokens, kept)
+            if outputs is None:
+                return consumer(x)
+            own, z = consumer_of(stage.layer, first).bias, outputs.put_out(x)
+            return z if own is None else z + own
 
         for part, _ in self.micro_batches:
             self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))

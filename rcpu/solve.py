@@ -127,17 +127,17 @@ class Solving:
         self._weight, self._calibration = weight.to(calibration.gram.dtype), calibration
         self._scores = column_scores(self._weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
         self._removal = remove(self._scores, layout, config.ratio_of(layer))
-        self._columns = self._removal.columns.to(weight.device)
-        self.outputs = outputs_of(self._columns) if outputs_of else Outputs(self._weight, calibration)
+        self.columns = self._removal.columns.to(weight.device)
+        self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self._weight, calibration)
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
-        self._m = [self.outputs.cross_products(self._columns)]
+        self._m = [self.outputs.cross_products(self.columns)]
         self._held_out: Statistics | None = None
-        self._lost = [self.outputs.lost(self._columns)]
+        self._lost = [self.outputs.lost(self.columns)]
         self._beside: list[Future] = []
 
     def begin(self, *afterwards: Callable[[], object]) -> None:
         """Start the decomposition, and after it what else its core can do; otherwise :meth:`finish` starts it."""
-        rank = min(len(self._columns), self._calibration.tokens, len(self._weight))
+        rank = min(len(self.columns), self._calibration.tokens, len(self._weight))
         turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=self._config.proper)
         self._beside = [turning, *map(_beside.submit, afterwards)]
 
@@ -154,9 +154,9 @@ class Solving:
     def check(self, held_out: Statistics, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
         """Take in what was held out: for errors, and for λ where it is to be chosen."""
         self._held_out = held_out.to(self._weight.device)
-        self._known.append(outputs_of(self._columns) if outputs_of else Outputs(self._weight, self._held_out))
-        self._m.append(self._known[-1].cross_products(self._columns))
-        self._lost.append(self._known[-1].lost(self._columns))
+        self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self._weight, self._held_out))
+        self._m.append(self._known[-1].cross_products(self.columns))
+        self._lost.append(self._known[-1].lost(self.columns))
 
     @full_fp32()
     def finish(self) -> SiteResult:
@@ -168,7 +168,7 @@ class Solving:
         """
         if not self._beside:
             self.begin()
-        k, known, lost = self._columns, self._known, self._lost
+        k, known, lost = self.columns, self._known, self._lost
         rotation = self._beside[0].result()
         problem = Problem(
             self._weight, self._calibration, k, rotation, ridge=self._config.ridge, held_out=self._held_out

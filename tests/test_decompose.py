@@ -51,6 +51,13 @@ def test_transposed_and_empty_matrices_are_taken():
     assert decompose.svd(torch.zeros(0, 0))[1].numel() == 0
 
 
+def test_factors_of_a_tall_matrix_are_thin():
+    m = matrix()[:, :5]
+    u, s, vh = decompose.svd(m)
+    assert (u.shape, s.shape, vh.shape) == ((24, 5), (5,), (5, 5))
+    torch.testing.assert_close(u * s @ vh, m)
+
+
 @pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-7])
 def test_an_svd_of_fp32_sums_is_as_exact_as_they_are(smallest):
     """Whatever its spectrum: as far from M as 1e-16 ÷ the smallest share that counts, and orthogonal to rounding."""
@@ -58,7 +65,7 @@ def test_an_svd_of_fp32_sums_is_as_exact_as_they_are(smallest):
     u, v = (torch.linalg.qr(matrix(d + i)[:d, :d])[0] for i in range(2))
     s = torch.logspace(0, np.log10(smallest), d, dtype=torch.float64)
     m = 300 * (u * s) @ v.T
-    found = decompose.svd_of_sums(m)
+    found = decompose.svd_of_sums(m, d)
     for factor in (found[0], found[2]):
         torch.testing.assert_close(factor @ factor.T, torch.eye(d, dtype=torch.float64), rtol=0, atol=1e-13)
     assert (found[0] * found[1] @ found[2] - m).abs().max() < 300 * 1e-15 / smallest
@@ -71,7 +78,7 @@ def test_an_svd_of_fp32_sums_is_as_exact_as_they_are(smallest):
 
 def test_an_svd_of_fp32_sums_takes_what_has_no_full_rank():
     for m in (torch.zeros(5, 5, dtype=torch.float64), torch.diag(torch.tensor([0.0, 2.0, 0.0, 1.0]).double())):
-        u, s, vh = decompose.svd_of_sums(m)
+        u, s, vh = decompose.svd_of_sums(m, len(m))
         torch.testing.assert_close(u * s @ vh, m)
         torch.testing.assert_close(u @ u.T, torch.eye(len(m)).double())
         torch.testing.assert_close(s, torch.linalg.svdvals(m))
@@ -80,10 +87,23 @@ def test_an_svd_of_fp32_sums_takes_what_has_no_full_rank():
 def test_what_is_all_but_singular_has_orthogonal_factors():
     d, r = 40, 25
     m = matrix(d)[:, :r] @ matrix(d)[:r]  # beyond rank r M V is nothing but rounding
-    u, s, vh = decompose.svd_of_sums(m)
-    torch.testing.assert_close(u @ u.T, torch.eye(d).double(), rtol=0, atol=1e-13)
-    torch.testing.assert_close(u * s @ vh, m, rtol=0, atol=1e-6)
-    assert s[r:].max() < 1e-6 < s[r - 1]
+    for most in (d, r):
+        u, s, vh = decompose.svd_of_sums(m, most)
+        assert (u.shape, s.shape, vh.shape) == ((d, most), (d,), (d, d))
+        torch.testing.assert_close(u.T @ u, torch.eye(most).double(), rtol=0, atol=1e-13)
+        torch.testing.assert_close(vh @ vh.T, torch.eye(d).double(), rtol=0, atol=1e-13)
+        torch.testing.assert_close(u * s[:most] @ vh[:most], m, rtol=0, atol=1e-6)
+        assert s[r:].max() < 1e-6 < s[r - 1]
+        torch.testing.assert_close(s[:r], torch.linalg.svdvals(m)[:r], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("r", [0, 1, 7, 24])
+def test_a_complement_completes_a_basis(r):
+    basis = torch.linalg.qr(matrix())[0]
+    rest = decompose.complement(basis[:, :r])
+    assert rest.shape == (24, 24 - r)
+    both = torch.cat([basis[:, :r], rest], 1)
+    torch.testing.assert_close(both.T @ both, torch.eye(24).double(), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("slant", [1e-3, 1e-1, 10.0])
@@ -120,9 +140,9 @@ def test_a_thread_of_one_core_asks_torch_and_any_other_numpy(monkeypatch, torchs
     for name, module in (("torch", torch.linalg), ("numpy", np.linalg)):
         for call in ("eigh", "svd"):
             original = getattr(module, call)
-            monkeypatch.setattr(module, call, lambda m, name=name, f=original: (asked.append(name), f(m))[1])
+            monkeypatch.setattr(module, call, lambda m, name=name, f=original, **_: (asked.append(name), f(m))[1])
     decompose.svd(matrix())
-    decompose.svd_of_sums(matrix())
+    decompose.svd_of_sums(matrix(), 24)
     assert asked == [{1: "torch", 2: "numpy"}[torchs_threads]] * 2
 
 
@@ -152,7 +172,7 @@ def test_small_ones_run_on_one_thread_each_and_the_last_sets_it_back(monkeypatch
 def test_large_ones_may_use_all_threads(monkeypatch, before):
     monkeypatch.setattr(decompose, "SMALL", 8)
     seen, original = [], np.linalg.svd
-    monkeypatch.setattr(np.linalg, "svd", lambda m: (seen.append(threads()), original(m))[1])
+    monkeypatch.setattr(np.linalg, "svd", lambda m, **options: (seen.append(threads()), original(m))[1])
     decompose.svd(matrix())
     assert seen == [before]
 

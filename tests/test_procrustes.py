@@ -84,8 +84,33 @@ def test_completion_is_the_nearest_to_the_identity(rank):
     torch.testing.assert_close((found.q * m).sum(), best)  # still a solution
     others = list(completions(m, rank))
     torch.testing.assert_close((others[0] * m).sum(), best)
-    assert found.q.trace() >= max(q.trace() for q in others)
+    assert found.q.trace() >= max(q.trace() for q in others) - 1e-9
     torch.testing.assert_close(found.q.trace(), fixed_trace(m, rank) + null_cosines(m).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cosine", [0.0, 1e-9, 1e-5, 1e-3, 0.5])
+def test_null_spaces_may_be_orthogonal_to_one_another(cosine, dtype):
+    """A direction of one lies within the range of the other: nothing of it is left after a projection."""
+    rank, basis = D - 2, orthogonal(D)
+    u, v = basis.clone(), basis.clone()
+    turn = torch.tensor([[cosine, -((1 - cosine**2) ** 0.5)], [(1 - cosine**2) ** 0.5, cosine]], dtype=torch.float64)
+    v[:, [0, D - 1]] = basis[:, [0, D - 1]] @ turn
+    m = (u[:, :rank] * torch.arange(3.0, 3 + rank)) @ v[:, :rank].mT
+    for bound in (None, rank):
+        found = procrustes.solve(m.to(dtype), rank=bound)
+        assert found.rank == rank
+        assert_orthogonal(found.q)
+        expected = torch.tensor([0.0] * (rank - 1) + [np.degrees(np.arccos(cosine))], dtype=torch.float64)
+        torch.testing.assert_close(found.principal_angles, expected, rtol=0, atol=0.1)
+        torch.testing.assert_close((found.q * m).sum(), torch.linalg.svdvals(m).sum(), rtol=1e-6, atol=0)
+        if cosine >= 1e-3:  # nearer to orthogonal, rounding decides on a sign
+            torch.testing.assert_close(found.q, u @ v.mT, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-8)
+
+
+def test_without_rank_nothing_is_turned():
+    for m, rank in ((matrix(5), 0), (torch.zeros(D, D), None)):
+        torch.testing.assert_close(procrustes.solve(m, rank=rank).q.double(), torch.eye(D).double())
 
 
 @pytest.mark.parametrize("proper", [False, True])
