@@ -8,21 +8,21 @@ from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
 from app.ahead import Call
+from app.answers import ANSWERS, angles_answer, errors_answer, space_answer, spectrum_answer
 from app.chart import chart
 from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
-from app.figures import all_layers, angles, repairs, space, spectrum
+from app.figures import all_layers
+from app.figures.repairs import COMPENSATIONS, errors_table
+from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.labels import UNITS
 from app.settings import control, control_list, settings
-from app.shared import ahead, windows
+from app.shared import ahead
 from app.widgets import figure, say, table
 from app.work_views import all_layers_job, overviews, title
 from rcpu.collect import SITES
-from rcpu.masking import Removal, remove
-from rcpu.pieces import token_pieces
-from rcpu.turning import Turning, turning
-from rcpu.whatif import Projection, effective_rank, numerical_rank, spectra, values_for
+from rcpu.whatif import Projection, effective_rank, values_for
 
 VIEWS = {
     "spectrum": "Spectrum",
@@ -64,11 +64,10 @@ def change(after: float, before: float) -> str | None:
     return f"{after / before - 1:+.1%}" if before else None
 
 
-def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """Singular values at the chosen ratio and at others, laid over one another."""
-    own = dense.config.ratio_of(projection.layer)
     with options:
-        others = control_list(
+        control_list(
             st.multiselect,
             "Other ratios laid over it",
             "overlay",
@@ -77,17 +76,10 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
             format_func=lambda r: "dense" if r == "0" else f"{float(r):.0%}",
             placeholder="none",
         )
-    scores, layout = projection.scores(dense.config.scorer, dense.config.seed), dense.layout(projection.site)
-    ratios = [own, *sorted(r for r in map(float, others) if r != own)]
-    columns = [remove(scores, layout, ratio).columns for ratio in ratios]
-    kept = [len(k) for k in columns]
-    found = [
-        spectrum.Spectrum(ratio, values, numerical_rank(values, min(count, projection.x.tokens)))
-        for ratio, values, count in zip(ratios, spectra(projection, columns), kept, strict=True)
-    ]
-    first = found[0]
+    seen = spectrum_answer(dense, projection, settings())
+    first = seen.found[0]
     tiles = row(4)
-    tiles[0].metric(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{kept[0]:,}", border=True)
+    tiles[0].metric(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{seen.kept[0]:,}", border=True)
     tiles[1].metric(
         "Rank of M",
         f"{first.rank:,} of {len(first.values):,}",
@@ -109,7 +101,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            spectrum.spectrum(found),
+            seen.values,
             "spectrum",
             "With Y = WX before and Z = W_K X_K after removal, M = YZᵀ = W G[:,K] W_Kᵀ = U S Vᵀ and the best rotation "
             "is Q = U Vᵀ. S says how much each direction counts: the steeper the curve, the fewer of them decide, and "
@@ -117,25 +109,26 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection,
         )
     with right:
         figure(
-            spectrum.energy(found),
+            seen.energy,
             "energy",
             "Σ of the i largest σ ÷ Σσ; the dot is where 99% is reached. M is quadratic in the outputs, so its "
             "singular values are energies already: the error of the rotation is ‖Y‖² + ‖Z‖² − 2Σσ. "
             "Effective rank: exp(−Σ p ln p) with p = σ ÷ Σσ "
             "([Roy and Vetterli 2007](https://ieeexplore.ieee.org/document/7098875)).",
         )
-    table(spectrum.spectrum_table(found, kept), "spectrum-by-ratio")
+    table(spectrum_table(seen.found, seen.kept), "spectrum-by-ratio")
 
 
-def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """How Q turns the output space."""
     with options:
-        proper = control(st.toggle, PROPER, "proper", help=REFUSE)
-    rotation = projection.rotation(removal.columns, proper)
+        control(st.toggle, PROPER, "proper", help=REFUSE)
+    seen = angles_answer(dense, projection, settings())
+    rotation = seen.rotation
     tiles = row(5)
     tiles[0].metric(
         "det Q",
-        f"{rotation.determinant:+d}".replace("-", "−"),
+        f"{seen.determinant:+d}".replace("-", "−"),
         border=True,
         help="+1: a rotation; −1: one direction is reflected as well",
     )
@@ -151,7 +144,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            angles.circle(rotation),
+            seen.circle,
             "eigenvalues",
             "The eigenvalues of Q are e^{±iθ}, a stroke each: Q turns each of its planes by θ. Strokes near 1 hardly "
             "move; a cross at −1 is a reflected direction. Phases from the symmetric part: eig((Q + Qᵀ) ÷ 2) = cos θ, "
@@ -159,7 +152,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
         )
     with right:
         figure(
-            angles.distribution(rotation),
+            seen.distribution,
             "angles",
             "Each bar is the share of directions (θ, from the eigenvalues e^{±iθ}) or of output channels (arccos Q_ii) "
             "with such an angle. Small angles mean that removal hardly turned the outputs, so there is little for a "
@@ -168,14 +161,14 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            angles.channel_angles(rotation),
+            seen.channels,
             "channel-angles",
             "arccos Q_ii: the angle between an output channel's axis and where Q takes it. Channels that stand out "
             f"lost inputs which the others still carry, and borrow from those. {PAPER}.",
         )
     with right:
         figure(
-            angles.principal_angles(rotation),
+            seen.principal,
             "principal-angles",
             "cos of the angles: singular values of U_rᵀ V_r, with M = U S Vᵀ of rank r. They compare the subspace that "
             "the kept inputs can reach with the one that Q moves it to; with rank d_out both are the whole space. "
@@ -183,7 +176,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection, r
         )
 
 
-def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """What every compensator leaves, on the windows it was fitted to and on others."""
     left, right = options.columns([1, 1], vertical_alignment="bottom")
     with left:
@@ -197,12 +190,12 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
     with right:
         control(st.toggle, PROPER, "proper", help=REFUSE)
     try:
-        config = settings().prune_config()
-        found = projection.errors(removal.columns, config.ridge, config.proper)
+        seen = errors_answer(dense, projection, settings())
     except rcpu.RcpuError as error:
         say(error)
         return
     tiles = row(4)
+    found = seen.found
     none = found["none"]
     tiles[0].metric(
         "Not repaired",
@@ -226,42 +219,24 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection, r
     else:
         best = min(found, key=lambda name: found[name].held_out)
         tiles[3].metric(
-            f"Best on held-out: {repairs.COMPENSATIONS[best]}",
+            f"Best on held-out: {COMPENSATIONS[best]}",
             percent(found[best].held_out),
             change(found[best].held_out, none.held_out),
             delta_color="inverse",
             border=True,
         )
     figure(
-        repairs.errors(found),
+        seen.bars,
         "errors",
         "‖Y − Ŷ‖_F ÷ ‖Y‖_F of this projection: Ŷ = Z (none), Z + b (bias, [FLAP](https://arxiv.org/abs/2312.11983)), "
         f"QZ (rotation, {PAPER}), sQZ with s = Σσ ÷ ‖Z‖², and W′X_K with W′ fitted by ridge regression toward W_K. "
         "A gain on the calibration windows that is lost on held-out ones is over-fitting: the more a repair may "
         "change, the more windows it needs.",
     )
-    table(repairs.errors_table(found), "errors")
+    table(errors_table(found), "errors")
 
 
-@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={rcpu.Model: lambda m: m.fingerprint})
-def drawn_tokens(model: rcpu.Model, ids: tuple[int, ...]) -> tuple[str, ...]:
-    """The texts of the tokens that the 3-D view shows."""
-    return token_pieces(model.tokenizer, ids)
-
-
-def names(dense: Dense, path: Turning) -> list[str]:
-    """What to call each drawn token: its text, window and place."""
-    places = path.directions.tokens.tolist()
-    drawn = windows().get(dense.model, dense.config)
-    if drawn is None:
-        return [f"token {p}" for p in places]
-    width = drawn.calibration.shape[1]
-    ids = drawn.calibration.flatten()[: max(places) + 1].tolist()
-    pieces = drawn_tokens(dense.model, tuple(ids))
-    return [f"{pieces[p]!r}, window {p // width}, place {p % width}" for p in places]
-
-
-def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, removal: Removal) -> None:
+def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """Outputs in their three main directions, on the way from Z to QZ."""
     left, right = options.columns([1, 1], vertical_alignment="bottom")
     with left:
@@ -269,16 +244,15 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
             st.slider, "t, from Z (0) to QZ (1)", "t", min_value=0.0, max_value=1.0, step=0.05, help="exp(t log Q) Z"
         )
     with right:
-        proper = control(st.toggle, PROPER, "proper", help=REFUSE)
-    path = turning(projection, removal.columns, proper)
+        control(st.toggle, PROPER, "proper", help=REFUSE)
+    seen = space_answer(dense, projection, settings())
     tiles = row(4)
-    for tile, label, value in zip(
-        tiles, ("Error of Z", f"Error at t = {t:.2f}", "Error of QZ"), (0.0, t, 1.0), strict=False
-    ):
-        tile.metric(label, percent(path.error(value)), border=True, help="Relative error over all calibration tokens")
+    labels = "Error of Z", f"Error at t = {t:.2f}", "Error of QZ"
+    for tile, label, error in zip(tiles[:3], labels, seen.errors, strict=True):
+        tile.metric(label, percent(error), border=True, help="Relative error over all calibration tokens")
     tiles[3].metric(
         "det Q",
-        f"{path.rotation.determinant:+d}".replace("-", "−"),
+        f"{seen.determinant:+d}".replace("-", "−"),
         border=True,
         help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
     )
@@ -286,7 +260,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
     left, right = line.container(width=SPACE), line.container(width=PATH)
     with left:
         figure(
-            space.space(path, t, names(dense, path)),
+            seen.points,
             "outputs",
             "Tokens of the calibration windows in the three main directions of Y, the eigenvectors of YYᵀ = W G Wᵀ. "
             "t log Q turns every plane of Q by tθ, so the green points leave Z at t = 0 and reach QZ at t = 1. Each "
@@ -295,13 +269,13 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection, re
         )
     with right:
         figure(
-            space.path_error(path, t),
+            seen.path,
             "path-error",
             "‖Y − exp(t log Q) Z‖ ÷ ‖Y‖ over all calibration tokens and all directions, not only the three shown: "
             "‖Y‖² + ‖Z‖² − 2 tr(exp(t log Q)ᵀ M). Part of the way may already be worth most of it. A reflection makes "
             "a detour, because its direction is squeezed to nothing in between.",
         )
-    if path.rotation.determinant < 0:  # below: what comes and goes above a figure has it built anew
+    if seen.determinant < 0:  # below: what comes and goes above a figure has it built anew
         st.info(REFLECTION, icon=":material/flip:")
 
 
@@ -363,19 +337,12 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
 
 
 def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None:
-    """Solve what the next move may ask for: a step of the ratio, then another score or unit or the other projection."""
-    s, now = settings(), dense.config
-    answers = {
-        "spectrum": lambda p, columns: p.singular_values(columns),
-        "angles": lambda p, columns: p.rotation(columns, s.proper).angles,
-        "errors": lambda p, columns: p.errors(columns, now.ridge, s.proper),
-        "space": lambda p, columns: turning(p, columns, s.proper).at(s.t),
-    }
+    """Answer what the next move may ask for: a step of the ratio, then another score, unit or projection."""
+    s, now = replace(settings()), dense.config  # as they are now: those of the session change
 
     def answer(site: str, config: rcpu.PruneConfig) -> None:
         asked = replace(dense, config=config)
-        of = asked.projection(projection.layer, site)
-        answers[view](of, asked.removal(of).columns)
+        ANSWERS[view](asked, asked.projection(projection.layer, site), s)
 
     def call(site: str = projection.site, **moved) -> Call:
         return partial(answer, site, replace(now, **moved))
@@ -408,9 +375,8 @@ else:
     own = dict(dense.config.ratios).get(projection.layer)
     if own is not None:
         st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
-    removal = dense.removal(projection)
     {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
-        options, dense, projection, removal
+        options, dense, projection
     )
     work_out_neighbours(view, dense, projection)
 st.caption(DENSE_PATH)

@@ -22,7 +22,8 @@ from rich.table import Table
 from tests import serve
 
 MINUTES = 60_000
-CHANGES, OTHERS = 16, 4  # of the ratio in each view; of the score, and of the projection
+LAYERS = 9, 20  # that are looked at
+CHANGES, OTHERS = 16, 4  # of the ratio in each view and layer; of the score, and of the projection
 SESSIONS, TURNS = 8, 6
 SETTINGS = "samples=16&held_out=4"
 #: All that change with the ratio: the figure of one unit does not.
@@ -96,12 +97,14 @@ async def views(browser, url: str, table: Table) -> None:
     await page.add_init_script(CLOCK)
     for name, (setting, values) in VIEWS.items():
         for view in values:
-            await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&site=down_proj&layer=9&ratio=0.05")
-            await ready(page)
-            await page.locator(".js-plotly-plot").first.wait_for()
-            await asyncio.sleep(1.5)
-            await page.get_by_role("slider", name="Ratio").focus()
-            seen = [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
+            seen = []
+            for layer in LAYERS:
+                await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&site=down_proj&layer={layer}&ratio=0.05")
+                await ready(page)
+                await page.locator(".js-plotly-plot").first.wait_for()
+                await asyncio.sleep(1.5)
+                await page.get_by_role("slider", name="Ratio").focus()
+                seen += [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
             note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
             seen = []
             for move in ("score", "projection") * OTHERS:

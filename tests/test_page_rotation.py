@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import rcpu
-from app import work_views
+from app import answers, work_views
 from app.shared import ahead, jobs, models
 from rcpu import procrustes
 from tests.pages import charts, click, finish, open_page, texts, tiles
@@ -84,13 +84,17 @@ def test_every_view_draws_at_every_unit_and_ratio(settings, view, site):
 def test_what_the_next_move_asks_for_is_solved_before(settings, view, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))
-    at = opened(settings, spectrum=view, site="o_proj", layer=2, ratio=0.35, overlay="", seed=list(VIEWS).index(view))
+    at = opened(
+        settings, spectrum=view, site="o_proj", layer=2, ratio=0.35, overlay="0.5", seed=list(VIEWS).index(view)
+    )
     for call in asked[-1]:
         with contextlib.suppress(rcpu.RcpuError):  # this model cannot have whole heads
             in_a_thread(call)
     solved = []
     for name in ("solve", "singular_values"):
         monkeypatch.setattr(procrustes, name, noted(getattr(procrustes, name), solved))
+    for name in ("SpectrumAnswer", "AnglesAnswer", "ErrorsAnswer", "SpaceAnswer"):
+        monkeypatch.setattr(answers, name, noted(getattr(answers, name), solved))
     for change in (
         lambda: at.slider(key="set_ratio").set_value(0.4),
         lambda: at.slider(key="set_ratio").set_value(0.35),
