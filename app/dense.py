@@ -109,7 +109,7 @@ def need_statistics() -> Dense:
         resolve_unit(config.unit, heads_of(model.net))
     except rcpu.RcpuError as error:
         say(error)
-        _offer_defaults()
+        offer_defaults()
         raise PageEnd from error
     try:
         found = current_collection(model, config)
@@ -145,7 +145,7 @@ def need_statistics() -> Dense:
     raise PageEnd
 
 
-def _offer_defaults() -> None:
+def offer_defaults() -> None:
     """A button that sets back what makes no sense, and no more than that."""
     for label, names in (
         ("Set back what is pruned and how", PRUNING),

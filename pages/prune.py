@@ -4,7 +4,7 @@ import streamlit as st
 
 import rcpu
 from app.chart import chart
-from app.dense import need_model, ratio_slider
+from app.dense import need_model, offer_defaults, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
@@ -67,6 +67,7 @@ try:
     todo = rcpu.plan(model.net, config)
 except rcpu.RcpuError as error:
     say(error)
+    offer_defaults()
     raise PageEnd from error
 
 # A new one after each change, with nothing picked; what is picked stays with it, so nothing is to be done at once.

@@ -86,10 +86,14 @@ def test_prune_page_says_what_will_go_before_it_runs(loaded):
         ("unit", "head", "unit 'head' needs one KV head"),
     ],
 )
-def test_prune_page_refuses_bad_settings_before_it_runs(loaded, setting, value, words):
+def test_prune_page_refuses_bad_settings_before_it_runs_and_sets_them_back(loaded, setting, value, words):
     at = open_page("prune", **{**loaded, setting: value})
     assert words in texts(at, "error")
     assert not any(b.label == "Run" for b in at.button)
+    at = click(at, "Set back what is pruned and how")
+    assert not at.error
+    assert any(b.label == "Run" for b in at.button)
+    assert at.query_params["samples"] == str(loaded["samples"]), "windows stay as they were chosen"
 
 
 def test_prune_page_warns_of_a_ratio_that_removes_nothing(loaded):
