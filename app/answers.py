@@ -111,33 +111,32 @@ def errors_answer(dense: Dense, projection: Projection, s: Settings) -> ErrorsAn
 
 def space_answer(dense: Dense, projection: Projection, s: Settings) -> SpaceAnswer:
     """Outputs in their three main directions at t."""
-    columns = dense.removal(projection).columns
+    columns, drawn = dense.removal(projection).columns, windows().get(dense.model, dense.config)
 
     def made() -> SpaceAnswer:
         path = turning(projection, columns, s.proper)
         return SpaceAnswer(
             determinant=path.rotation.determinant,
             errors=path.errors([0.0, s.t, 1.0]),
-            points=space.space(path, s.t, _names(dense, path)),
+            points=space.space(path, s.t, _names(dense.model, drawn, path)),
             path=space.path_error(path, s.t),
         )
 
-    return projection.remember(("seen: space", columns.numpy().tobytes(), s.proper, s.t), made)
+    return projection.remember(("seen: space", columns.numpy().tobytes(), s.proper, s.t, drawn is None), made)
 
 
 #: By the key of the view.
 ANSWERS = {"spectrum": spectrum_answer, "angles": angles_answer, "errors": errors_answer, "space": space_answer}
 
 
-def _names(dense: Dense, path: Turning) -> list[str]:
+def _names(model: rcpu.Model, drawn: rcpu.Windows | None, path: Turning) -> list[str]:
     """What to call each drawn token: its text, window and place."""
     places = path.directions.tokens.tolist()
-    drawn = windows().get(dense.model, dense.config)
     if drawn is None:
         return [f"token {p}" for p in places]
     width = drawn.calibration.shape[1]
     ids = drawn.calibration.flatten()[: max(places) + 1].tolist()
-    pieces = _drawn_tokens(dense.model, tuple(ids))
+    pieces = _drawn_tokens(model, tuple(ids))
     return [f"{pieces[p]!r}, window {p // width}, place {p % width}" for p in places]
 
 

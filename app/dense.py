@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -103,13 +104,17 @@ def need_statistics() -> Dense:
     model = need_model()
     s = settings()
     count = model.net.config.num_hidden_layers
-    try:
-        config = s.prune_config()
+
+    def check(config: rcpu.PruneConfig) -> None:
         config.layer_indices(count)
         resolve_unit(config.unit, heads_of(model.net))
+
+    try:
+        config = s.prune_config()
+        check(config)
     except rcpu.RcpuError as error:
         say(error)
-        offer_defaults()
+        offer_defaults(check)
         raise PageEnd from error
     try:
         found = current_collection(model, config)
@@ -145,8 +150,8 @@ def need_statistics() -> Dense:
     raise PageEnd
 
 
-def offer_defaults() -> None:
-    """A button that sets back what makes no sense, and no more than that."""
+def offer_defaults(check: Callable[[rcpu.PruneConfig], object]) -> None:
+    """A button that sets back what makes no sense, and no more: ``check`` raises ``RcpuError`` at what is refused."""
     for label, names in (
         ("Set back what is pruned and how", PRUNING),
         ("Set back the windows", WINDOWS),
@@ -154,7 +159,7 @@ def offer_defaults() -> None:
     ):
         back = {name: getattr(Settings(), name) for name in names}
         with contextlib.suppress(rcpu.RcpuError):
-            replace(settings(), **back).prune_config()
+            check(replace(settings(), **back).prune_config())
             st.button(label, on_click=partial(change, **back))
             return
 

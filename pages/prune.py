@@ -1,5 +1,7 @@
 """Prune: what to remove, how to choose it and how to repair the rest; then what was found at every projection."""
 
+from functools import partial
+
 import streamlit as st
 
 import rcpu
@@ -67,7 +69,7 @@ try:
     todo = rcpu.plan(model.net, config)
 except rcpu.RcpuError as error:
     say(error)
-    offer_defaults()
+    offer_defaults(partial(rcpu.plan, model.net))
     raise PageEnd from error
 
 # A new one after each change, with nothing picked; what is picked stays with it, so nothing is to be done at once.

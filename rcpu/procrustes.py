@@ -71,7 +71,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     tolerance, rounded, m, d = TOLERANCE[m.dtype], m.dtype == torch.float32, m.to(working_dtype(m)), len(m)
     most = d if rank is None else min(rank, d)
     u, s, vh = svd_of_sums(m, most) if rounded else svd(m)
-    r = min(int((s > tolerance * s[0]).sum()), most)
+    r = int((s[:most] > tolerance * s[0]).sum())
     u, v, null = u[:, :r], vh[:r].mT, vh[r:].mT
     cosines = torch.ones(r, dtype=m.dtype, device=m.device)
     if r < d:
@@ -85,7 +85,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         q = q - 2 * torch.outer(u[:, -1], v[:, -1])
     return Rotation(
         q=q,
-        singular_values=s.cpu().double(),
+        singular_values=s.cpu().double().sort(descending=True).values,
         principal_angles=_degrees(cosines),
         alignment=(q * m).sum(dtype=torch.float64).item(),
         rank=r,

@@ -134,6 +134,7 @@ def prune(
             run.advance(stage, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
+    _return_freed_memory()
     for result in run.solved:  # the last ones: no decomposition follows that they could come behind
         result.turned()
     return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
@@ -148,7 +149,7 @@ class _Stage:
     sites: Sequence[Site]
     live: Sequence[Site]  # those to prune
     sums: dict[tuple[str, bool], Accumulator] = field(default_factory=dict)  # by site, of held-out windows or not
-    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer: the batch
+    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, later (…, kept)
     summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
     outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows
 
@@ -159,7 +160,7 @@ class _Run(Pass):
     def __init__(self, *args, batch_bytes: int, **options):
         super().__init__(*args, **options)
         self.batch_bytes, self._room = batch_bytes, None
-        self.under_way, self._threads, self._returned = [], torch.get_num_threads(), None
+        self.under_way, self._threads, self._trimmed = [], torch.get_num_threads(), None
         self.solved: list[SiteResult] = []  # their turns not yet looked at
 
     def step(self, message: str, micro_batches: int = 1, site: SiteResult | None = None) -> None:
@@ -179,8 +180,8 @@ class _Run(Pass):
         """Measure what is live of a stage and solve it.
 
         A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
-        and where there is none, for held-out windows: both would need memory of both. After that come things for which
-        its result is not needed.
+        and where there is none, for held-out windows: both would need memory of both. Then inputs are gathered and
+        memory goes back, for which nothing need be solved.
         """
         alone = len(stage.live) == 1
         self.open(stage, config)
@@ -200,9 +201,9 @@ class _Run(Pass):
             self.check(stage, site, solving[site.name])
         if stage.sites[0] in stage.live:
             self.gather(stage, solving[stage.sites[0].name].columns)
-        if stage.index != self._returned:  # once a layer
+        if stage.index != self._trimmed:  # once a layer
             _return_freed_memory()
-            self._returned = stage.index
+            self._trimmed = stage.index
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
@@ -262,9 +263,10 @@ class _Run(Pass):
     def gather(self, stage: _Stage, columns: Tensor) -> None:
         """Keep no others of the inputs that serve again: in their own place, for there is no other room."""
         name = stage.sites[0].name
-        if name in stage.summed_directly:
-            return
         inputs, columns = stage.inputs[name], columns.to(self.device)
+        if name in stage.summed_directly or len(columns) == inputs.shape[-1]:
+            return
+        self._share_cores()
         stage.inputs[name] = inputs[..., : len(columns)]
         for part in (part for part, _ in self.micro_batches if part.stop <= len(inputs)):
             stage.inputs[name][part] = inputs[part].gather(-1, columns.expand(*inputs[part].shape[:2], -1))
@@ -309,7 +311,7 @@ class _Run(Pass):
         consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
         outputs = stage.outputs.get(first.name)
 
-        def put_out(x: Tensor) -> Tensor:  # (windows, tokens, kept)
+        def put_out(x: Tensor) -> Tensor:  # (windows, tokens, …), of stage.inputs
             if outputs is None:
                 return consumer(x)
             own, z = consumer_of(stage.layer, first).bias, outputs.put_out(x)

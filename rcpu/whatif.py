@@ -23,7 +23,7 @@ from rcpu.precision import full_fp32
 from rcpu.scoring import column_scores, magnitude
 from rcpu.statistics import Statistics
 
-ANSWERS = 64  # decompositions that one projection remembers
+ANSWERS = 128  # that one projection remembers, about half of them decompositions
 #: What the RCPU score is made of; leaving one out gives an ablation.
 FACTORS = {
     "weight": ("‖W_j‖₂", magnitude),

@@ -79,21 +79,22 @@ def test_prune_page_says_what_will_go_before_it_runs(loaded):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "words"),
+    ("setting", "value", "words", "what", "kept"),
     [
-        ("layers", "0-9", "layer 9 does not exist"),
-        ("layers", "first", "layers must be"),
-        ("unit", "head", "unit 'head' needs one KV head"),
+        ("layers", "0-9", "layer 9 does not exist", "what is pruned and how", "samples"),
+        ("layers", "first", "layers must be", "what is pruned and how", "samples"),
+        ("unit", "head", "unit 'head' needs one KV head", "what is pruned and how", "samples"),
+        ("window", 100_000, "window", "the windows", "ratio"),
     ],
 )
-def test_prune_page_refuses_bad_settings_before_it_runs_and_sets_them_back(loaded, setting, value, words):
+def test_prune_page_refuses_bad_settings_before_it_runs_and_sets_them_back(loaded, setting, value, words, what, kept):
     at = open_page("prune", **{**loaded, setting: value})
     assert words in texts(at, "error")
     assert not any(b.label == "Run" for b in at.button)
-    at = click(at, "Set back what is pruned and how")
+    at = click(at, f"Set back {what}")
     assert not at.error
     assert any(b.label == "Run" for b in at.button)
-    assert at.query_params["samples"] == str(loaded["samples"]), "windows stay as they were chosen"
+    assert at.query_params[kept] == str(loaded[kept]), "what was not wrong stays as it was chosen"
 
 
 def test_prune_page_warns_of_a_ratio_that_removes_nothing(loaded):

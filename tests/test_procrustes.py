@@ -108,6 +108,17 @@ def test_null_spaces_may_be_orthogonal_to_one_another(cosine, dtype):
             torch.testing.assert_close(found.q, u @ v.mT, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-8)
 
 
+@pytest.mark.parametrize("rank", [1, 5, D - 1, D])
+def test_large_matrices_on_a_gpu_are_solved_in_fp32(monkeypatch, rank):
+    m = matrix(rank)
+    expected = procrustes.solve(m).q
+    monkeypatch.setattr(procrustes, "working_dtype", lambda m: torch.float32)
+    monkeypatch.setattr(procrustes, "svd_of_sums", lambda m, rank: procrustes.svd(m))  # as there
+    found = procrustes.solve(m.float())
+    torch.testing.assert_close(found.q.T @ found.q, torch.eye(D), rtol=0, atol=2e-5)
+    torch.testing.assert_close(found.q.double(), expected, rtol=0, atol=1e-3)
+
+
 def test_without_rank_nothing_is_turned():
     for m, rank in ((matrix(5), 0), (torch.zeros(D, D), None)):
         torch.testing.assert_close(procrustes.solve(m, rank=rank).q.double(), torch.eye(D).double())
