@@ -19,7 +19,7 @@ from rcpu.masking import remove
 from rcpu.pieces import token_pieces
 from rcpu.procrustes import Rotation
 from rcpu.turning import Turning, turning
-from rcpu.whatif import Errors, Projection, numerical_rank, spectra
+from rcpu.whatif import Errors, Projection, key_of, numerical_rank, spectra
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def spectrum_answer(dense: Dense, projection: Projection, s: Settings) -> Spectr
         ]
         return SpectrumAnswer(found, kept, spectrum.spectrum(found), spectrum.energy(found))
 
-    return projection.remember(("seen: spectrum", *ratios, *(k.numpy().tobytes() for k in columns)), made)
+    return projection.remember(("seen: spectrum", *ratios, *(key_of(k) for k in columns)), made)
 
 
 def angles_answer(dense: Dense, projection: Projection, s: Settings) -> AnglesAnswer:
@@ -95,7 +95,7 @@ def angles_answer(dense: Dense, projection: Projection, s: Settings) -> AnglesAn
             principal=angles.principal_angles(q),
         )
 
-    return projection.remember(("seen: angles", columns.numpy().tobytes(), s.proper), made)
+    return projection.remember(("seen: angles", key_of(columns), s.proper), made)
 
 
 def errors_answer(dense: Dense, projection: Projection, s: Settings) -> ErrorsAnswer:
@@ -106,7 +106,7 @@ def errors_answer(dense: Dense, projection: Projection, s: Settings) -> ErrorsAn
         found = projection.errors(columns, ridge, s.proper)
         return ErrorsAnswer(found, repairs.errors(found))
 
-    return projection.remember(("seen: errors", columns.numpy().tobytes(), ridge, s.proper), made)
+    return projection.remember(("seen: errors", key_of(columns), ridge, s.proper), made)
 
 
 def space_answer(dense: Dense, projection: Projection, s: Settings) -> SpaceAnswer:
@@ -122,7 +122,7 @@ def space_answer(dense: Dense, projection: Projection, s: Settings) -> SpaceAnsw
             path=space.path_error(path, s.t),
         )
 
-    return projection.remember(("seen: space", columns.numpy().tobytes(), s.proper, s.t, drawn is None), made)
+    return projection.remember(("seen: space", key_of(columns), s.proper, s.t, drawn is None), made)
 
 
 #: By the key of the view.

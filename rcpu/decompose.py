@@ -57,7 +57,7 @@ def svd_of_sums(m: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     u, signed = _orthogonal(y[:, :rank])
     order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
     u, v = (u * torch.ones_like(signed).copysign(signed))[:, order], torch.cat([v[:, :rank][:, order], v[:, rank:]], 1)
-    rest = torch.linalg.vector_norm(y[:, rank:], dim=0).sort(descending=True).values  # rounding
+    rest = torch.linalg.vector_norm(y[:, rank:], dim=0)  # rounding, in no order
     return u, torch.cat([signed.abs()[order], rest]), v.mT
 
 

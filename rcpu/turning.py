@@ -15,7 +15,7 @@ from torch import Tensor
 from rcpu.decompose import eigh, working_dtype
 from rcpu.precision import full_fp32
 from rcpu.procrustes import Rotation
-from rcpu.whatif import Errors, Projection, powers
+from rcpu.whatif import Errors, Projection, key_of, powers
 
 POINTS = 400  # tokens that are drawn
 FLIPPED = -1 + 1e-9  # cosines of eigen-angles below it belong to a reflected direction
@@ -88,7 +88,7 @@ def directions(projection: Projection) -> Directions:
 
 def turning(projection: Projection, columns: Tensor, proper: bool = False) -> Turning:
     """The path for these kept columns."""
-    key = ("turning", columns.cpu().numpy().tobytes(), proper)
+    key = ("turning", key_of(columns), proper)
     return projection.remember(key, lambda: _turning(projection, columns, proper))
 
 

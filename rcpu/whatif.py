@@ -165,7 +165,7 @@ class Projection:
 
     def singular_values(self, columns: Tensor) -> Tensor:
         """Of M = Y Zᵀ, descending, (d_out,) fp64; cheaper than the whole rotation."""
-        key = _key(columns)
+        key = key_of(columns)
         for proper in (False, True):
             kept = self._answers.get(("rotation", key, proper))
             if kept and kept.done() and not kept.exception():
@@ -176,7 +176,7 @@ class Projection:
         """The best rotation for these kept columns."""
         rank = min(len(columns), self.x.tokens, len(self.weight))
         return self.remember(
-            ("rotation", _key(columns), proper),
+            ("rotation", key_of(columns), proper),
             lambda: procrustes.solve(self.cross_products(columns), rank=rank, proper=proper),
         )
 
@@ -189,7 +189,7 @@ class Projection:
             return (y.lost(k) / (y.energy or 1.0)) ** 0.5
 
         return self.remember(
-            ("plain", _key(columns)),
+            ("plain", key_of(columns)),
             lambda: Errors(relative(self.outputs), relative(self.held_out) if self.held_out else None),
         )
 
@@ -200,7 +200,7 @@ class Projection:
             RcpuError: least squares has no solution at this λ, or λ is to be chosen without held-out windows.
         """
         return self.remember(
-            ("errors", _key(columns), ridge, proper),
+            ("errors", key_of(columns), ridge, proper),
             lambda: self._errors(columns.to(self.weight.device), ridge, proper),
         )
 
@@ -261,7 +261,8 @@ class Projection:
         return gains
 
 
-def _key(columns: Tensor) -> bytes:
+def key_of(columns: Tensor) -> bytes:
+    """What names a set of kept columns among the answers of a projection."""
     return columns.cpu().numpy().tobytes()
 
 

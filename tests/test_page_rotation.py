@@ -129,14 +129,21 @@ def test_a_layer_with_a_ratio_of_its_own_is_shown_at_it(settings):
     assert tiles(at)["Inputs kept, of 48"] == "24"
 
 
-def test_a_proper_rotation_has_determinant_one(settings):
-    values = set()
-    for layer in range(3):
-        at = opened(settings, spectrum="angles", layer=layer, ratio=0.5)
-        values.add(tiles(at)["det Q"])
-        at.toggle(key="set_proper").set_value(True).run()
-        assert tiles(at)["det Q"] == "+1"
-    assert values <= {"+1", "−1"}
+def test_a_proper_rotation_is_asked_for_and_has_determinant_one(settings, monkeypatch):
+    asked, solve = [], procrustes.solve
+    monkeypatch.setattr(procrustes, "solve", lambda m, **of: (asked.append(of["proper"]), solve(m, **of))[1])
+    monkeypatch.setattr(ahead(), "work_out", lambda *calls: None)
+    at = opened(settings, spectrum="angles", layer=1, ratio=0.45, seed=91)
+    assert tiles(at)["det Q"] in ("+1", "−1")
+    at.toggle(key="set_proper").set_value(True).run()
+    assert tiles(at)["det Q"] == "+1"
+    assert asked == [False, True]
+
+
+def test_a_ratio_that_keeps_the_same_is_still_called_what_it_is(settings):
+    for ratio in (0.25, 0.26):
+        at = opened(settings, overlay="", layer=2, ratio=ratio)
+        assert [t["name"] for t in charts(at)[0]["data"]] == [f"{ratio:.0%} removed"]
 
 
 def test_a_reflection_is_explained_where_points_move(settings):

@@ -49,6 +49,14 @@ def null_cosines(m: torch.Tensor) -> torch.Tensor:
     return torch.tensor(np.linalg.svd(left.T @ right, compute_uv=False))
 
 
+def askew(cosine: float, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """M whose null spaces hold two directions with this cosine between them, and its Q."""
+    u, v = orthogonal(D), orthogonal(D)
+    sine = (1 - cosine**2) ** 0.5
+    v[:, [0, D - 1]] = u[:, [0, D - 1]] @ torch.tensor([[cosine, -sine], [sine, cosine]], dtype=torch.float64)
+    return (u[:, :rank] * torch.arange(3.0, 3 + rank)) @ v[:, :rank].mT, u @ v.mT
+
+
 def assert_orthogonal(q: torch.Tensor) -> None:
     torch.testing.assert_close(q.T @ q, torch.eye(len(q), dtype=q.dtype), rtol=0, atol=1e-12)
 
@@ -92,11 +100,8 @@ def test_completion_is_the_nearest_to_the_identity(rank):
 @pytest.mark.parametrize("cosine", [0.0, 1e-9, 1e-5, 1e-3, 0.5])
 def test_null_spaces_may_be_orthogonal_to_one_another(cosine, dtype):
     """A direction of one lies within the range of the other: nothing of it is left after a projection."""
-    rank, basis = D - 2, orthogonal(D)
-    u, v = basis.clone(), basis.clone()
-    turn = torch.tensor([[cosine, -((1 - cosine**2) ** 0.5)], [(1 - cosine**2) ** 0.5, cosine]], dtype=torch.float64)
-    v[:, [0, D - 1]] = basis[:, [0, D - 1]] @ turn
-    m = (u[:, :rank] * torch.arange(3.0, 3 + rank)) @ v[:, :rank].mT
+    rank = D - 2
+    m, q = askew(cosine, rank)
     for bound in (None, rank):
         found = procrustes.solve(m.to(dtype), rank=bound)
         assert found.rank == rank
@@ -105,12 +110,11 @@ def test_null_spaces_may_be_orthogonal_to_one_another(cosine, dtype):
         torch.testing.assert_close(found.principal_angles, expected, rtol=0, atol=0.1)
         torch.testing.assert_close((found.q * m).sum(), torch.linalg.svdvals(m).sum(), rtol=1e-6, atol=0)
         if cosine >= 1e-3:  # nearer to orthogonal, rounding decides on a sign
-            torch.testing.assert_close(found.q, u @ v.mT, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-8)
+            torch.testing.assert_close(found.q, q, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-8)
 
 
-@pytest.mark.parametrize("rank", [1, 5, D - 1, D])
-def test_large_matrices_on_a_gpu_are_solved_in_fp32(monkeypatch, rank):
-    m = matrix(rank)
+@pytest.mark.parametrize("m", [*map(matrix, (1, 5, D - 1, D)), *(askew(c, D - 2)[0] for c in (1e-2, 0.5))])
+def test_large_matrices_on_a_gpu_are_solved_in_fp32(monkeypatch, m):
     expected = procrustes.solve(m).q
     monkeypatch.setattr(procrustes, "working_dtype", lambda m: torch.float32)
     monkeypatch.setattr(procrustes, "svd_of_sums", lambda m, rank: procrustes.svd(m))  # as there
@@ -147,6 +151,8 @@ def test_rounding_is_not_rank():
     assert procrustes.solve(noisy).rank == D
     bounded = procrustes.solve(noisy, rank=5)  # known from how M was made
     assert bounded.rank == 5
+    summed = procrustes.solve(m.float(), rank=5).singular_values
+    assert summed.diff().max() <= 0
     torch.testing.assert_close(bounded.q, expected, rtol=0, atol=1e-6)
 
 
