@@ -180,7 +180,9 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 def _rows(dense: nn.Linear, rows: Tensor) -> nn.Linear:
     if len(rows) == dense.out_features:
         return dense
-    return linear(dense.weight.data[rows], None if dense.bias is None else dense.bias.data[rows])
+    rows = rows.to(dense.weight.device)
+    bias = None if dense.bias is None else dense.bias.data.index_select(0, rows)
+    return linear(dense.weight.data.index_select(0, rows), bias)
 
 
 def _zeros_but(x: Tensor, rows: Tensor) -> Tensor:

@@ -74,12 +74,13 @@ class Outputs:
 
     def cross_products(self, columns: Tensor) -> Tensor:
         """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
-        return self.product[:, columns] @ self.weight[:, columns].mT
+        return self.product.index_select(1, columns) @ self.weight.index_select(1, columns).mT
 
     def lost(self, columns: Tensor) -> float:
         """‖Y − Z‖²_F = tr(W_R G_RR W_Rᵀ) with R the columns that go: what removal costs while nothing is repaired."""
         gone = removed(columns, self.weight.shape[1])
-        return max(quadratic(self.weight[:, gone], self.x.gram[gone][:, gone]), 0.0)
+        gram = self.x.gram.index_select(0, gone).index_select(1, gone)
+        return max(quadratic(self.weight.index_select(1, gone), gram), 0.0)
 
     def squared_error(self, columns: Tensor, new: Compensated) -> float:
         """‖Y − W' X_K − b 1ᵀ‖²_F: with E = W − W' on the kept columns it is tr(E G Eᵀ) − 2 bᵀEΣx + n‖b‖²."""

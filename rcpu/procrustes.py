@@ -33,13 +33,22 @@ class Rotation:
 
     @cached_property
     def determinant(self) -> int:
-        """+1 for a rotation, −1 where Q also mirrors."""
-        return _determinant(self.q)
+        """+1 for a rotation, −1 where Q also mirrors: det Q is the product of its eigenvalues.
+
+        They come as pairs of one cosine, and what is left over are a −1 if there is an odd number of them, and a +1.
+        Taken with alternating signs the ascending cosines add up to −1 or 1 in odd dimensions, to 0 or 2 in even ones.
+        """
+        steps = (self._cosines[1::2].sum() - self._cosines[::2].sum()).item()
+        return round(1 - steps - len(self.q) % 2)
 
     @cached_property
     def angles(self) -> Tensor:
         """Phases of Q's eigenvalues in [0, 180], ascending, (d_out,); each plane of rotation counts twice."""
-        return _degrees(eigenvalues((self.q + self.q.mT) / 2).flip(0))
+        return _degrees(self._cosines.flip(0))
+
+    @cached_property
+    def _cosines(self) -> Tensor:
+        return self.eigen[1] if "eigen" in self.__dict__ else eigenvalues((self.q + self.q.mT) / 2)
 
     @cached_property
     def eigen(self) -> tuple[Tensor, Tensor]:
@@ -80,7 +89,7 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
         cosines[r - shared :] = c[d - r - shared :]
     q = u @ v.mT
-    if proper and _determinant(q) < 0:
+    if proper and torch.linalg.slogdet(q).sign < 0:
         # Reflect the last direction, which costs least: the least aligned one of the null space, else the smallest σ.
         q = q - 2 * torch.outer(u[:, -1], v[:, -1])
     return Rotation(
@@ -105,10 +114,6 @@ def _aligned(u: Tensor, null: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         a, c, bh = svd(basis.mT @ null)
         a = basis @ a
     return a, c, bh
-
-
-def _determinant(q: Tensor) -> int:
-    return int(torch.linalg.slogdet(q).sign)
 
 
 def _degrees(cosines: Tensor) -> Tensor:

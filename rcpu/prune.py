@@ -354,7 +354,7 @@ def _return_freed_memory() -> None:
 
 def _check_finite(x: Statistics, weight: Tensor, layer: int, site: Site) -> None:
     for what, values in (("inputs", torch.stack([x.absolute, x.square])), ("weights", weight)):
-        if not values.isfinite().all():
+        if not values.sum().isfinite() and not values.isfinite().all():  # the sum alone is 20 times as fast
             dtype = str(weight.dtype).removeprefix("torch.")
             raise RcpuError(
                 f"layer {layer}, {site.name}: its {what} hold NaN or Inf in {dtype}: "

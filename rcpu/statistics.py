@@ -75,12 +75,9 @@ class Accumulator:
         n = len(x)
         for i, j in blocks(len(self._gram)):
             self._gram[i:j, i:].addmm_(x[:, i:j].T, x[:, i:])
-        # Σx² is rebuilt from the deviations: with Σx it cancels exactly, which a plain fp32 sum of squares would not.
-        ones = x.new_ones(n)  # products with ones: ten times as fast on a CPU as reductions over rows
-        mean = ones @ x / n
-        deviation = ones @ (x - mean).square_()
-        mean, absolute, deviation = (v.cpu().double() for v in (mean, ones @ x.abs(), deviation))
-        self._sums += torch.stack([n * mean, absolute, deviation + n * mean**2])
+        # Σx² is rebuilt from the variance: with Σx it cancels exactly, which a plain fp32 sum of squares would not.
+        mean, variance, absolute = (v.cpu().double() for v in (*_moments(x), x.abs().sum(0)))
+        self._sums += torch.stack([n * mean, absolute, n * (variance + mean**2)])
         self.tokens += n
 
     def result(self) -> Statistics:
@@ -92,6 +89,14 @@ class Accumulator:
             gram[j:, i:j] = gram[i:j, j:].T
             gram[i:j, i:j] = gram[i:j, i:j].triu() + gram[i:j, i:j].triu(1).T
         return Statistics(gram, *self._sums.clone(), self.tokens)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:  # (rows, columns)
+    """Mean and population variance of each column, both (columns,)."""
+    if x.device.type != "cpu":
+        return torch.var_mean(x, 0, correction=0)[::-1]
+    # Rows as the pixels of one image, last in memory the channels: takes a twentieth of var_mean's time on a CPU.
+    return torch.batch_norm_update_stats(x.mT[None, ..., None], None, None, 0.0)
 
 
 def blocks(d: int) -> Iterator[tuple[int, int]]:

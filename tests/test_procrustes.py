@@ -1,5 +1,7 @@
 """The polar factor against scipy, its completion against every other one, and its angles."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -191,6 +193,22 @@ def test_the_smallest_singular_value_pays_where_there_is_no_null_space():
     found = procrustes.solve(m, proper=True)
     torch.testing.assert_close(found.q, u * signs @ vt)  # Kabsch 1976
     assert found.determinant == 1
+
+
+@pytest.mark.parametrize(("mirrored", "turned", "still"), [n for n in product(range(7), (0, 2, 4), range(3)) if any(n)])
+@pytest.mark.parametrize("known", ["angles", "eigen"])
+def test_the_determinant_counts_eigenvalues_of_minus_one(mirrored, turned, still, known):
+    d = mirrored + turned + still
+    inside = torch.eye(d, dtype=torch.float64)
+    inside[:mirrored, :mirrored] *= -1
+    for i in range(mirrored, mirrored + turned, 2):
+        inside[i : i + 2, i : i + 2] = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    basis = orthogonal(d)
+    q = basis @ inside @ basis.mT
+    found = procrustes.solve(q)
+    torch.testing.assert_close(found.q, q)
+    assert getattr(found, known) is not None
+    assert found.determinant == (-1) ** mirrored == round(torch.linalg.det(q).item())
 
 
 @pytest.mark.parametrize("proper", [False, True])
