@@ -110,6 +110,7 @@ def prune(
     ]
     while not stages[-1].live:
         stages.pop()
+    last_of_layer = {stage.index: stage for stage in stages if stage.live}
     run = _Run(
         net,
         windows,
@@ -122,7 +123,7 @@ def prune(
     for stage in stages:
         i, live = stage.index, stage.live
         repaired, ended = {}, False
-        solved = run.solve(stage, todo, config) if live else []
+        solved = run.solve(stage, todo, config, tidy=stage is last_of_layer[i]) if live else []
         for site, result in zip(live, solved, strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
@@ -160,7 +161,7 @@ class _Run(Pass):
     def __init__(self, *args, batch_bytes: int, **options):
         super().__init__(*args, **options)
         self.batch_bytes, self._room = batch_bytes, None
-        self.under_way, self._threads, self._trimmed = [], torch.get_num_threads(), None
+        self.under_way, self._threads = [], torch.get_num_threads()
         self.solved: list[SiteResult] = []  # their turns not yet looked at
 
     def step(self, message: str, micro_batches: int = 1, site: SiteResult | None = None) -> None:
@@ -176,19 +177,18 @@ class _Run(Pass):
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-    def solve(self, stage: _Stage, todo: Plan, config: PruneConfig) -> list[SiteResult]:
+    def solve(self, stage: _Stage, todo: Plan, config: PruneConfig, tidy: bool) -> list[SiteResult]:
         """Measure what is live of a stage and solve it.
 
         A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
-        and where there is none, for held-out windows: both would need memory of both. Then inputs are gathered and
-        memory goes back, for which nothing need be solved.
+        and where there is none, for held-out windows: both would need memory of both. Then inputs are gathered,
+        and where that is asked for memory goes back: once a layer, for to get it again takes time.
         """
         alone = len(stage.live) == 1
         self.open(stage, config)
         self.measure(stage, held_out=False)
         if not alone:
             self.measure(stage, held_out=True)
-            _return_freed_memory()  # of the forwards
         sums = {site.name: stage.sums.pop((site.name, False)).result() for site in stage.live}
         for site in stage.live:
             _check_finite(sums[site.name], consumer_of(stage.layer, site).weight.data, stage.index, site)
@@ -201,9 +201,8 @@ class _Run(Pass):
             self.check(stage, site, solving[site.name])
         if stage.sites[0] in stage.live:
             self.gather(stage, solving[stage.sites[0].name].columns)
-        if stage.index != self._trimmed:  # once a layer
+        if tidy:
             _return_freed_memory()
-            self._trimmed = stage.index
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
     def open(self, stage: _Stage, config: PruneConfig) -> None:
