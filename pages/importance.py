@@ -6,9 +6,11 @@ from functools import partial
 import streamlit as st
 
 import rcpu
+from app.answers import work_out_neighbours
+from app.answers.importance import ANSWERS, cut_answer, factors_answer, scorers_answer
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
-from app.figures.ranking import cut, unit_name
+from app.figures.ranking import unit_name
 from app.settings import change, control, settings
 from app.shared import ahead, windows
 from app.spans import diff_spans, legend, token_spans
@@ -16,9 +18,9 @@ from app.widgets import figure, table
 from rcpu.architecture import heads_of
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
-from rcpu.masking import UNIT_NAMES, Removal, keep_units, remove, removed_count
+from rcpu.masking import UNIT_NAMES, Removal, keep_units, removed_count
 from rcpu.pieces import token_pieces
-from rcpu.whatif import FACTORS, Projection, factors, overlap, rank_correlations, shares, without
+from rcpu.whatif import FACTORS, Projection, factors
 
 VIEWS = {
     "cut": "Scores and cut",
@@ -38,10 +40,10 @@ def percent(part: float, whole: float = 1.0) -> str:
 
 def show_cut(dense: Dense, projection: Projection) -> None:
     """Sorted scores; a click shows the unit below."""
-    removal = dense.removal(projection)
+    seen = cut_answer(dense, projection, settings())
+    removal, error = seen.removal, seen.error
     scores, keep = removal.unit_scores, removal.keep
     gone, kind = int((~keep).sum()), dense.unit(projection.site)
-    error = projection.plain_error(removal.columns)
     tiles = st.container(horizontal=True)
     tiles.metric(
         f"{UNIT_NAMES[kind]} that go".capitalize(),
@@ -63,10 +65,8 @@ def show_cut(dense: Dense, projection: Projection) -> None:
         help="‖Y − W_K X_K‖ ÷ ‖Y‖ on the calibration windows"
         + ("" if error.held_out is None else f"; {percent(error.held_out)} on held-out ones"),
     )
-    s = settings()
-    shown = s.shown_unit if s.shown_unit < keep.numel() else -1
     figure(
-        cut(scores, keep, kind, f"layer {projection.layer}, {projection.site}", shown),
+        seen.scores,
         "scores",
         "Units in the order of their scores. A unit's score is the sum of γ_j over its input columns j; the RCPU score "
         f"is γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j) ({PAPER}). ⌊ratio · n⌋ units of the lowest score go; value channels "
@@ -74,10 +74,10 @@ def show_cut(dense: Dense, projection: Projection) -> None:
         "of many units only some have a point, the others lie on the line.",
         on_pick=lambda units: units and change(shown_unit=units[0]),
     )
-    if shown < 0:
+    if seen.shown < 0:
         st.caption("Click a point, or choose **One unit** above, to see a unit's weights, activations and tokens.")
     else:
-        unit_panel(dense, projection, removal, shown)
+        unit_panel(dense, projection, removal, seen.shown)
 
 
 def show_layers(dense: Dense) -> None:
@@ -116,13 +116,9 @@ def show_layers(dense: Dense) -> None:
 
 def show_factors(dense: Dense, projection: Projection) -> None:
     """The parts of the RCPU score, and the choice without each of them."""
-    parts, layout = factors(projection.weight, projection.x), dense.layout(projection.site)
-    ratio, kind = dense.config.ratio_of(projection.layer), dense.unit(projection.site)
-    found = {name: remove(without(parts, name), layout, ratio) for name in (None, *FACTORS)}
-    labels = {None: "all three"} | {name: f"without {FACTORS[name][0]}" for name in FACTORS}
-    full = found[None]
+    seen = factors_answer(dense, projection, settings())
     tiles = st.container(horizontal=True)
-    for name, share in shares(parts).items():
+    for name, share in seen.shares.items():
         tiles.metric(
             f"Order set by {FACTORS[name][0]}",
             "–" if share != share else percent(share),
@@ -130,73 +126,44 @@ def show_factors(dense: Dense, projection: Projection) -> None:
             help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100%",
         )
     figure(
-        figures.factors(parts, f"layer {projection.layer}, {projection.site}"),
+        seen.parts,
         "factors",
         "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j): the three factors of the input columns, each ÷ its median, in the order "
         "of their product. Lines are medians of neighbouring ranks, bands hold the middle 80% of them. A flat line "
         f"hardly matters for the order; the steepest one decides it ({PAPER}).",
     )
     figure(
-        figures.swaps({labels[k]: r.keep for k, r in found.items()}, full.unit_scores, kind),
+        seen.swaps,
         "swaps",
         "Keep the ⌈(1 − ratio) n⌉ units of the largest product of two factors instead of three. All rows have the "
         "units in the same order, by the whole score: orange on the left of the first row's edge goes only for "
         f"want of that factor. {PAPER} gives no such ablation.",
     )
-    errors = {k: projection.plain_error(r.columns) for k, r in found.items()}
-    rows = {
-        "score": list(labels.values()),
-        "same units go (%)": [round(100 * overlap(full.keep, r.keep), 1) for r in found.values()],
-        "other units": [int((full.keep & ~r.keep).sum()) for r in found.values()],
-        "rank correlation": [
-            round(v, 3) for v in rank_correlations([r.unit_scores for r in found.values()])[0].tolist()
-        ],
-        "error, calibration (%)": [round(100 * e.calibration, 2) for e in errors.values()],
-    }
-    if projection.held_out:
-        rows["error, held-out (%)"] = [round(100 * e.held_out, 2) for e in errors.values()]
-    table(rows, "factors-table")
+    table(seen.rows, "factors-table")
     st.caption("Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired.")
 
 
 def show_scorers(dense: Dense, projection: Projection) -> None:
     """How far scorers agree in this projection."""
-    layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
-    found = {name: remove(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS}
-    labels, removals = [figures.SCORERS[n] for n in found], list(found.values())
+    seen = scorers_answer(dense, projection, settings())
     left, right = st.columns(2, gap="medium")
     with left:
         figure(
-            figures.matrix(
-                labels,
-                [[overlap(a.keep, b.keep) for b in removals] for a in removals],
-                "Removed units in common",
-                "overlap",
-                0.0,
-            ),
+            seen.overlap,
             "overlap",
-            f"|R_a ∩ R_b| ÷ |R_a|, with R the {int((~removals[0].keep).sum()):,} units that go by each score. 1: both "
-            f"remove the same. Two random choices share about the ratio itself, here {ratio:.2f}. Scores: RCPU and "
+            f"|R_a ∩ R_b| ÷ |R_a|, with R the {seen.gone:,} units that go by each score. 1: both "
+            f"remove the same. Two random choices share about the ratio itself, "
+            f"here {dense.config.ratio_of(projection.layer):.2f}. Scores: RCPU and "
             f"WANDA-sp as in {PAPER}; FLAP: An et al., AAAI 2024.",
         )
     with right:
         figure(
-            figures.matrix(
-                labels,
-                rank_correlations([r.unit_scores for r in removals]).tolist(),
-                "Rank correlation",
-                "Spearman's ρ",
-                -1.0,
-            ),
+            seen.correlation,
             "correlation",
             "Spearman's ρ of all units' scores: 1 for the same order, 0 for none in common, −1 for the reverse. It "
             "weighs the whole order, the overlap only what happens at the cut (Spearman 1904; scores as at the left).",
         )
-    errors = [projection.plain_error(r.columns) for r in removals]
-    rows = {"score": labels, "error, calibration (%)": [round(100 * e.calibration, 2) for e in errors]}
-    if projection.held_out:
-        rows["error, held-out (%)"] = [round(100 * e.held_out, 2) for e in errors]
-    table(rows, "scorers-table")
+    table(seen.rows, "scorers-table")
     st.caption(
         "Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired. A score of smaller error here need "
         "not be better once the rest is repaired: see Spectrum and rotation."
@@ -293,16 +260,12 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             )
 
 
-def work_out_neighbours(view: str, dense: Dense) -> None:
-    """Have at hand what the next move may ask for: the other projection, and where all layers are shown, scores."""
-    site, layer, now = settings().site, settings().layer, dense.config
-    others = [other for other in SITES if other != site]
-    if view == "layers":
-        scorers = [replace(dense, config=replace(now, scorer=s)) for s in rcpu.SCORERS if s != now.scorer]
-        later = [*(partial(dense.scores, other) for other in others), *(partial(d.scores, site) for d in scorers)]
-    else:
-        later = [lambda other=other: dense.removal(dense.projection(layer, other)) for other in others]
-    ahead().work_out([], later)
+def work_out_scores(dense: Dense) -> None:
+    """Have at hand what the next move in the view of all layers may ask for."""
+    site, now = settings().site, dense.config
+    scorers = [replace(dense, config=replace(now, scorer=s)) for s in rcpu.SCORERS if s != now.scorer]
+    others = [partial(dense.scores, other) for other in SITES if other != site]
+    ahead().work_out([], [*others, *(partial(d.scores, site) for d in scorers)])
 
 
 st.title("Importance")
@@ -321,11 +284,12 @@ view = control(
 )
 if view == "layers":
     show_layers(dense)
+    work_out_scores(dense)
 else:
     projection = pick_projection(dense)
     own = dict(dense.config.ratios).get(projection.layer)
     if own is not None:
         st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
     {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
-work_out_neighbours(view, dense)
+    work_out_neighbours(ANSWERS.get(view, cut_answer), dense, projection)
 st.caption(DENSE_PATH)

@@ -1,24 +1,19 @@
 """Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
-from dataclasses import replace
-from functools import partial
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
-from app.ahead import Call
-from app.answers import ANSWERS, angles_answer, errors_answer, space_answer, spectrum_answer
+from app.answers import work_out_neighbours
+from app.answers.rotation import ANSWERS, angles_answer, errors_answer, space_answer, spectrum_answer
 from app.chart import chart
-from app.dense import DENSE_PATH, RATIO_STEP, Dense, need_model, need_statistics, pick_projection, pick_removal
+from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import all_layers
 from app.figures.repairs import COMPENSATIONS, errors_table
 from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
-from app.labels import UNITS
 from app.settings import control, control_list, settings
-from app.shared import ahead
 from app.widgets import figure, say, table
 from app.work_views import all_layers_job, overviews, title
 from rcpu.collect import SITES
@@ -336,29 +331,6 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         table(all_layers.layers_table(found), "all-layers")
 
 
-def work_out_neighbours(view: str, dense: Dense, projection: Projection) -> None:
-    """Answer what the next move may ask for: a step of the ratio, then another score, unit or projection."""
-    s, now = replace(settings()), dense.config  # as they are now: those of the session change
-
-    def answer(site: str, config: rcpu.PruneConfig) -> None:
-        asked = replace(dense, config=config)
-        ANSWERS[view](asked, asked.projection(projection.layer, site), s)
-
-    def call(site: str = projection.site, **moved) -> Call:
-        return partial(answer, site, replace(now, **moved))
-
-    near = (round(now.ratio + steps * RATIO_STEP, 2) for steps in (1, -1, 2))
-    units = UNITS if projection.site == "o_proj" else ()
-    ahead().work_out(
-        [call(ratio=ratio) for ratio in near if 0 <= ratio <= 0.9],
-        [
-            *(call(site) for site in SITES if site != projection.site),
-            *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
-            *(call(unit=unit) for unit in units if unit != now.unit),
-        ],
-    )
-
-
 st.title("Spectrum and rotation")
 st.write("See how removal changes a projection's outputs, and how far the best rotation brings them back.")
 model = need_model()
@@ -378,5 +350,5 @@ else:
     {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
         options, dense, projection
     )
-    work_out_neighbours(view, dense, projection)
+    work_out_neighbours(ANSWERS[view], dense, projection)
 st.caption(DENSE_PATH)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import rcpu
-from app import answers, work_views
+from app import work_views
+from app.answers import rotation as answers
 from app.shared import ahead, jobs, models
 from rcpu import procrustes
 from tests.pages import charts, click, finish, open_page, texts, tiles

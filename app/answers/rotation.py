@@ -1,7 +1,4 @@
-"""What the views of Spectrum and rotation find and draw for one projection, whoever asks: a page now, or ahead of it.
-
-Answers stay with the projection. Widgets are the page's, and so are words.
-"""
+"""The views of Spectrum and rotation."""
 
 from __future__ import annotations
 

@@ -1,0 +1,133 @@
+"""The views of Importance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from torch import Tensor
+
+import rcpu
+from app.dense import Dense
+from app.figures import importance as figures
+from app.figures.ranking import cut
+from app.settings import Settings
+from rcpu.masking import Removal, remove
+from rcpu.whatif import FACTORS, Errors, Projection, factors, overlap, rank_correlations, shares, without
+
+
+@dataclass(frozen=True, eq=False)
+class CutAnswer:
+    """What goes, and what that costs while nothing is repaired."""
+
+    removal: Removal
+    shown: int  # the unit that is marked, −1: none
+    error: Errors
+    scores: go.Figure
+
+
+@dataclass(frozen=True, eq=False)
+class FactorsAnswer:
+    """The parts of the RCPU score, and the choice without each of them."""
+
+    shares: dict[str, float]  # of the order, by factor
+    parts: go.Figure
+    swaps: go.Figure
+    rows: dict[str, list]
+
+
+@dataclass(frozen=True, eq=False)
+class ScorersAnswer:
+    """How far scorers agree."""
+
+    gone: int
+    overlap: go.Figure
+    correlation: go.Figure
+    rows: dict[str, list]
+
+
+def cut_answer(dense: Dense, projection: Projection, s: Settings) -> CutAnswer:
+    """Sorted scores with the cut."""
+    config, kind = dense.config, dense.unit(projection.site)
+
+    def made() -> CutAnswer:
+        removal = dense.removal(projection)
+        shown = s.shown_unit if s.shown_unit < removal.keep.numel() else -1
+        return CutAnswer(
+            removal,
+            shown,
+            projection.plain_error(removal.columns),
+            cut(removal.unit_scores, removal.keep, kind, _where(projection), shown),
+        )
+
+    return projection.remember(("seen: cut", config.scorer, *_key(dense, projection), s.shown_unit), made)
+
+
+def factors_answer(dense: Dense, projection: Projection, s: Settings) -> FactorsAnswer:
+    """The three factors; the chosen scorer has no part in it."""
+    layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
+
+    def made() -> FactorsAnswer:
+        parts = factors(projection.weight, projection.x)
+        found = {name: remove(without(parts, name), layout, ratio) for name in (None, *FACTORS)}
+        labels = {None: "all three"} | {name: f"without {FACTORS[name][0]}" for name in FACTORS}
+        full, removals = found[None], list(found.values())
+        rows = {
+            "score": list(labels.values()),
+            "same units go (%)": [round(100 * overlap(full.keep, r.keep), 1) for r in removals],
+            "other units": [int((full.keep & ~r.keep).sum()) for r in removals],
+            "rank correlation": [round(v, 3) for v in _correlations(removals)[0].tolist()],
+            **_errors(projection, removals),
+        }
+        return FactorsAnswer(
+            shares(parts),
+            figures.factors(parts, _where(projection)),
+            figures.swaps({labels[k]: r.keep for k, r in found.items()}, full.unit_scores, dense.unit(projection.site)),
+            rows,
+        )
+
+    return projection.remember(("seen: factors", *_key(dense, projection)), made)
+
+
+def scorers_answer(dense: Dense, projection: Projection, s: Settings) -> ScorersAnswer:
+    """All scorers, two by two."""
+    layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
+
+    def made() -> ScorersAnswer:
+        removals = [remove(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS]
+        labels = [figures.SCORERS[name] for name in rcpu.SCORERS]
+        common = [[overlap(a.keep, b.keep) for b in removals] for a in removals]
+        return ScorersAnswer(
+            int((~removals[0].keep).sum()),
+            figures.matrix(labels, common, "Removed units in common", "overlap", 0.0),
+            figures.matrix(labels, _correlations(removals).tolist(), "Rank correlation", "Spearman's ρ", -1.0),
+            {"score": labels, **_errors(projection, removals)},
+        )
+
+    return projection.remember(("seen: scorers", *_key(dense, projection)), made)
+
+
+#: By the key of the view.
+ANSWERS = {"cut": cut_answer, "factors": factors_answer, "scorers": scorers_answer}
+
+
+def _key(dense: Dense, projection: Projection) -> tuple:
+    """What a choice of units depends on beside the scorer."""
+    return dense.config.seed, dense.config.ratio_of(projection.layer), dense.unit(projection.site)
+
+
+def _where(projection: Projection) -> str:
+    return f"layer {projection.layer}, {projection.site}"
+
+
+def _correlations(removals: list[Removal]) -> Tensor:
+    return rank_correlations([r.unit_scores for r in removals])
+
+
+def _errors(projection: Projection, removals: list[Removal]) -> dict[str, list[float]]:
+    """Columns of a table: errors of these removals with nothing repaired, in percent."""
+    errors = [projection.plain_error(r.columns) for r in removals]
+    rows = {"error, calibration (%)": [round(100 * e.calibration, 2) for e in errors]}
+    if projection.held_out:
+        rows["error, held-out (%)"] = [round(100 * e.held_out, 2) for e in errors]
+    return rows
