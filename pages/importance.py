@@ -151,10 +151,9 @@ def show_scorers(dense: Dense, projection: Projection) -> None:
         figure(
             seen.overlap,
             "overlap",
-            f"|R_a ∩ R_b| ÷ |R_a|, with R the {seen.gone:,} units that go by each score. 1: both "
-            f"remove the same. Two random choices share about the ratio itself, "
-            f"here {dense.config.ratio_of(projection.layer):.2f}. Scores: RCPU and "
-            f"WANDA-sp as in {PAPER}; FLAP: An et al., AAAI 2024.",
+            f"|R_a ∩ R_b| ÷ |R_a|, with R the {seen.gone:,} units that go by each score. 1: both remove the same. Two "
+            f"random choices share about the ratio itself, here {dense.config.ratio_of(projection.layer):.2f}. Scores: "
+            f"RCPU and WANDA-sp as in {PAPER}; FLAP: An et al., AAAI 2024.",
         )
     with right:
         figure(
