@@ -5,6 +5,7 @@ One thread, and only while no job runs; with every new question what still waits
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -24,8 +25,10 @@ class Ahead:
     def __init__(self, busy: Callable[[], bool]) -> None:
         """``busy()``: whether the machine has better things to do now."""
         self._busy, self._calls, self._asked = busy, [], 0.0  # calls with their pauses
-        self._changed = threading.Condition()
-        threading.Thread(target=self._loop, name="rcpu-ahead", daemon=True).start()
+        self._changed, self._ended = threading.Condition(), False
+        self._thread = threading.Thread(target=self._loop, name="rcpu-ahead", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
 
     def work_out(self, soon: Sequence[Call], later: Sequence[Call] = ()) -> None:
         """Forget what waits and begin with these: PAUSE and LOOK seconds after now."""
@@ -34,11 +37,22 @@ class Ahead:
             self._asked = time.monotonic()
             self._changed.notify()
 
+    def close(self) -> None:
+        """End after the call that is under way: a thread that is in torch when Python ends takes the process down."""
+        with self._changed:
+            self._calls, self._ended = [], True
+            self._changed.notify()
+        self._thread.join()
+
     def _loop(self) -> None:
         while True:
             with self._changed:
-                while not self._calls or (wait := self._asked + self._calls[0][0] - time.monotonic()) > 0:
+                while not self._ended and (
+                    not self._calls or (wait := self._asked + self._calls[0][0] - time.monotonic()) > 0
+                ):
                     self._changed.wait(wait if self._calls else None)
+                if self._ended:
+                    return
                 _, call = self._calls.pop(0)
             if not self._busy():
                 try:

@@ -1,5 +1,7 @@
 """Answers before they are asked for: the newest first, none while a job runs, and no failure stops the thread."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -71,3 +73,13 @@ def test_what_may_be_asked_later_waits_longer_and_is_dropped_by_a_new_question()
     assert done.wait(10)
     assert time.monotonic() - asked >= LOOK
     assert seen == ["soon", "soon again"]
+
+
+def test_python_ends_in_peace_while_a_call_is_under_way():
+    script = (
+        "import threading, torch; from app.ahead import Ahead; begun = threading.Event(); m = torch.randn(600, 600)\n"
+        "def call():\n    begun.set()\n    for _ in range(20): torch.linalg.eigvals(m)\n    print('done')\n"
+        "Ahead(lambda: False).work_out([call, lambda: print('dropped')]); begun.wait()"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
