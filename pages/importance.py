@@ -290,5 +290,5 @@ else:
     if own is not None:
         st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
     {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
-    work_out_neighbours(ANSWERS.get(view, cut_answer), dense, projection)
+    work_out_neighbours(ANSWERS[view], dense, projection)
 st.caption(DENSE_PATH)

@@ -38,7 +38,7 @@ def test_without_a_model_the_page_points_to_one():
     assert "No model is loaded" in texts(at, "markdown")
 
 
-@pytest.mark.parametrize("view", ["cut", "factors", "scorers", "layers"])
+@pytest.mark.parametrize("view", ["cut", "factors", "scorers", "unit", "layers"])
 def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))

@@ -107,8 +107,13 @@ def scorers_answer(dense: Dense, projection: Projection, s: Settings) -> Scorers
     return projection.remember(("seen: scorers", *_key(dense, projection)), made)
 
 
+def unit_answer(dense: Dense, projection: Projection, s: Settings) -> Removal:
+    """What goes: the rest is of one unit, and which one comes next is not known."""
+    return dense.removal(projection)
+
+
 #: By the key of the view.
-ANSWERS = {"cut": cut_answer, "factors": factors_answer, "scorers": scorers_answer}
+ANSWERS = {"cut": cut_answer, "factors": factors_answer, "scorers": scorers_answer, "unit": unit_answer}
 
 
 def _key(dense: Dense, projection: Projection) -> tuple:
