@@ -3,8 +3,9 @@
 import pytest
 
 import rcpu
-from app import shared, work, work_learn
+from app import shared, work
 from app.demo import DEMO
+from app.lessons import work as lessons_work
 from rcpu import PruneConfig, RcpuError
 
 PASSWORDS = PruneConfig(text="/etc/passwd", samples=4, held_out=0)
@@ -32,15 +33,15 @@ def public(monkeypatch, tmp_path):
     monkeypatch.delenv("RCPU_DEMO_MODELS", raising=False)
     monkeypatch.chdir(tmp_path)
     for name in ("jobs", "join_or_submit"):
-        for module in (work, work_learn):
+        for module in (work, lessons_work):
             monkeypatch.setattr(module, name, queued, raising=False)
 
 
 CALLS = {
     "load a folder": lambda m: work.load_model_job(ELSEWHERE),
-    "prepare a folder": lambda m: work_learn.prepare_job(ELSEWHERE, PruneConfig()),
-    "prepare on a file": lambda m: work_learn.prepare_job(CHOSEN, PASSWORDS),
-    "prepare on many windows": lambda m: work_learn.prepare_job(CHOSEN, MANY),
+    "prepare a folder": lambda m: lessons_work.prepare_job(ELSEWHERE, PruneConfig()),
+    "prepare on a file": lambda m: lessons_work.prepare_job(CHOSEN, PASSWORDS),
+    "prepare on many windows": lambda m: lessons_work.prepare_job(CHOSEN, MANY),
     "measure on a file": lambda m: work.collect_job(m, PASSWORDS),
     "measure many windows": lambda m: work.collect_job(m, MANY),
     "prune on a file": lambda m: work.prune_job(m, PASSWORDS),
@@ -53,11 +54,11 @@ CALLS = {
     "a long text": lambda m: work.generate_job(m.tokenizer, {}, "x", max_new_tokens=DEMO.new_tokens + 1),
     "many tokens to look at": lambda m: work.tokens_job(m.tokenizer, {"dense": None}, LONG * 3, "x"),
     "a long prompt to look at": lambda m: work.tokens_job(m.tokenizer, {"dense": None}, "x", LONG),
-    "grow on a file": lambda m: work_learn.growth_job(m, PASSWORDS, 0, "o_proj"),
-    "grow on long windows": lambda m: work_learn.growth_job(m, WIDE, 0, "o_proj"),
-    "orders on long windows": lambda m: work_learn.orders_job(m, WIDE, "embedded"),
-    "orders on a file": lambda m: work_learn.orders_job(m, PASSWORDS, "embedded"),
-    "orders measured on a file": lambda m: work_learn.orders_job(m, PruneConfig(), "/etc/passwd"),
+    "grow on a file": lambda m: lessons_work.growth_job(m, PASSWORDS, 0, "o_proj"),
+    "grow on long windows": lambda m: lessons_work.growth_job(m, WIDE, 0, "o_proj"),
+    "orders on long windows": lambda m: lessons_work.orders_job(m, WIDE, "embedded"),
+    "orders on a file": lambda m: lessons_work.orders_job(m, PASSWORDS, "embedded"),
+    "orders measured on a file": lambda m: lessons_work.orders_job(m, PruneConfig(), "/etc/passwd"),
     "an upload": lambda m: shared.TextStore().put("x", b"x" * (DEMO.upload_bytes + 1)),
     "a file as text": lambda m: shared.load_text("/etc/passwd"),
     "windows of a file": lambda m: shared.Windows().get(m, PASSWORDS),

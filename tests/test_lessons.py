@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.drag import LIMIT, format_points, parse_points
 from app.figures import learn as figures
-from app.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
 from app.job_panels import JOB_PAGES
-from app.lessons import EXAMPLES, FIRST, LESSONS
+from app.lessons import LESSONS
+from app.lessons.drag import LIMIT, format_points, parse_points
+from app.lessons.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
+from app.lessons.procrustes import EXAMPLES, FIRST
 from app.settings import Settings
 from app.widgets import to_csv
 from rcpu.growth import Step

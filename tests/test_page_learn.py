@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.lessons import EXAMPLES, LESSONS
+from app.lessons import LESSONS
+from app.lessons.procrustes import EXAMPLES
 from app.shared import jobs, models
 from tests.pages import charts, click, finish, open_page, texts
 
@@ -86,7 +87,7 @@ def test_lesson_2_adds_up_the_drift_once_and_then_looks_it_up(measured):
 def test_lesson_2_says_what_failed_and_tries_again_when_asked(measured):
     link = {**measured, "scorer": "flap"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("app.work_learn.drift_curve", lambda *_: (_ for _ in ()).throw(ValueError("no")))
+        patch.setattr("app.lessons.work.drift_curve", lambda *_: (_ for _ in ()).throw(ValueError("no")))
         at = finish(lesson(2, **link), "drift")
     assert "unexpected ValueError" in texts(at, "error")
     at = finish(click(at, "Add up the drift of every layer"), "drift")
@@ -95,7 +96,7 @@ def test_lesson_2_says_what_failed_and_tries_again_when_asked(measured):
 
 def test_lesson_3_needs_no_model_and_reads_points_from_the_link():
     at = lesson(3, points=EXAMPLES["Mirrored"])
-    assert metrics(at)["det Q"] == "-1"
+    assert metrics(at)["det Q"] == "−1"
     assert metrics(at)["Error after"] in ("0.000", "0.001", "0.002", "0.003")
     at.toggle(key="set_proper").set_value(True).run()
     assert metrics(at)["det Q"] == "+1"

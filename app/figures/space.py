@@ -6,8 +6,10 @@ import html
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 import torch
+from torch import Tensor
 
 from app.figures.base import COLORS, NEUTRAL, new_figure
 from app.figures.repairs import ERROR
@@ -55,7 +57,7 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
         (f"exp({t:.2f} log Q) Z", now, COLORS["compensated"], "circle", 3.5),
     )
     for name, points, color, symbol, size in shown:
-        x, y, z = points.mT.contiguous().numpy()
+        x, y, z = _coordinates(points)
         figure.add_scatter3d(
             x=x,
             y=y,
@@ -66,7 +68,9 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
             name=name,
             hovertemplate="%{customdata}<br>(%{x:.3g}, %{y:.3g}, %{z:.3g})<extra>%{fullData.name}</extra>",
         )
-    x, y, z = torch.stack([now, seen.y, torch.full_like(now, math.nan)], 1).flatten(0, 1).mT.contiguous().numpy()
+    x, y, z = (
+        torch.stack([now, seen.y, torch.full_like(now, math.nan)], 1).flatten(0, 1).mT.contiguous().float().numpy()
+    )
     figure.add_scatter3d(
         x=x,
         y=y,
@@ -79,6 +83,11 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
         hovertemplate="<extra></extra>",
     )
     return figure
+
+
+def _coordinates(points: Tensor) -> np.ndarray:  # (n, 3) → (3, n)
+    """As browsers draw them, in single precision."""
+    return points.mT.contiguous().float().numpy()
 
 
 def path_error(path: Turning, t: float) -> go.Figure:

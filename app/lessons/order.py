@@ -1,0 +1,100 @@
+"""Lesson 6: what the order of the two projections is worth."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app.dense import ratio_slider
+from app.figures import learn as figures
+from app.job_panels import job_panel, known_job, start
+from app.lessons import work
+from app.lessons.base import PAPER, Lesson, Link, need_net
+from app.lessons.findings import about_orders, shown
+from app.settings import settings
+from app.widgets import figure
+
+
+def picture() -> None:
+    """The first layers pruned in both orders."""
+    model = need_net()
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        ratio = ratio_slider()
+    job = known_job("orders")
+    with right:
+        if st.button(
+            "Prune in both orders",
+            type="primary",
+            width="stretch",
+            icon=":material/play_arrow:",
+            disabled=bool(job and job.active),
+        ):
+            start("orders", lambda: work.orders_job(model, settings().prune_config(), settings().eval_text))
+    if job is None:
+        st.caption(
+            f"Nothing pruned yet. Two runs of layers 0 to 3 on {work.ORDERED['samples']} windows, then four "
+            "perplexities: the slowest of the lessons, about two minutes on two cores."
+        )
+        return
+    job_panel(job)
+    if job.state != "done":
+        return
+    made = job.result
+    if made.config.ratio != ratio:
+        st.info("The ratio has changed since: press the button to prune at it.", icon=":material/info:")
+    pruned = made.config.layers
+    some = made.perplexity["dense"]
+    st.caption(
+        f"Perplexity on {some.windows} windows of {some.window} tokens that were not calibrated on; lower is better:"
+    )
+    for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_SHORT}.items(), strict=True):
+        tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
+    st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
+    figure(
+        figures.order_drift(made.drift, pruned),
+        "lesson-order-drift",
+        f"The distance of the stream ĥ after each layer from h, that of the dense model, on held-out windows, "
+        f"relative to its length, as a mean over tokens. Only the shaded layers are pruned; the later ones pass the "
+        f"drift on. It counts all directions alike and perplexity only what the next token depends on, so the two need "
+        f"not fall together. "
+        f"Source of the orders: {PAPER}, which measures both first.",
+    )
+    figure(
+        figures.order_gains(made.drift, pruned),
+        "lesson-order-gains",
+        "1 − (‖h − ĥ‖ ÷ ‖h‖ repaired) ÷ (the same not repaired), after each pruned layer: what the lines above differ "
+        f"by, where they lie too close to tell apart. Below 0 the repair moves the stream away. Source: {PAPER}.",
+    )
+
+
+LESSON = Lesson(
+    short="Which one first",
+    title="o_proj before down_proj? What the order is worth",
+    idea="Repair a projection for the inputs it will really get: go along the stream, front to back.",
+    formula=r"\begin{gathered} h' = h + \mathrm{attention}(h) \\ h'' = h' + \mathrm{mlp}(h') \end{gathered}",
+    formula_says="$h$ is the **stream**, the vector that runs through all layers. Within a layer the MLP reads "
+    "what attention has written; never the other way round.",
+    steps=(
+        "Everything that a pruned projection gets wrong changes the inputs of all that follow. A repair that was "
+        "fitted to the *old* inputs then no longer fits quite. So layers are pruned front to back, and each is "
+        "calibrated on what the pruned layers before it hand on.",
+        "The same question comes up inside a layer: `down_proj` comes after `o_proj`. Two orders are possible.",
+        "**Both measured, then repaired** (the paper): one pass through the dense layer gives the inputs of both. "
+        "Cheap, but `down_proj` is repaired for inputs from before `o_proj` was pruned.",
+        "**o_proj repaired first**: then the layer runs again, and `down_proj` is repaired for the inputs it will "
+        "really get. One more pass for each layer. (The reverse, `down_proj` first, would change nothing for "
+        "`o_proj`: it lies upstream.)",
+    ),
+    task="Press *Prune in both orders*: the first four layers are pruned in both orders and repaired by RCPU's "
+    "rotation. Compare the drift along the layers and the **perplexity** (how surprised the model is by "
+    "real text: as if it had to guess among so many tokens each time). How large is the difference, compared with "
+    "repairing at all?",
+    question="Why not prune the *last* layer first, while its inputs are still those of the dense model?",
+    answer="Because they would not stay so. As soon as an earlier layer is pruned, the inputs of the last one "
+    "change, and its repair was fitted to inputs that no longer occur. Front to back, every *layer* is repaired "
+    "for what the layers before it really hand on. The order of the two projections within a layer is the same "
+    "thought in small, and matters as much or as little as the sentence below the tiles says.",
+    links=(Link("Set the order on the Prune page", "prune", {"order": "site", "compensation": "rotation"}),),
+    settings={"ratio": 0.3},
+    picture=picture,
+)

@@ -1,0 +1,124 @@
+"""Lesson 4: why the score looks at variance."""
+
+from __future__ import annotations
+
+import streamlit as st
+import torch
+
+from app.dense import DENSE_PATH, ratio_slider
+from app.figures import learn as figures
+from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_dense, site_control
+from app.lessons.findings import about_variance, share
+from app.widgets import figure, table
+from rcpu.drift import constant_error
+from rcpu.masking import remove
+from rcpu.whatif import factors, without
+
+SWAPS = 8  # channels in the table
+
+
+def picture() -> None:
+    """Which channels leave with the variance in the score, and which without."""
+    dense = need_dense()
+    site = site_control()
+    left, right = st.columns(2, vertical_alignment="bottom")
+    with left:
+        layer = layer_slider(dense.layers)
+    with right:
+        ratio = ratio_slider()
+    asked, layout = dense.projection(layer, site), dense.layout(site)
+    parts = factors(asked.weight, asked.x)
+    removals = {
+        "with": remove(without(parts, None), layout, ratio),
+        "without": remove(without(parts, "variance"), layout, ratio),
+    }
+    kept, errors = {}, {}
+    for name, removal in removals.items():
+        kept[name] = torch.zeros(asked.weight.shape[1], dtype=torch.bool)
+        kept[name][removal.columns] = True
+        found = {"none": asked.plain_error(removal.columns), "bias": constant_error(asked, removal.columns)}
+        errors[name] = {k: e.calibration if e.held_out is None else e.held_out for k, e in found.items()}
+    swapped = ~kept["with"] & kept["without"]
+    gone = int((~kept["with"]).sum())
+    tiles = st.columns(3)
+    tiles[0].metric(
+        "Channels that differ",
+        f"{int(swapped.sum()):,}",
+        f"of {gone:,}",
+        delta_color="off",
+        delta_arrow="off",
+        border=True,
+    )
+    for tile, name, label in ((tiles[1], "with", "with variance"), (tiles[2], "without", "without variance")):
+        tile.metric(
+            f"Error, {label}",
+            share(errors[name]["none"]),
+            f"{share(errors[name]['bias'])} with a bias",
+            delta_color="off",
+            delta_arrow="off",
+            border=True,
+            help="A bias is no part of RCPU. Here it stands for what is lost with inputs that hardly change",
+        )
+    deviation = asked.x.variance.sqrt()
+    figure(
+        figures.channels(
+            asked.x.mean_absolute, deviation, kept["with"], kept["without"], f"Inputs of layer {layer} {site}"
+        ),
+        "lesson-channels",
+        "One mark an input channel: mean|x| over tokens, and the standard deviation over tokens, both from the "
+        "calibration windows. RCPU removes the lowest ‖W_j‖ · mean|x_j| · Var(x_j); the other score leaves Var out. "
+        f"Source: {PAPER}.",
+    )
+    st.markdown(about_variance(int(swapped.sum()), gone, errors, asked.held_out is not None))
+    if swapped.any():
+        ids = swapped.nonzero().flatten()
+        constant = asked.x.mean**2 / (asked.x.mean**2 + asked.x.variance).clamp_min(1e-30)
+        ids = ids[constant[ids].argsort(descending=True)][:SWAPS]
+        with st.expander("Channels that leave only because variance counts, the most constant first"):
+            table(
+                {
+                    "channel": ids.tolist(),
+                    "mean|x|": [round(v, 5) for v in asked.x.mean_absolute[ids].tolist()],
+                    "standard deviation": [round(v, 5) for v in deviation[ids].tolist()],
+                    "constant part of mean(x²) (%)": [round(100 * v, 1) for v in constant[ids].tolist()],
+                },
+                "lesson-swaps",
+            )
+            st.caption("The constant part is mean(x)² ÷ mean(x²): 100% for an input that never changes.")
+    st.caption(DENSE_PATH)
+
+
+LESSON = Lesson(
+    short="Why variance",
+    title="Why the score looks at variance",
+    idea="A large input that never changes tells tokens apart no better than a constant does.",
+    formula=r"\gamma_j = \lVert W_{:,j} \rVert \cdot \operatorname{mean}|x_j| \cdot \operatorname{Var}(x_j)",
+    formula_says="Importance of column $j$: weight, size of its input, and how much that input changes.",
+    steps=(
+        "Which columns matter least? A first answer: those with small weights and small inputs, "
+        "$\\lVert W_{:,j}\\rVert \\cdot \\operatorname{mean}|x_j|$.",
+        "Now think of an input that is 3 at every token. Its product is large, yet it adds the *same* vector "
+        "$3\\,W_{:,j}$ to every output. It says nothing about the token, and one constant vector (a **bias**) "
+        "could stand in for it.",
+        "So RCPU multiplies by the **variance** over tokens: a channel that hardly changes scores low however "
+        "large it is, and one that reacts to the text is kept. RCPU itself adds *no* bias, so whether this pays "
+        "has to be measured: the sentence under the picture says what it does here.",
+        "In the picture each mark is one input channel: to the right it is larger, further up it changes more. "
+        "Orange crosses leave only if variance is ignored, green diamonds only if it counts.",
+    ),
+    task="Where do the green diamonds lie? Look for one far to the right of its crowd, large but calm: open the "
+    "table below the picture, whose first row names it. Then try other layers, and `o_proj`.",
+    question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
+    "0.2. Which one does RCPU remove, and what is lost with it?",
+    answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
+    "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. A rotation "
+    "cannot add a constant, so with RCPU's own repair the score cannot keep all that it promises. In this small "
+    "model, without any repair, variance helps a little in most layers of `down_proj`, and in `o_proj` about as "
+    "often as not; with a bias it helps in most layers of both. Take a score as a guess, and measure.",
+    links=(
+        Link("Show me the three factors", "importance", {"view": "factors"}),
+        Link("Compare the scorers", "importance", {"view": "scorers"}),
+    ),
+    settings={"ratio": 0.2, "layer": 12, "site": "down_proj"},
+    picture=picture,
+)
