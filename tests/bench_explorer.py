@@ -23,9 +23,16 @@ from tests import serve
 
 MINUTES = 60_000
 LAYERS = 9, 20  # that are looked at
-CHANGES, OTHERS = 16, 4  # of the ratio in each view and layer; of the score, and of the projection
+CHANGES = 16  # of the ratio in each view and layer
+#: Then other settings, in each view and layer: a projection is one press away from the other, and a score or unit is
+#: the next in its list or the one before. Down_proj has no choice of units.
+OTHERS = (
+    *("score", "projection", "unit next", "score", "unit before"),
+    *("projection", "score", "projection", "score", "projection"),
+)
 SESSIONS, TURNS = 8, 6
 SETTINGS = "samples=16&held_out=4"
+START = "ratio=0.05&site=down_proj&unit=kv_group"  # of every view
 #: All that change with the ratio: the figure of one unit does not.
 VIEWS = {
     "importance": ("view", ("cut", "layers", "factors", "scorers")),
@@ -62,6 +69,16 @@ async def redraw(page: Page, *keys: str) -> float:
     raise SystemExit(f"{page.url}: no figure was drawn anew within {LONGEST} s of a change of the ratio")
 
 
+async def change(page: Page, move: str) -> float:
+    """Seconds for one of OTHERS."""
+    what, _, way = move.partition(" ")
+    if what == "projection":
+        await page.get_by_role("radiogroup", name="Projection").locator("[aria-checked=false]").focus()
+        return await redraw(page, "Enter")
+    await page.get_by_role("combobox", name={"score": "Importance score", "unit": "Unit of o_proj"}[what]).focus()
+    return await redraw(page, "ArrowUp" if way == "before" else "ArrowDown", "Enter")
+
+
 async def ready(page: Page) -> None:
     """Wait until the script of a page has run and its figures stand."""
     await page.locator("h1").first.wait_for()
@@ -91,32 +108,25 @@ async def prepare(page: Page, url: str) -> None:
 
 
 async def views(browser, url: str, table: Table) -> None:
-    """Latency of every view while the ratio changes, and then the score and the projection."""
+    """Latency of every view while the ratio changes, and then score, unit and projection."""
     page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
     page.set_default_timeout(5 * MINUTES)
     await page.add_init_script(CLOCK)
     for name, (setting, values) in VIEWS.items():
         for view in values:
-            seen = []
+            seen, others = [], []
             for layer in LAYERS:
-                await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&site=down_proj&layer={layer}&ratio=0.05")
+                await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&{START}&layer={layer}")
                 await ready(page)
                 await page.locator(".js-plotly-plot").first.wait_for()
                 await asyncio.sleep(1.5)
                 await page.get_by_role("slider", name="Ratio").focus()
                 seen += [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
+                for move in OTHERS:
+                    await asyncio.sleep(STUDY)
+                    others.append(await change(page, move))
             note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
-            seen = []
-            for move in ("score", "projection") * OTHERS:
-                await asyncio.sleep(STUDY)
-                if move == "score":
-                    await page.get_by_role("combobox", name="Importance score").focus()
-                    seen.append(await redraw(page, "ArrowDown", "Enter"))
-                else:
-                    other = page.get_by_role("radiogroup", name="Projection").locator("[aria-checked=false]")
-                    await other.focus()
-                    seen.append(await redraw(page, "Enter"))
-            note(table, f"redraw, {name}, view {view}: score and projection", seen, "0.3")
+            note(table, f"redraw, {name}, view {view}: score, unit and projection", others, "0.3")
 
 
 async def first_paint(browser, url: str, table: Table) -> None:
