@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import streamlit as st
 from torch import Tensor
@@ -14,7 +15,7 @@ import rcpu
 from app.job_panels import job_panel, start
 from app.labels import SCORERS, UNITS, called
 from app.settings import PRUNING, WINDOWS, PageEnd, Settings, change, control, settings
-from app.shared import current_collection, current_model, jobs, projections, windows
+from app.shared import answers, current_collection, current_model, jobs, projections, windows
 from app.widgets import empty, say, size
 from app.work import collect_job
 from rcpu.architecture import heads_of, site_named, units_of, weight_of
@@ -72,28 +73,31 @@ class Dense:
 
     def scores(self, site: str) -> dict[int, Tensor]:
         """Importance of every input column of a site in each measured layer, (d_in,) fp64 a layer."""
-        return _scores(self.model, self.found, self.layers, site, self.config.scorer, self.config.seed)
+        scorer, seed = self.config.scorer, self.config.seed
+
+        def made() -> dict[int, Tensor]:
+            return {
+                i: column_scores(
+                    weight_of(self.model.net, i, site).float(),
+                    self.found.vectors(i, site),
+                    scorer,
+                    layer=i,
+                    site=site,
+                    seed=seed,
+                )
+                for i in self.layers
+            }
+
+        return self.remember(("scores", site, scorer, seed), made)
+
+    def remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
+        """The kept answer of all layers, or a new one, see :meth:`rcpu.answers.Answers.ask`."""
+        return answers().ask((self.found.folder, self.layers, *key), answer)
 
     def removal(self, projection: Projection) -> Removal:
         """What the settings would take from a projection."""
         scores = projection.scores(self.config.scorer, self.config.seed)
         return remove(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
-
-
-@st.cache_resource(
-    show_spinner=False,
-    max_entries=32,
-    hash_funcs={rcpu.Model: lambda m: (m.fingerprint, m.dtype), Collection: lambda c: str(c.folder)},
-)
-def _scores(
-    model: rcpu.Model, found: Collection, layers: tuple[int, ...], site: str, scorer: str, seed: int
-) -> dict[int, Tensor]:
-    return {
-        i: column_scores(
-            weight_of(model.net, i, site).float(), found.vectors(i, site), scorer, layer=i, site=site, seed=seed
-        )
-        for i in layers
-    }
 
 
 def need_statistics() -> Dense:

@@ -16,6 +16,7 @@ from app.ahead import Ahead
 from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
 from app.jobs import Jobs
 from app.settings import settings
+from rcpu.answers import Answers
 from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collection_of
 from rcpu.models import HUB_ID, free_memory
@@ -23,6 +24,7 @@ from rcpu.paths import existing
 from rcpu.text import NAMED
 from rcpu.whatif import Projection
 
+ANSWERS = 64  # about all layers that are remembered: scores of 13B take 4 MB
 UPLOADS = 32  # texts that are remembered
 
 
@@ -161,6 +163,12 @@ def windows() -> Windows:
 def projections() -> Projections:
     """Projections that are ready to answer."""
     return Projections()
+
+
+@st.cache_resource(show_spinner=False)
+def answers() -> Answers:
+    """What was found of all layers of a model; a projection keeps what is of itself alone."""
+    return Answers(ANSWERS)
 
 
 @st.cache_resource(show_spinner=False)

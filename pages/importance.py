@@ -1,24 +1,19 @@
 """Importance: which units a ratio takes, what makes a unit important, and what a single unit reacts to."""
 
-from dataclasses import replace
-from functools import partial
-
 import streamlit as st
 
-import rcpu
-from app.answers import work_out_neighbours
-from app.answers.importance import ANSWERS, cut_answer, factors_answer, scorers_answer
+from app.answers import work_out_neighbours, work_out_sites
+from app.answers.importance import ANSWERS, cut_answer, factors_answer, layers_answer, scorers_answer
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
 from app.figures.ranking import unit_name
 from app.settings import change, control, settings
-from app.shared import ahead, windows
+from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
 from app.widgets import figure, table
-from rcpu.architecture import heads_of
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
-from rcpu.masking import UNIT_NAMES, Removal, keep_units, removed_count
+from rcpu.masking import UNIT_NAMES, Removal
 from rcpu.pieces import token_pieces
 from rcpu.whatif import FACTORS, Projection, factors
 
@@ -87,26 +82,18 @@ def show_layers(dense: Dense) -> None:
         site = control(st.segmented_control, "Projection", "site", options=list(SITES), required=True, width="stretch")
     with switch:
         control(st.toggle, "Relative to the layer's median", "relative", help="Units compete within their layer")
-    layout, kind, config = dense.layout(site), dense.unit(site), dense.config
-    columns = dense.scores(site)
+    seen = layers_answer(dense, site, settings())
     figure(
-        figures.layers(
-            {i: keep_units(v, layout, 0.0)[0] for i, v in columns.items()},
-            kind,
-            site,
-            config.scorer,
-            gone={i: removed_count(layout.shape[1], config.ratio_of(i)) for i in columns},
-            to_median=settings().relative,
-        ),
+        seen.units,
         "layers",
         "A column is a layer. Many units are sorted within it, the most important on top, and thinned to at most 96 "
         "evenly spaced ranks; what is below the dashed line, or crossed where every unit has its row, goes. Every "
         f"layer loses the same share ({PAPER}) unless it has a ratio of its own, however its scores compare with those "
         "of other layers. Colours are logarithmic; the highest and lowest 2% of many cells share the last ones.",
     )
-    if site == "o_proj" and kind != "head":
+    if seen.heads:
         figure(
-            figures.heads(columns, heads_of(dense.model.net).dim, config.scorer),
+            seen.heads,
             "heads",
             "Σ γ_j over the columns of a query head ÷ Σ γ_j over the layer: where a layer's importance sits. "
             f"With one KV head a query head these are the units that RCPU removes ({PAPER}); heads that share "
@@ -259,14 +246,6 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             )
 
 
-def work_out_scores(dense: Dense) -> None:
-    """Have at hand what the next move in the view of all layers may ask for."""
-    site, now = settings().site, dense.config
-    scorers = [replace(dense, config=replace(now, scorer=s)) for s in rcpu.SCORERS if s != now.scorer]
-    others = [partial(dense.scores, other) for other in SITES if other != site]
-    ahead().work_out([], [*others, *(partial(d.scores, site) for d in scorers)])
-
-
 st.title("Importance")
 st.write("See what a score would keep at any ratio, layer by layer, and why, before anything is pruned.")
 model = need_model()
@@ -283,7 +262,7 @@ view = control(
 )
 if view == "layers":
     show_layers(dense)
-    work_out_scores(dense)
+    work_out_sites(layers_answer, dense, settings().site)
 else:
     projection = pick_projection(dense)
     own = dict(dense.config.ratios).get(projection.layer)

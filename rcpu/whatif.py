@@ -6,10 +6,8 @@ compensator costs a decomposition at most.
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rcpu import procrustes
+from rcpu.answers import Answers
 from rcpu.collect import SiteData
 from rcpu.compensation import COMPENSATORS, Outputs, Problem, quadratic
 from rcpu.precision import full_fp32
@@ -122,8 +121,7 @@ class Projection:
         self.held_out = Outputs(self.weight, data.held_out.to(home)) if data.held_out else None
         self.sample, self.layer, self.site = data.sample, layer, site
         _ = self.outputs.product, self.outputs.energy  # those of the held-out windows when errors are asked for
-        self._answers: OrderedDict[tuple, Future] = OrderedDict()
-        self._lock = threading.Lock()
+        self._answers = Answers(ANSWERS)
 
     @property
     def bytes(self) -> int:
@@ -132,24 +130,8 @@ class Projection:
         return 4 * d_out * d_in * (2 + bool(self.held_out)) + 8 * d_out**2 * 6
 
     def remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
-        """The kept answer, or a new one; who asks while another thread is at it waits for that. Failures are not kept.
-
-        The answer must not ask for its own key.
-        """
-        with self._lock:
-            first = key not in self._answers
-            kept = self._answers.setdefault(key, Future())
-            self._answers.move_to_end(key)
-            while len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        if first:
-            try:
-                kept.set_result(answer())
-            except BaseException as error:
-                with self._lock:
-                    self._answers.pop(key, None)
-                kept.set_exception(error)
-        return kept.result()
+        """The kept answer, or a new one, see :meth:`rcpu.answers.Answers.ask`."""
+        return self._answers.ask(key, answer)
 
     def scores(self, scorer: str, seed: int = 0) -> Tensor:
         """Importance of every input column, (d_in,) fp64."""
@@ -167,9 +149,8 @@ class Projection:
         """Of M = Y Zᵀ, descending, (d_out,) fp64; cheaper than the whole rotation."""
         key = key_of(columns)
         for proper in (False, True):
-            kept = self._answers.get(("rotation", key, proper))
-            if kept and kept.done() and not kept.exception():
-                return kept.result().singular_values
+            if rotation := self._answers.known(("rotation", key, proper)):
+                return rotation.singular_values
         return self.remember(("spectrum", key), lambda: procrustes.singular_values(self.cross_products(columns)))
 
     def rotation(self, columns: Tensor, proper: bool = False) -> procrustes.Rotation:

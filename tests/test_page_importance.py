@@ -50,20 +50,17 @@ def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkey
     read = []
     for name in ("get", "vectors"):
         monkeypatch.setattr(Collection, name, lambda *_: read.append(1))  # which no page could go on with
-    for name in ("CutAnswer", "FactorsAnswer", "ScorersAnswer"):
+    for name in ("CutAnswer", "FactorsAnswer", "LayersAnswer", "ScorersAnswer"):
         monkeypatch.setattr(answers, name, lambda *_: read.append(1))
     moves = [
+        lambda: at.slider(key="set_ratio").set_value(0.3),
+        lambda: at.slider(key="set_ratio").set_value(0.25),
+        lambda: at.selectbox(key="set_unit").select("kv_group"),
+        lambda: at.selectbox(key="set_unit").select("auto"),
         lambda: at.selectbox(key="set_scorer").select("wanda_sp"),
         lambda: at.selectbox(key="set_scorer").select("rcpu"),
         lambda: at.get("button_group")[1].set_value("down_proj"),
     ]
-    if view != "layers":
-        moves[:0] = [
-            lambda: at.slider(key="set_ratio").set_value(0.3),
-            lambda: at.slider(key="set_ratio").set_value(0.25),
-            lambda: at.selectbox(key="set_unit").select("kv_group"),
-            lambda: at.selectbox(key="set_unit").select("auto"),
-        ]
     for move in moves:
         move().run()
         assert not at.exception

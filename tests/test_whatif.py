@@ -1,8 +1,6 @@
 """Answers from kept sums against a run that solves the same projection anew."""
 
 import math
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import scipy.linalg
@@ -77,37 +75,20 @@ def test_errors_without_held_out_windows(model, collected):
         alone.errors(columns, ridge=None)
 
 
-def test_an_answer_is_kept_and_old_ones_leave(model, collected, monkeypatch):
+def test_an_answer_is_kept(model, collected):
     asked = projection(model, collected, 1, "o_proj")
     first = asked.rotation(torch.arange(40))
     assert asked.rotation(torch.arange(40)) is first
     assert asked.rotation(torch.arange(40), proper=True) is not first
+
+
+def test_old_answers_leave(model, collected, monkeypatch):
     monkeypatch.setattr(whatif, "ANSWERS", 2)
+    asked = projection(model, collected, 1, "o_proj")
+    first = asked.rotation(torch.arange(40))
     for kept in (30, 31, 32):
         asked.rotation(torch.arange(kept))
     assert asked.rotation(torch.arange(40)) is not first
-
-
-def test_two_threads_that_ask_the_same_share_one_answer(model, collected):
-    asked, go_on, made = projection(model, collected, 1, "o_proj"), threading.Event(), []
-
-    def slow():
-        made.append(1)
-        assert go_on.wait(10)
-        return object()
-
-    with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(asked.remember, ("slow",), slow) for _ in range(2)]
-        go_on.set()
-        assert both[0].result() is both[1].result()
-    assert len(made) == 1
-
-
-def test_a_failure_is_not_kept(model, collected):
-    asked = projection(model, collected, 1, "o_proj")
-    with pytest.raises(ZeroDivisionError):
-        asked.remember(("fails",), lambda: 1 / 0)
-    assert asked.remember(("fails",), lambda: 7) == 7
 
 
 def test_factors_multiply_to_the_score_and_one_can_be_left_out(model, collected):
@@ -258,14 +239,3 @@ def test_spectra_are_those_of_each_removal(model, collected):
     many = [torch.arange(kept) for kept in (48, 30, 12)]
     for values, columns in zip(whatif.spectra(asked, many), many, strict=True):
         torch.testing.assert_close(values, alone.singular_values(columns))
-
-
-def test_the_answers_asked_for_longest_ago_are_forgotten(model, collected):
-    asked = projection(model, collected, 1, "o_proj")
-    asked.remember(("first",), lambda: 1)
-    for i in range(whatif.ANSWERS - 1):
-        asked.remember(("other", i), lambda: 0)
-    assert asked.remember(("first",), lambda: 2) == 1  # asked again just now
-    asked.remember(("one more",), lambda: 0)
-    assert asked.remember(("first",), lambda: 3) == 1
-    assert asked.remember(("other", 0), lambda: 4) == 4

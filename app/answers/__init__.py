@@ -1,6 +1,7 @@
-"""What views find and draw for one projection, whoever asks: a page now, or ahead of it.
+"""What views find and draw, whoever asks: a page now, or ahead of it.
 
-Answers stay with the projection. Widgets are the page's, and so are words.
+Answers stay with the projection, or with the statistics if they are of all layers. Widgets are the page's, and so are
+words.
 """
 
 from __future__ import annotations
@@ -18,26 +19,33 @@ from app.shared import ahead
 from rcpu.collect import SITES
 from rcpu.whatif import Projection
 
+#: What a view shows of a projection, and what one shows of a site in all layers.
 Answer = Callable[[Dense, Projection, Settings], object]
+SiteAnswer = Callable[[Dense, str, Settings], object]
 
 
 def work_out_neighbours(answer: Answer, dense: Dense, projection: Projection) -> None:
+    """Answer what the next move may ask for, in the layer of this projection."""
+
+    def asked(moved: Dense, site: str, s: Settings) -> None:
+        answer(moved, moved.projection(projection.layer, site), s)
+
+    work_out_sites(asked, dense, projection.site)
+
+
+def work_out_sites(answer: SiteAnswer, dense: Dense, site: str) -> None:
     """Answer what the next move may ask for: a step of the ratio, then another score, unit or projection."""
     s, now = replace(settings()), dense.config  # as they are now: those of the session change
 
-    def asked(site: str, config: rcpu.PruneConfig) -> None:
-        moved = replace(dense, config=config)
-        answer(moved, moved.projection(projection.layer, site), s)
-
-    def call(site: str = projection.site, **moved) -> Call:
-        return partial(asked, site, replace(now, **moved))
+    def call(site: str = site, **moved) -> Call:
+        return partial(answer, replace(dense, config=replace(now, **moved)), site, s)
 
     near = (round(now.ratio + steps * RATIO_STEP, 2) for steps in (1, -1, 2))
-    units = UNITS if projection.site == "o_proj" else ()
+    units = UNITS if site == "o_proj" else ()
     ahead().work_out(
         [call(ratio=ratio) for ratio in near if 0 <= ratio <= 0.9],
         [
-            *(call(site) for site in SITES if site != projection.site),
+            *(call(other) for other in SITES if other != site),
             *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
             *(call(unit=unit) for unit in units if unit != now.unit),
         ],

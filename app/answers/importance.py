@@ -12,7 +12,8 @@ from app.dense import Dense
 from app.figures import importance as figures
 from app.figures.ranking import cut
 from app.settings import Settings
-from rcpu.masking import Removal, remove
+from rcpu.architecture import heads_of
+from rcpu.masking import Removal, keep_units, remove, removed_count
 from rcpu.whatif import FACTORS, Errors, Projection, factors, overlap, rank_correlations, shares, without
 
 
@@ -44,6 +45,14 @@ class ScorersAnswer:
     overlap: go.Figure
     correlation: go.Figure
     rows: dict[str, list]
+
+
+@dataclass(frozen=True, eq=False)
+class LayersAnswer:
+    """Scores of all layers."""
+
+    units: go.Figure
+    heads: go.Figure | None  # where units are not heads already
 
 
 def cut_answer(dense: Dense, projection: Projection, s: Settings) -> CutAnswer:
@@ -107,12 +116,35 @@ def scorers_answer(dense: Dense, projection: Projection, s: Settings) -> Scorers
     return projection.remember(("seen: scorers", *_key(dense, projection)), made)
 
 
+def layers_answer(dense: Dense, site: str, s: Settings) -> LayersAnswer:
+    """Scores of one site in all layers."""
+    layout, kind, config = dense.layout(site), dense.unit(site), dense.config
+    columns = dense.scores(site)
+    ratios = [config.ratio_of(i) for i in columns]
+
+    def made() -> LayersAnswer:
+        units = figures.layers(
+            {i: keep_units(v, layout, 0.0)[0] for i, v in columns.items()},
+            kind,
+            site,
+            config.scorer,
+            gone={i: removed_count(layout.shape[1], ratio) for i, ratio in zip(columns, ratios, strict=True)},
+            to_median=s.relative,
+        )
+        by_head = site == "o_proj" and kind != "head"
+        return LayersAnswer(
+            units, figures.heads(columns, heads_of(dense.model.net).dim, config.scorer) if by_head else None
+        )
+
+    return dense.remember(("seen: layers", site, kind, config.scorer, config.seed, s.relative, *ratios), made)
+
+
 def unit_answer(dense: Dense, projection: Projection, s: Settings) -> Removal:
     """What goes: the rest is of one unit, and which one comes next is not known."""
     return dense.removal(projection)
 
 
-#: By the key of the view.
+#: Of one projection, by the key of the view.
 ANSWERS = {"cut": cut_answer, "factors": factors_answer, "scorers": scorers_answer, "unit": unit_answer}
 
 
