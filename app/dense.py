@@ -25,9 +25,9 @@ from rcpu.scoring import column_scores
 from rcpu.whatif import Projection
 
 DENSE_PATH = (
-    "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. In a run "
-    "the layers before it are pruned already, so its inputs, scores and errors there differ somewhat, more so with "
-    "every layer."
+    "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. When a "
+    "model is pruned, front to back, the layers before it have lost something already: its inputs, scores and errors "
+    "then differ somewhat from these, more so with every layer."
 )
 RATIO_STEP = 0.05
 

@@ -33,6 +33,11 @@ def percent(part: float, whole: float = 1.0) -> str:
     return f"{part / whole:.1%}".replace("-", "−") if whole > 0 else "–"
 
 
+def times(most: float, usual: float) -> str:
+    """How many times as much, a dash where there is nothing to compare with."""
+    return "–" if usual <= 0 else f"{most / usual:,.1f}" if most < 1e5 * usual else f"{most / usual:.1e}"
+
+
 def show_cut(dense: Dense, projection: Projection) -> None:
     """Sorted scores; a click shows the unit below."""
     seen = cut_answer(dense, projection, settings())
@@ -49,7 +54,7 @@ def show_cut(dense: Dense, projection: Projection) -> None:
     tiles.metric("Their share of all score", percent(scores[~keep].sum().item(), scores.sum().item()), border=True)
     tiles.metric(
         "Most important ÷ median",
-        f"{scores.max() / scores.quantile(0.5):,.1f}" if scores.quantile(0.5) > 0 else "–",
+        times(scores.max().item(), scores.quantile(0.5).item()),
         border=True,
         help="How uneven the scores are: a few units far above the others make the choice easy",
     )

@@ -11,7 +11,8 @@ from app.lessons.drag import to_top
 from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import current_model
 
-TEXT_WIDTH, PICTURE_WIDTH = 384, 560  # pixels: together they fill a page of 1440, and each fits one of 1024
+#: Pixels, of a page that has 980 less a scrollbar in a window of 1440, and 564 in one of 1024; the text takes the rest.
+PICTURE_WIDTH = 558
 s = settings()
 
 
@@ -20,7 +21,7 @@ def follow(link: Link) -> None:
     with contextlib.suppress(rcpu.RcpuError):  # the page there says what is wrong
         if not measured(current_model()):
             change(**SMALL)
-    change(**link.settings)
+    change(**link.settings, **{there: getattr(s, here) for there, here in link.carried.items()})
     st.switch_page(f"../pages/{link.page}.py")
 
 
@@ -63,11 +64,11 @@ st.subheader(f"{number + 1}. {lesson.title}")
 st.markdown(f"*{lesson.idea}*")
 # Side by side where there is room for both, else the text above the picture.
 both = st.container(horizontal=True, gap="medium")
-text, picture = both.container(width=TEXT_WIDTH), both.container(width=PICTURE_WIDTH)
+text, picture = both.container(width="stretch"), both.container(width=PICTURE_WIDTH)
 with text:
     for step in lesson.steps:
         st.markdown(step)
-    st.latex(lesson.formula)
+    st.latex(rf"{lesson.formula}\;")  # room for slanted last letters: else it scrolls by two pixels
     st.caption(lesson.formula_says)
 with picture:
     with st.container(border=True):

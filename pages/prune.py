@@ -110,6 +110,8 @@ count_of_layers = len(todo.layers)
 where = "all layers" if count_of_layers == last + 1 else f"{count_of_layers} layer{'s' * (count_of_layers != 1)}"
 for tile, name in zip(tiles[3:], config.sites, strict=True):
     kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
+    if (name, todo.unit) == ("o_proj", "channel"):
+        kind = f"value {kind}"
     gone, units = (sum(n[i] for (_, site), n in todo.removed.items() if site == name) for i in (0, 1))
     tile.metric(
         f"{name}, {where}", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True

@@ -29,9 +29,9 @@ VIEWS = {
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
-#: Pixels of things side by side: they fill a page of 976 in a window of 1440, and one of 564 in a window of 1024.
-TILES = {4: 232, 5: 177}  # in one row, or in rows of two and of three
-SPACE, PATH = 564, 396
+#: Pixels of things side by side, 16 apart; a page has 980 less a scrollbar in a window of 1440, and 564 in one of 1024.
+TILES = {4: 228, 5: 171}  # in one row, or in rows of two and of three
+SPACE, PATH = 556, 388
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"

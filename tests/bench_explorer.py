@@ -187,7 +187,7 @@ async def measure(parts: Sequence[str]) -> None:
     table = Table("what", "median (s)", "95th percentile (s)", "at most", title="The explorer, embedded model, CPU")
     with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt") as url:
         async with async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=serve.CHROMIUM, args=serve.FLAGS)
+            browser = await playwright.chromium.launch(**serve.LAUNCH)
             page = await browser.new_page()
             page.set_default_timeout(5 * MINUTES)
             await prepare(page, url)

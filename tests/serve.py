@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: No sandbox, because CI runs as root; no background traffic, because there may be no network.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+#: With scrollbars, as people have them: they take room.
+LAUNCH = {"executable_path": CHROMIUM, "args": FLAGS, "ignore_default_args": ["--hide-scrollbars"]}
 
 
 @contextlib.contextmanager
@@ -49,7 +51,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        chromium = playwright.chromium.launch(**LAUNCH)
         try:
             yield chromium
         finally:

@@ -268,6 +268,32 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     visitor.is_well()
 
 
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
+def test_a_lesson_stands_beside_its_picture_where_there_is_room(url, visit, prepared, size):
+    page = visit(size).page
+    for number in range(6):
+        page.goto(f"{url}/learn?lesson={number}&{prepared}")
+        text, picture = page.locator(".katex-display").first, page.get_by_text("Try it.")
+        text.wait_for()
+        beside = picture.bounding_box()["x"] > text.bounding_box()["x"] + text.bounding_box()["width"]
+        assert beside == (size == SIZES[0])
+        wide = text.evaluate("e => e.scrollWidth - e.clientWidth")
+        assert wide <= 0, f"the formula of lesson {number + 1} needs sideways scrolling by {wide}"
+
+
+def test_tiles_stand_in_one_row_beside_a_scrollbar(url, visit, prepared):
+    page = visit().page
+    for view, tiles in (("spectrum", 4), ("angles", 5), ("space", 4)):
+        page.goto(f"{url}/rotation?spectrum={view}&{prepared}")
+        found = page.locator("[data-testid=stMetric]")
+        found.nth(tiles - 1).wait_for()
+        heights = {round(found.nth(i).bounding_box()["y"]) for i in range(tiles)}
+        assert len(heights) == 1, view
+    left, right = page.locator(".js-plotly-plot").first, page.locator(".js-plotly-plot").nth(1)
+    right.wait_for()
+    assert right.bounding_box()["x"] > left.bounding_box()["x"]
+
+
 def test_the_answer_of_the_next_lesson_stays_shut(url, visit, prepared):
     visitor = visit()
     page = visitor.page

@@ -14,7 +14,7 @@ from app.lessons.findings import about_crossing, about_drift, about_fit, about_o
 from app.lessons.procrustes import EXAMPLES, FIRST
 from app.settings import Settings
 from app.widgets import to_csv
-from rcpu.growth import Step
+from rcpu.growth import Step, squares
 from rcpu.outline import outline
 from rcpu.plane import fit
 
@@ -73,7 +73,7 @@ def test_points_are_read_back_and_clipped():
     y, z = parse_points(FIRST)
     assert format_points(y, z) == FIRST
     clipped = parse_points("9,-9;0,0;1,1;0,0;0,0;1e5,0")
-    assert clipped[0][0] == (LIMIT, -LIMIT)
+    assert clipped[0][0] == pytest.approx((LIMIT / 2**0.5, -LIMIT / 2**0.5))
     assert clipped[1][2] == (LIMIT, 0)
 
 
@@ -112,6 +112,7 @@ def test_fit_in_words():
         -1, 40.0, 0.7, 0.2, 0.2
     )
     assert "the line that falls by 69°" in about_fit(-1, -69.0, 0.7, 0.2, 0.2)
+    assert "takes away only **2%** of the error: hardly anything here was turned" in about_fit(1, -7.0, 0.5, 0.49, 0)
     assert "nothing of the error is left" in about_fit(1, 40.0, 0.7, 0.0, 0.0)
     assert "little or nothing" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
     assert "down to 0.00" in about_fit(1, 0.0, 0.5, 0.5, 0.0)
@@ -126,12 +127,12 @@ def test_variance_in_words_says_who_loses_less():
     assert "no score saw" in said
     assert "no windows are held out" in about_variance(3, 10, errors(0.2, 0.1, 0.15, 0.14), False)
     assert "3 of 10" in said
-    assert "score *without* variance loses less (20% with, 15% without)" in said
-    assert "score with variance loses less (10% with, 14% without)" in said
-    assert "in place of the lost means the score with variance loses less (10%" in said
+    assert "score *without* variance loses less (20.0% with, 15.0% without)" in said
+    assert "score with variance loses less (10.0% with, 14.0% without)" in said
+    assert "in place of the lost means the score with variance loses less (10.0%" in said
     both = about_variance(3, 10, errors(0.2, 0.1, 0.3, 0.15), True)
     assert both.count("loses less") == 1
-    assert "(20% with, 30% without) and with a bias in place of the lost means (10% with, 15% without)" in both
+    assert "(20.0% with, 30.0% without) and with a bias in place of the lost means (10.0% with, 15.0% without)" in both
     assert "both scores lose the same within one percent" in about_variance(3, 10, errors(0.2, 0.1, 0.2, 0.1), True)
     assert "(3.06% with, 3.14% without)" in about_variance(3, 10, errors(0.0306, 0.1, 0.0314, 0.1), True)
     assert "decides nothing" in about_variance(0, 10, errors(0.2, 0.1, 0.2, 0.1), True)
@@ -139,20 +140,38 @@ def test_variance_in_words_says_who_loses_less():
 
 
 def test_crossing_in_words():
-    said = about_crossing((8, 16), 1e-4, (0.04, 0.05, 0.06), 128)
-    assert "both repairs are worse" in said
-    assert "between 8 and 16" in said
-    assert "keeps least squares from it" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
-    assert "from the first point on" in about_crossing((None, 1), 0.1, (0.04, 0.05, 0.03), 128)
-    assert "**not** overtake the rotation up to 64 windows." in about_crossing(None, 0.1, (0.04, 0.03, 0.05), 64)
-    assert "With one window" not in about_crossing(None, 0.1, (0.04, 0.03, None), 64)
-    fallen = about_crossing(None, 0.01, (0.04, 0.05, 0.03), 128)
+    def said(ridge: float, *errors: tuple[float, float, float | None]) -> str:
+        parts = ({"none": a, "rotation": b, squares(ridge): c} for a, b, c in errors)
+        return about_crossing([Step(2**i, 2**i * 128, 100, held, held) for i, held in enumerate(parts)], ridge)
+
+    usual = said(1e-4, (0.04, 0.05, 0.06), (0.04, 0.045, 0.06), (0.04, 0.035, 0.05), (0.04, 0.03, 0.02))
+    assert "worse than no repair up to 2 windows, and helps from 4 on" in usual
+    assert "least squares is worse than none as well: both **over-fit**" in usual
+    assert "**between 4 and 8 windows**" in usual
+    assert "starts ahead" not in usual
+    assert usual.endswith(
+        "With 8 windows the rotation takes away **25%** and least squares takes away **50%** of the error that is "
+        "there without repair."
+    )
+    strong = said(0.1, (0.04, 0.05, 0.03), (0.04, 0.03, 0.02))
+    assert "up to 1 window, and" in strong
+    assert "This ridge keeps least squares from it" in strong
+    assert "**from the first point on**" in strong
+    assert "over-fitting more than the rotation does" in strong
+    behind = said(1e-4, (0.04, 0.03, 0.05), (0.04, 0.03, 0.05))
+    assert "The rotation is never worse" in behind
+    assert "At the first point" not in behind
+    assert "**not** overtake the rotation up to 2 windows." in behind
+    assert "least squares adds **25%**" in behind
+    assert "over-fit" not in said(1e-4, (0.04, 0.03, None), (0.04, 0.03, None))
+    fallen = said(0.01, (0.04, 0.05, 0.03), (0.04, 0.041, 0.042))
+    assert "still worse than no repair with 2 windows" in fallen
     assert "starts **ahead** of the rotation" in fallen
-    assert "is behind at 128 windows" in fallen
-    twice = about_crossing((16, 32), 1e-4, (0.34, 0.42, 0.40), 128)
+    assert "is behind at 2 windows" in fallen
+    twice = said(1e-4, (0.34, 0.42, 0.40), (0.34, 0.3, 0.4), (0.34, 0.3, 0.2))
     assert "starts ahead of the rotation" in twice
-    assert "between 16 and 32" in twice
-    assert "starts ahead" not in said
+    assert "between 2 and 4" in twice
+    assert "of the error" not in said(1e-4, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
 
 
 def test_orders_in_words():

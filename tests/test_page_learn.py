@@ -111,7 +111,7 @@ def test_lesson_3_takes_its_example_where_a_link_holds_no_points(points):
 
 def test_lesson_4_compares_both_scores(measured):
     at = lesson(4, **measured, site="down_proj")
-    assert {"Channels that differ", "Error, with variance", "Error, without variance"} <= set(metrics(at))
+    assert {"Channels that differ", "Error with Var", "Error without Var"} <= set(metrics(at))
     assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
     assert "Nothing is removed" in texts(at, "markdown")
@@ -175,6 +175,24 @@ def test_next_back_reset_and_a_link_to_another_page(measured):
     at.run()
     assert at.session_state["settings"].site == "down_proj"
     assert "Importance" in texts(at, "title")
+
+
+LINKS = [(number, link) for number, lesson in enumerate(LESSONS, 1) for link in lesson.links]
+
+
+@pytest.mark.parametrize(("number", "link"), LINKS, ids=lambda v: getattr(v, "label", v))
+def test_a_link_sets_what_it_promises_and_opens_its_page(measured, number, link):
+    at = lesson(number, **measured, curve_ridge="0.1")
+    next(b for b in at.button if b.label == link.label).click()
+    at.run()
+    assert not at.exception
+    now = at.session_state["settings"]
+    wanted = dict(link.settings)
+    if "layer" in wanted:
+        wanted["layer"] = 0  # this model has three, and falls back to the first
+    assert {name: getattr(now, name) for name in wanted} == wanted
+    assert texts(at, "title") == {"rotation": "Spectrum and rotation"}.get(link.page, link.page.capitalize())
+    assert all(getattr(now, there) == "0.1" for there in link.carried)
 
 
 def test_an_unknown_job_in_a_link_is_said(measured):

@@ -71,7 +71,7 @@ def test_pages_without_a_model_point_to_the_way_there(page):
 def test_prune_page_says_what_will_go_before_it_runs(loaded):
     at = open_page("prune", **loaded)
     metrics = {m.label: (m.value, m.delta) for m in at.metric}
-    assert metrics["o_proj, all layers"] == ("−24", "of 48 channels")
+    assert metrics["o_proj, all layers"] == ("−24", "of 48 value channels")
     assert metrics["down_proj, all layers"] == ("−108", "of 216 channels")
     before = metrics["Parameters after"]
     at.slider[0].set_value(0.0).run()

@@ -176,14 +176,14 @@ def swaps(kept: Mapping[str, Tensor], scores: Tensor, kind: str) -> go.Figure:  
         colorscale=[
             [0, COLORS["pruned"]],
             [0.5, COLORS["pruned"]],
-            [0.5, COLORS["compensated"]],
-            [1, COLORS["compensated"]],
+            [0.5, COLORS["dense"]],
+            [1, COLORS["dense"]],
         ],
         showscale=False,
         ygap=4,
         hovertemplate="unit %{customdata}<br>%{y}<br>%{z:d} (1 stays, 0 goes)<extra></extra>",
     )
-    for label, color in (("stays", COLORS["compensated"]), ("goes", COLORS["pruned"])):
+    for label, color in (("stays", COLORS["dense"]), ("goes", COLORS["pruned"])):
         figure.add_scatter(
             x=[None],
             y=[None],

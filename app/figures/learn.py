@@ -18,8 +18,8 @@ SQUARES = "#D55E00"
 QUARTERS = np.array([0.25, 0.75])
 ORDER_NAMES = {
     "none": "not repaired",
-    "paper": "both measured, then repaired",
-    "site": "o_proj repaired first",
+    "paper": "the paper's order",
+    "site": "o_proj first",
 }
 ORDER_SHORT = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}
 ORDER_STYLES = {
@@ -242,7 +242,7 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
     if last and windows[0] < (reached := last.kept * last.windows / last.tokens) < last.windows:
         figure.add_vline(
             x=reached,
-            line={"dash": "dot", "color": NEUTRAL},
+            line={"width": 1, "color": NEUTRAL},
             annotation={
                 "text": "a token for each kept input",
                 "x": math.log10(reached),
@@ -251,7 +251,8 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
             },
         )
     figure.update_xaxes(type="log", tickvals=windows, ticktext=[str(w) for w in windows])
-    figure.update_yaxes(rangemode="tozero")
+    drawn = (e for s in steps for e in (s.held_out[n] for n in ("none", "rotation", key)) if e is not None)
+    figure.update_yaxes(range=[0, 1.15 * max(drawn, default=1.0)])  # room above for the note
     figure.update_layout(margin={"t": 48}, height=460)
     return figure
 

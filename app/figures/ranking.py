@@ -12,6 +12,7 @@ from rcpu.masking import UNIT_NAMES
 
 FEW = 200  # units that are a point each; of more a browser draws a line, and points here and there to click
 CLICKED = 72  # points of a line, about
+RING = "#CC79A7"  # around the unit that is shown
 NEAR = 6  # ranks on either side of the cut that have a point
 
 
@@ -42,7 +43,7 @@ def cut(scores: Tensor, keep: Tensor, kind: str, where: str, shown: int = -1) ->
     )
     few, clicked = strata * units <= FEW, _to_click(strata, units, kept)
     for label, side, color, symbol in (
-        ("stays", slice(0, kept), COLORS["compensated"], "circle"),
+        ("stays", slice(0, kept), COLORS["dense"], "circle"),
         ("goes", slice(kept, units), COLORS["pruned"], "x"),
     ):
         some = clicked[side].nonzero().flatten()
@@ -78,7 +79,7 @@ def cut(scores: Tensor, keep: Tensor, kind: str, where: str, shown: int = -1) ->
             x=[rank + 1],
             y=[heights[stratum, rank].item()],
             mode="markers",
-            marker={"symbol": "circle-open", "size": 18, "color": COLORS["dense"], "line": {"width": 3}},
+            marker={"symbol": "circle-open", "size": 18, "color": RING, "line": {"width": 3}},
             name=unit_name(shown, strata, units, kind),
             meta=AGAIN,
             hoverinfo="skip",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import streamlit as st
@@ -28,6 +28,7 @@ class Link:
     label: str
     page: str  # a file of pages/
     settings: Mapping[str, Any]
+    carried: Mapping[str, str] = field(default_factory=dict)  # settings there that are taken from others here
 
 
 @dataclass(frozen=True)

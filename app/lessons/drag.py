@@ -12,7 +12,7 @@ import streamlit as st
 
 from app.figures.base import COLORS
 
-LIMIT = 3.0  # the plane shown is [−LIMIT, LIMIT]²
+LIMIT = 3.0  # points stay within this distance of the middle, so no turn takes them out of sight
 PAIRS = (3, 8)  # fewest and most pairs of points
 KEY = "drag"
 
@@ -20,7 +20,7 @@ Points = tuple[tuple[float, float], ...]
 
 
 def parse_points(text: str) -> tuple[Points, Points] | None:
-    """Targets Y and points Z from ``x,y;x,y;…``, targets first, clipped to the plane; None if it is not that."""
+    """Targets Y and points Z from ``x,y;x,y;…``, targets first, drawn in to LIMIT; None if it is not that."""
     try:
         points = tuple((float(x), float(y)) for x, y in (p.split(",") for p in text.split(";")))
     except ValueError:
@@ -28,7 +28,8 @@ def parse_points(text: str) -> tuple[Points, Points] | None:
     pairs, odd = divmod(len(points), 2)
     if odd or not PAIRS[0] <= pairs <= PAIRS[1] or not all(math.isfinite(c) for p in points for c in p):
         return None
-    clipped = tuple(tuple(min(max(c, -LIMIT), LIMIT) for c in p) for p in points)
+    far = [max(1.0, math.hypot(*p) / LIMIT) for p in points]
+    clipped = tuple((x / f, y / f) for (x, y), f in zip(points, far, strict=True))
     return clipped[:pairs], clipped[pairs:]
 
 
@@ -51,11 +52,13 @@ svg { width: 100%; aspect-ratio: 1; max-height: 470px; display: block; box-sizin
 .axis { stroke: var(--st-text-color); stroke-width: 0.012; opacity: 0.5; }
 .tick { fill: var(--st-text-color); font: 0.17px var(--st-font); opacity: 0.7; }
 .shape { stroke-width: 0.04; stroke-linejoin: round; }
-.gap { stroke: var(--st-text-color); stroke-width: 0.02; stroke-dasharray: 0.06 0.05; opacity: 0.75; }
+.gap { stroke: var(--st-text-color); stroke-width: 0.015; opacity: 0.6; }
 .handle { cursor: grab; stroke: var(--st-background-color); stroke-width: 0.03; }
 .handle:focus { outline: none; stroke: var(--st-text-color); stroke-width: 0.06; }
 .handle.held { cursor: grabbing; }
-.name { fill: var(--st-text-color); font: 0.2px var(--st-font); pointer-events: none; }
+.name { font: 600 0.19px var(--st-font); text-anchor: middle; dominant-baseline: central; pointer-events: none; }
+.name.y { fill: white; }
+.name.z { fill: black; }
 """
 
 JS = """
@@ -85,9 +88,9 @@ function start(root) {
   return box;
 }
 
-function clip(box, v) {
-  const l = box.limit;
-  return Math.round(Math.min(Math.max(v, -l), l) * 100) / 100;
+function clip(box, x, y) {
+  const far = Math.max(1, Math.hypot(x, y) / box.limit);
+  return [x, y].map((c) => Math.round((c / far) * 100) / 100);
 }
 
 function tell(box, now) {
@@ -106,7 +109,7 @@ function tell(box, now) {
 }
 
 function move(box, set, i, x, y) {
-  box[set][i] = [clip(box, x), clip(box, y)];
+  box[set][i] = clip(box, x, y);
   place(box);
 }
 
@@ -123,25 +126,26 @@ function build(box) {
   shapes.replaceChildren();
   handles.replaceChildren();
   box.shapes = {};
-  for (const set of ['y', 'turned', 'z']) {
+  for (const set of ['y', 'z', 'turned']) {
     const dash = set === 'turned' ? '0.12 0.07' : 'none', color = box.colors[set];
     box.shapes[set] = make(shapes, 'polygon', {
       class: 'shape', stroke: color, fill: color, 'fill-opacity': 0.08, 'stroke-dasharray': dash,
     });
   }
   box.gaps = box.y.map(() => make(shapes, 'line', { class: 'gap' }));
+  box.ends = box.y.map(() => make(shapes, 'circle', { class: 'end', r: 0.07, fill: box.colors.turned }));
   box.nodes = { y: [], z: [] };
   for (const set of ['y', 'z']) {
     box[set].forEach((_, i) => {
       const node = set === 'y'
-        ? make(handles, 'circle', { r: 0.11 })
-        : make(handles, 'rect', { width: 0.21, height: 0.21, rx: 0.03 });
+        ? make(handles, 'circle', { r: 0.14 })
+        : make(handles, 'rect', { width: 0.26, height: 0.26, rx: 0.03 });
       node.setAttribute('class', 'handle');
       node.setAttribute('fill', box.colors[set]);
       node.setAttribute('tabindex', 0);
       node.setAttribute('role', 'button');
       node.dataset.point = `${set}${i}`;
-      const name = make(handles, 'text', { class: 'name' });
+      const name = make(handles, 'text', { class: `name ${set}` });
       name.textContent = i + 1;
       box.nodes[set].push({ node, name });
       const at = (event) => {
@@ -191,6 +195,8 @@ function place(box) {
     line.setAttribute('y1', -from[1]);
     line.setAttribute('x2', to[0]);
     line.setAttribute('y2', -to[1]);
+    box.ends[i].setAttribute('cx', from[0]);
+    box.ends[i].setAttribute('cy', -from[1]);
   });
   for (const set of ['y', 'z']) {
     box[set].forEach(([x, y], i) => {
@@ -199,12 +205,12 @@ function place(box) {
         node.setAttribute('cx', x);
         node.setAttribute('cy', -y);
       } else {
-        node.setAttribute('x', x - 0.105);
-        node.setAttribute('y', -y - 0.105);
+        node.setAttribute('x', x - 0.13);
+        node.setAttribute('y', -y - 0.13);
       }
       node.setAttribute('aria-label', label(set, i, [x, y]));
-      name.setAttribute('x', x + 0.14);
-      name.setAttribute('y', -y - 0.1);
+      name.setAttribute('x', x);
+      name.setAttribute('y', -y);
     });
   }
 }

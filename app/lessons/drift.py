@@ -69,8 +69,9 @@ LESSON = Lesson(
     formula=r"Y - Z \;=\; W X - W_K X_K \;=\; W_R X_R",
     formula_says="$K$ are the columns that are kept, $R$ those that are removed.",
     steps=(
-        "Let the model read some text and write down the inputs of one projection, one column a token: the matrix "
-        "$X$. Before pruning its outputs are $Y = WX$; after it only the kept columns are left: $Z = W_K X_K$.",
+        "Let the model read some text (that is **calibration**, and the pieces of text are **windows**) and write "
+        "down the inputs of one projection, one column a token: the matrix $X$. Before pruning its outputs are "
+        "$Y = WX$; after it only the kept columns are left: $Z = W_K X_K$.",
         "The difference is exactly what the removed columns would have added, $W_R X_R$. It is no random noise: "
         "the same columns are missing at every token. The outputs have **drifted**.",
         "We measure the drift as a share: $\\lVert Y - Z \\rVert \\div \\lVert Y \\rVert$. At 0 nothing is lost, "
@@ -87,7 +88,14 @@ LESSON = Lesson(
     "what is missing adds up: the curve rises from the very first columns. What is left to do is to **change the "
     "columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
     "shows RCPU's way.",
-    links=(Link("Show me the scores of all layers", "importance", {"view": "layers"}),),
+    links=(
+        Link("Show me the scores of all layers", "importance", {"view": "layers", "site": "down_proj"}),
+        Link(
+            "Show me a layer with a few enormous inputs",
+            "importance",
+            {"view": "cut", "site": "down_proj", "layer": 11},
+        ),
+    ),
     settings={"ratio": 0.2, "layer": 0},
     picture=picture,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rcpu.growth import Step, crossing, squares
+
 
 def about_size(ratio: float, before: int, after: int) -> str:
     """What a ratio means in parameters."""
@@ -40,6 +42,11 @@ def about_fit(determinant: int, angle: float, before: float, after: float, free:
         worth = "and that helps little or nothing: what is wrong here is no turn"
     elif after < 0.005:
         worth = "and practically nothing of the error is left: the drift was a pure turn or mirror"
+    elif before - after < 0.05 * before:
+        worth = (
+            f"but takes away only **{1 - after / before:.0%}** of the error: hardly anything here was turned, and $Q$ "
+            "takes what fits best, be it nobody's turn"
+        )
     else:
         worth = f"and takes away **{1 - after / before:.0%}** of the error"
     rest = (
@@ -57,8 +64,8 @@ def shown(perplexity: float) -> str:
 
 
 def share(error: float) -> str:
-    """A relative error in percent, three digits: as tiles and sentences of one lesson show it."""
-    return f"{100 * error:.3g}%"
+    """A relative error in percent, as tiles and sentences of one lesson show it: of about three figures."""
+    return f"{100 * error:.{1 if error >= 0.1 else 2}f}%"
 
 
 def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]], held_out: bool) -> str:
@@ -95,43 +102,67 @@ def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str,
     )
 
 
-def about_crossing(
-    cross: tuple[int | None, int] | None, ridge: float, first: tuple[float, float, float | None], windows: int
-) -> str:
-    """Where least squares overtakes the rotation; ``first``: errors of none, rotation, least squares at the start."""
-    none, rotation, squares = first
-    if rotation <= none:
-        start = ""
-    elif squares is None or squares > none:
-        start = "With one window both repairs are worse than none: they over-fit. "
+def about_crossing(steps: Sequence[Step], ridge: float) -> str:
+    """From where on the rotation helps, where least squares overtakes it, and what both are worth at the end."""
+    key, last = squares(ridge), steps[-1]
+    none, rotation, free = ([s.held_out[name] for s in steps] for name in ("none", "rotation", key))
+    ahead = free[0] is not None and free[0] < rotation[0]
+    said = [_from_where_it_helps([s.windows for s in steps], none, rotation)]
+    if rotation[0] > none[0]:
+        kept = free[0] is not None and free[0] <= none[0]
+        said.append(
+            "This ridge keeps least squares from it at the first point."
+            if kept
+            else "At the first point least squares is worse than none as well: both **over-fit**."
+        )
+    cross = crossing(steps, key)
+    if cross is None and ahead:
+        said.append(
+            f"With a ridge of {ridge:g}, least squares starts **ahead** of the rotation, because it hardly leaves "
+            f"$W_K$, and is behind at {last.windows} windows: so strong a pull also keeps it from what more text could "
+            "teach it. Try a weaker ridge."
+        )
+    elif cross is None:
+        said.append(
+            f"With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {last.windows} windows."
+        )
+    elif cross[0] is None:
+        said.append(
+            f"With a ridge of {ridge:g}, least squares is better than the rotation **from the first point on**: so "
+            "strong a pull toward $W_K$ keeps it from over-fitting more than the rotation does. Try a weaker ridge."
+        )
     else:
-        start = "With one window the rotation is worse than no repair, and this ridge keeps least squares from it. "
-    if cross is None:
-        if squares is not None and squares < rotation:
-            return (
-                f"{start}With a ridge of {ridge:g}, least squares starts **ahead** of the rotation, because it hardly "
-                f"leaves $W_K$, and is behind at {windows} windows: so strong a pull also keeps it from what more text "
-                "could teach it. Try a weaker ridge."
+        if ahead:
+            said.append(
+                "Least squares starts ahead of the rotation, because the ridge holds it at $W_K$ wherever so little "
+                "text says nothing, and falls behind with more."
             )
-        return (
-            f"{start}With a ridge of {ridge:g}, least squares does **not** overtake the rotation up to {windows} "
-            "windows."
+        said.append(
+            f"With a ridge of {ridge:g}, least squares overtakes the rotation **between {cross[0]} and {cross[1]} "
+            "windows** and stays ahead: from there on there is text enough for its freedom."
         )
-    before, after = cross
-    if before is not None and squares is not None and squares < rotation:
-        start += (
-            "Least squares starts ahead of the rotation, because the ridge holds it at $W_K$ wherever so little text "
-            "says nothing, and falls behind with more. "
-        )
-    if before is None:
-        return (
-            f"{start}With a ridge of {ridge:g}, least squares is better than the rotation **from the first point on**: "
-            "so strong a pull toward $W_K$ hardly lets it over-fit. Try a weaker ridge."
-        )
-    return (
-        f"{start}With a ridge of {ridge:g}, least squares overtakes the rotation **between {before} and {after} "
-        "windows** and stays ahead: from there on there is text enough for its freedom."
-    )
+    if none[-1]:
+        worth = [f"the rotation {_taken(rotation[-1] / none[-1])}"]
+        if free[-1] is not None:
+            worth.append(f"least squares {_taken(free[-1] / none[-1])}")
+        said.append(f"With {last.windows} windows {' and '.join(worth)} of the error that is there without repair.")
+    return " ".join(said)
+
+
+def _from_where_it_helps(windows: Sequence[int], none: Sequence[float], rotation: Sequence[float]) -> str:
+    """Up to how many windows the rotation is worse than no repair."""
+    worse = [i for i, (a, b) in enumerate(zip(none, rotation, strict=True)) if b > a]
+    if not worse:
+        return "The rotation is never worse than no repair here."
+    if worse[-1] == len(windows) - 1:
+        return f"The rotation is still worse than no repair with {windows[-1]} windows."
+    upto, then = windows[worse[-1]], windows[worse[-1] + 1]
+    return f"The rotation is worse than no repair up to {upto} window{'s' * (upto > 1)}, and helps from {then} on."
+
+
+def _taken(left: float) -> str:
+    """What a repair does to an error of which so much is left."""
+    return f"takes away **{1 - left:.0%}**" if left <= 1 else f"adds **{left - 1:.0%}**"
 
 
 def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, float], last: int) -> str:

@@ -15,7 +15,7 @@ from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_net, site_c
 from app.lessons.findings import about_crossing
 from app.settings import control, settings
 from app.widgets import figure
-from rcpu.growth import RIDGES, crossing, squares
+from rcpu.growth import RIDGES, squares
 
 
 def picture() -> None:
@@ -87,8 +87,7 @@ def picture() -> None:
         f"solid one: the two are errors on different texts. "
         f"Source of both repairs: {PAPER}.",
     )
-    one = (first["none"], first["rotation"], first[key])
-    st.markdown(about_crossing(crossing(made.steps, key), float(ridge), one, made.steps[-1].windows))
+    st.markdown(about_crossing(made.steps, float(ridge)))
     st.caption(DENSE_PATH)
 
 
@@ -101,7 +100,8 @@ LESSON = Lesson(
     title="Least squares against rotation",
     idea="The freest repair is best on the text it was fitted to, and may be worse on any other.",
     formula=r"\min_A \; \lVert Y - A X_K \rVert_F^2 + \lambda \lVert A - W_K \rVert_F^2",
-    formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$.",
+    formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$. It is "
+    "given in units of the mean power of the inputs.",
     steps=(
         "Why only turn? One could ask for the best of *all* weights: **least squares**. The rotated weight is one "
         "of its choices, so on the text it is fitted to it does no worse than the rotation, unless $\\lambda$, the "
@@ -118,7 +118,7 @@ LESSON = Lesson(
     ),
     task="Press *Measure*: the lines grow as windows come. Compare dotted (the windows it was fitted to) with "
     "solid (held-out). Then choose a stronger ridge: what does it do to the crossing?",
-    question="Why can even the rotation be worse than no repair when there is only one window?",
+    question="Why can even the rotation be worse than no repair when there are only a few windows?",
     answer="$Q$ is estimated too. In the 576 dimensions of the small model a rotation has 576 · 575 ÷ 2 = 165,600 "
     "free angles (least squares has 576 · 468 = 269,568 free weights in `o_proj` at a ratio of 20%), and one "
     "window of 128 tokens is little to learn them from. The rotation has no ridge to choose, which spares a "
@@ -128,7 +128,7 @@ LESSON = Lesson(
     "least squares may be ahead from the start. Which repair is best is a question to your text and your model.",
     links=(
         Link("Show me how far the tokens reach", "calibration", {"calibration_view": "reach"}),
-        Link("Prune with least squares", "prune", {"compensation": "least_squares"}),
+        Link("Prune with least squares", "prune", {"compensation": "least_squares"}, {"ridge": "curve_ridge"}),
     ),
     settings={"ratio": 0.2, "layer": 5, "site": "o_proj", "curve_ridge": "0.0001"},
     picture=picture,

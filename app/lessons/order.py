@@ -50,13 +50,16 @@ def picture() -> None:
     for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_SHORT}.items(), strict=True):
         tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
     st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
+    st.markdown(
+        "The distance from the dense stream counts all directions alike, perplexity only what the next token depends "
+        "on: a repair that hardly changes the one may win back much of the other."
+    )
     figure(
         figures.order_drift(made.drift, pruned),
         "lesson-order-drift",
         f"The distance of the stream ĥ after each layer from h, that of the dense model, on held-out windows, "
         f"relative to its length, as a mean over tokens. Only the shaded layers are pruned; the later ones pass the "
-        f"drift on. It counts all directions alike and perplexity only what the next token depends on, so the two need "
-        f"not fall together. "
+        f"drift on. "
         f"Source of the orders: {PAPER}, which measures both first.",
     )
     figure(
@@ -79,10 +82,10 @@ LESSON = Lesson(
         "fitted to the *old* inputs then no longer fits quite. So layers are pruned front to back, and each is "
         "calibrated on what the pruned layers before it hand on.",
         "The same question comes up inside a layer: `down_proj` comes after `o_proj`. Two orders are possible.",
-        "**Both measured, then repaired** (the paper): one pass through the dense layer gives the inputs of both. "
-        "Cheap, but `down_proj` is repaired for inputs from before `o_proj` was pruned.",
-        "**o_proj repaired first**: then the layer runs again, and `down_proj` is repaired for the inputs it will "
-        "really get. One more pass for each layer. (The reverse, `down_proj` first, would change nothing for "
+        "**The paper's order**: both measured, then repaired. One pass through the dense layer gives the inputs of "
+        "both. Cheap, but `down_proj` is repaired for inputs from before `o_proj` was pruned.",
+        "**o_proj first**: it is repaired, then the layer runs again, and `down_proj` is repaired for the inputs it "
+        "will really get. One more pass for each layer. (The reverse, `down_proj` first, would change nothing for "
         "`o_proj`: it lies upstream.)",
     ),
     task="Press *Prune in both orders*: the first four layers are pruned in both orders and repaired by RCPU's "

@@ -88,15 +88,16 @@ LESSON = Lesson(
         "RCPU allows only **orthogonal** $Q$: turns and mirrors. Lengths stay as they are, so $Q$ cannot blow up "
         "noise, and it has fewer freedoms to tune than an arbitrary matrix. To find the best one is the "
         "*orthogonal Procrustes problem*, and one SVD of $YZ^\\top$ solves it exactly.",
-        "Missing columns turn, shrink and flatten the cloud of outputs all at once, and $Q$ undoes only the turn. "
-        "Lesson 5 measures how much of a real error that is; the points here are made up.",
+        "Missing columns turn, shrink and flatten the cloud of outputs all at once, and all that $Q$ can do is turn "
+        "it back. Lesson 5 measures how much of a real error that takes away; the points here are made up.",
         "Here the outputs have 2 numbers instead of hundreds, so you can see it. **Blue** circles: the targets "
         "$Y$. **Orange** squares: what pruning left of them, $Z$. **Green**, dashed: $QZ$, the same turn for all. "
         "A circle and a square of equal number belong together; a thin grey line leads from each circle to its "
         "green point: the error that remains.",
     ),
     task="Drag any circle or square (or focus it with Tab and use the arrow keys, with Shift for larger steps). "
-    "Green follows. Can you make $Q$ a mirror, ${\\det Q = -1}$? Try the examples too.",
+    "Green follows. Can you make $Q$ a mirror, ${\\det Q = -1}$? (Let the "
+    "squares 1 and 2 change places.) Try the examples too.",
     question="Take the example *Half as large*: $Z$ is $Y$ at half its size. Why does the best rotation not help "
     "at all?",
     answer="Nothing has to be turned, so $Q = I$, and an orthogonal matrix cannot change lengths: the error stays "
@@ -105,7 +106,7 @@ LESSON = Lesson(
     "that freedom costs.",
     links=(
         Link(
-            "Show me a real rotation, in all its dimensions",
+            "Show me a real rotation, in its three main directions",
             "rotation",
             {"spectrum": "space", "layer": 5, "site": "o_proj", "ratio": 0.2},
         ),

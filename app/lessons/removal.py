@@ -94,12 +94,12 @@ LESSON = Lesson(
         "to zero (unstructured pruning) leaves matrices as large as they were.",
         "Which columns? Those with the lowest **importance score**; lesson 4 is about it. How many is the **ratio**.",
     ),
-    task="Once the model is measured, move the ratio and watch the orange stripes: each is a column of `o_proj` or "
+    task="Move the ratio and watch the orange stripes: each is a column of `o_proj` or "
     "`down_proj`, or a row that fed it. Then switch on *Show what is left*.",
-    question="You remove 20% of the columns in every layer. Is the model 20% smaller?",
-    answer="No. Embeddings and norms stay whole, and so may queries and keys: the ratio counts *columns of two "
-    "kinds of matrices*. Look at the tiles above: parameters shrink by less than the ratio, so always compare "
-    "models by parameters or memory, and never by the ratio alone.",
+    question="You remove 20% of the columns in every layer. Why is the model not 20% smaller?",
+    answer="Embeddings and norms stay whole, and so may queries and keys: the ratio counts *columns of two kinds of "
+    "matrices*. Look at the tiles above: parameters shrink by less than the ratio, so always compare models by "
+    "parameters or memory, and never by the ratio alone.",
     links=(
         Link("Show me the scores on the Importance page", "importance", {"view": "cut", "site": "down_proj"}),
         Link("Show me what a run would remove", "prune", {"compensation": "rotation", "order": "paper"}),

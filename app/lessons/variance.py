@@ -49,9 +49,9 @@ def picture() -> None:
         delta_arrow="off",
         border=True,
     )
-    for tile, name, label in ((tiles[1], "with", "with variance"), (tiles[2], "without", "without variance")):
+    for tile, name, label in ((tiles[1], "with", "with Var"), (tiles[2], "without", "without Var")):
         tile.metric(
-            f"Error, {label}",
+            f"Error {label}",
             share(errors[name]["none"]),
             f"{share(errors[name]['bias'])} with a bias",
             delta_color="off",
@@ -111,13 +111,14 @@ LESSON = Lesson(
     question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
     "0.2. Which one does RCPU remove, and what is lost with it?",
     answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
-    "and so the plain error can even be *larger* than without B; but a bias mends it nearly whole. A rotation "
+    "and so the plain error is even *larger* than without B: mean(x²) is about 4 for A and at most 0.29 for B. But a "
+    "bias mends the loss of A nearly whole. A rotation "
     "cannot add a constant, so with RCPU's own repair the score cannot keep all that it promises. In this small "
     "model, without any repair, variance helps a little in most layers of `down_proj`, and in `o_proj` about as "
     "often as not; with a bias it helps in most layers of both. Take a score as a guess, and measure.",
     links=(
         Link("Show me the three factors", "importance", {"view": "factors"}),
-        Link("Compare the scorers", "importance", {"view": "scorers"}),
+        Link("Compare with other scores of the field (WANDA-sp, FLAP)", "importance", {"view": "scorers"}),
     ),
     settings={"ratio": 0.2, "layer": 12, "site": "down_proj"},
     picture=picture,

@@ -82,7 +82,7 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    return join_or_submit("collect", f"Lessons: {name} reads {config.samples} windows of {config.text}", work)
+    return join_or_submit("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
 
 
 @st.cache_resource(show_spinner=False)
