@@ -45,7 +45,7 @@ def about_fit(determinant: int, angle: float, before: float, after: float, free:
     elif before - after < 0.05 * before:
         worth = (
             f"but takes away only **{1 - after / before:.0%}** of the error: hardly anything here was turned, and $Q$ "
-            "takes what fits best, be it nobody's turn"
+            "looks for the least error alone"
         )
     else:
         worth = f"and takes away **{1 - after / before:.0%}** of the error"
