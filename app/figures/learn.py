@@ -16,12 +16,7 @@ from rcpu.outline import Matrix
 SITE_COLORS = {"o_proj": "#CC79A7", "down_proj": "#56B4E9"}  # Okabe and Ito's, apart from those that stand for models
 SQUARES = "#D55E00"
 QUARTERS = np.array([0.25, 0.75])
-ORDER_NAMES = {
-    "none": "not repaired",
-    "paper": "the paper's order",
-    "site": "o_proj first",
-}
-ORDER_SHORT = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}
+ORDER_NAMES = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}
 ORDER_STYLES = {
     "none": (COLORS["pruned"], "solid"),
     "paper": ("#CC79A7", "solid"),

@@ -47,7 +47,7 @@ def picture() -> None:
     st.caption(
         f"Perplexity on {some.windows} windows of {some.window} tokens that were not calibrated on; lower is better:"
     )
-    for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_SHORT}.items(), strict=True):
+    for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_NAMES}.items(), strict=True):
         tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
     st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
     st.markdown(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import rcpu
 from app import demo
-from app.figures.learn import ORDER_SHORT
+from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
 from app.shared import load_text, models, windows
 from app.work import join_or_submit
@@ -185,7 +185,7 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
                 calibration,
                 replace(config, order=order),
                 progress=lambda p, i=i, order=order: job.report(
-                    0.3 * (i + p.fraction), f"{ORDER_SHORT[order]}: {p.message}"
+                    0.3 * (i + p.fraction), f"{ORDER_NAMES[order]}: {p.message}"
                 ),
                 cancelled=job.cancelled,
             )
@@ -205,7 +205,7 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
                 measured,
                 text=source.name,
                 progress=lambda f, i=i, name=name: job.report(
-                    0.7 + 0.3 * (i + f) / 4, f"perplexity, {ORDER_SHORT.get(name, name)}"
+                    0.7 + 0.3 * (i + f) / 4, f"perplexity, {ORDER_NAMES.get(name, name)}"
                 ),
                 cancelled=job.cancelled,
             )
