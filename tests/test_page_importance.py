@@ -175,3 +175,19 @@ def test_bad_settings_are_said(settings, changes, words):
 def test_every_point_carries_the_unit_that_a_click_on_it_shows(settings):
     stays, goes = charts(opened(settings, site="down_proj"))[0]["data"]
     assert sorted([*stays["customdata"], *goes["customdata"]]) == list(range(72))
+
+
+def test_the_map_of_all_layers_follows_every_setting(settings):
+    at = opened(settings, view="layers", site="o_proj")
+    seen = [charts(at)]
+    for change in (
+        lambda: at.slider(key="set_ratio").set_value(0.5),
+        lambda: at.selectbox(key="set_scorer").select("magnitude"),
+        lambda: at.selectbox(key="set_unit").select("kv_group"),
+        lambda: at.toggle(key="set_relative").set_value(False),
+        lambda: at.get("button_group")[1].set_value("down_proj"),
+    ):
+        change().run()
+        assert not at.exception
+        assert charts(at) not in seen
+        seen.append(charts(at))
