@@ -174,6 +174,15 @@ def ratio_slider() -> float:
     return control(st.slider, "Ratio", "ratio", min_value=0.0, max_value=0.9, step=RATIO_STEP, help=what)
 
 
+def layer_slider(layers: tuple[int, ...]) -> int:
+    """The widget for one of these layers, and its value."""
+    if len(layers) > 1:
+        return control(st.select_slider, "Layer", "layer", options=list(layers))
+    change(layer=layers[0])
+    st.caption(f"Layer {layers[0]}: the only one that was measured")
+    return layers[0]
+
+
 def pick_removal() -> None:
     """Widgets for what would go: ratio, score, and unit of o_proj."""
     ratio, scorer, unit = st.columns(3, vertical_alignment="bottom")
@@ -191,10 +200,5 @@ def pick_projection(dense: Dense) -> Projection:
     with left:
         site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
     with right:
-        if len(dense.layers) > 1:
-            layer = control(st.select_slider, "Layer", "layer", options=list(dense.layers))
-        else:
-            change(layer=dense.layers[0])
-            layer = dense.layers[0]
-            st.caption(f"Layer {layer}: the only one that was measured")
+        layer = layer_slider(dense.layers)
     return dense.projection(layer, site)

@@ -11,6 +11,7 @@ from app.lessons.drag import to_top
 from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import current_model
 
+LAST = Link("That was all: prune the model yourself", "prune", {"compensation": "rotation", "order": "paper"})
 #: Pixels, of a page that has 980 less a scrollbar in a window of 1440, and 564 in one of 1024; the text takes the rest.
 PICTURE_WIDTH = 558
 s = settings()
@@ -91,5 +92,5 @@ with st.container(horizontal=True, horizontal_alignment="distribute"):
     if number + 1 < len(LESSONS):
         label = f"Next: {LESSONS[number + 1].short}"
         st.button(label, type="primary", icon=":material/arrow_forward:", on_click=enter, args=(number + 1,))
-    elif st.button("That was all: prune the model yourself", type="primary", icon=":material/content_cut:"):
-        follow(Link("", "prune", {"compensation": "rotation", "order": "paper"}))
+    elif st.button(LAST.label, type="primary", icon=":material/content_cut:"):
+        follow(LAST)

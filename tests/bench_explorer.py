@@ -1,6 +1,6 @@
 """How fast the explorer answers, in a real browser: every view with statistics at hand, first paint, eight sessions.
 
-A redraw is timed inside the page, from a key press on the slider of the ratio until the last figure has been painted
+A redraw is timed inside the page, from a key press on a control until the last figure has been painted
 anew, whatever the server and the browser had to do for it; figures out of sight wait until they are scrolled to.
 Statistics are of few windows: their number does not change the cost.
 """
@@ -66,7 +66,7 @@ async def redraw(page: Page, *keys: str) -> float:
         clock = await page.evaluate("({...window.clock, now: performance.now()})")
         if clock["drawn"] and clock["now"] - clock["drawn"] > 1000 * QUIET:
             return (clock["drawn"] - clock["pressed"]) / 1000
-    raise SystemExit(f"{page.url}: no figure was drawn anew within {LONGEST} s of a change of the ratio")
+    raise SystemExit(f"{page.url}: no figure was drawn anew within {LONGEST} s of a key press")
 
 
 async def change(page: Page, move: str) -> float:

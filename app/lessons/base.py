@@ -10,7 +10,8 @@ import streamlit as st
 
 import rcpu
 from app.dense import Dense, need_statistics
-from app.job_panels import job_panel, start
+from app.job_panels import job_panel, known_job, start
+from app.jobs import Job
 from app.lessons import work
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, model_key
@@ -100,13 +101,13 @@ def need_net() -> rcpu.Model:
     return model
 
 
-def layer_slider(layers: tuple[int, ...]) -> int:
-    """One of the measured layers."""
-    if len(layers) > 1:
-        return control(st.select_slider, "Layer", "layer", options=list(layers))
-    st.caption(f"Layer {layers[0]}: the only one that was measured")
-    change(layer=layers[0])
-    return layers[0]
+def job_button(label: str, kind: str, queue: Callable[[], Job]) -> Job | None:
+    """The button that starts a lesson's job, and the job that this session started last."""
+    job = known_job(kind)
+    busy = bool(job and job.active)
+    if st.button(label, type="primary", width="stretch", icon=":material/play_arrow:", disabled=busy):
+        start(kind, queue)
+    return job
 
 
 def site_control() -> str:

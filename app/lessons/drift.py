@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app.dense import DENSE_PATH, ratio_slider
+from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
 from app.job_panels import job_panel, start
 from app.jobs import Job
 from app.lessons import work
-from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_dense
+from app.lessons.base import PAPER, Lesson, Link, need_dense
 from app.lessons.findings import about_drift
 from app.settings import PageEnd, settings
 from app.shared import jobs
@@ -22,7 +22,7 @@ def picture() -> None:
     dense = need_dense()
     layouts = {site: dense.layout(site) for site in SITES}
     key = work.drift_key(dense.found, dense.layers, dense.config)
-    found = work.drifts().get(key)
+    found = work.drifts().known(key)
     if found is None:
         job = jobs().get(settings().drift)
 

@@ -6,12 +6,12 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.chart import chart
-from app.dense import DENSE_PATH, ratio_slider
+from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
-from app.job_panels import job_panel, known_job, start
+from app.job_panels import job_panel
 from app.jobs import Job
 from app.lessons import work
-from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_net, site_control
+from app.lessons.base import PAPER, Lesson, Link, job_button, need_net, site_control
 from app.lessons.findings import about_crossing
 from app.settings import control, settings
 from app.widgets import figure
@@ -48,16 +48,8 @@ def picture() -> None:
         if job.partial and job.partial.steps:
             chart(lines(job.partial), "lesson-growing")
 
-    job = known_job("curve")
     with right:
-        if st.button(
-            "Measure",
-            type="primary",
-            width="stretch",
-            icon=":material/play_arrow:",
-            disabled=bool(job and job.active),
-        ):
-            start("curve", lambda: work.growth_job(model, settings().prune_config(), layer, site))
+        job = job_button("Measure", "curve", lambda: work.growth_job(model, settings().prune_config(), layer, site))
     if job is None:
         st.caption("Nothing measured yet. It takes seconds in the first layers, and longer in every layer further up.")
         return

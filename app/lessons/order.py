@@ -6,9 +6,9 @@ import streamlit as st
 
 from app.dense import ratio_slider
 from app.figures import learn as figures
-from app.job_panels import job_panel, known_job, start
+from app.job_panels import job_panel
 from app.lessons import work
-from app.lessons.base import PAPER, Lesson, Link, need_net
+from app.lessons.base import PAPER, Lesson, Link, job_button, need_net
 from app.lessons.findings import about_orders, shown
 from app.settings import settings
 from app.widgets import figure
@@ -20,16 +20,12 @@ def picture() -> None:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         ratio = ratio_slider()
-    job = known_job("orders")
     with right:
-        if st.button(
+        job = job_button(
             "Prune in both orders",
-            type="primary",
-            width="stretch",
-            icon=":material/play_arrow:",
-            disabled=bool(job and job.active),
-        ):
-            start("orders", lambda: work.orders_job(model, settings().prune_config(), settings().eval_text))
+            "orders",
+            lambda: work.orders_job(model, settings().prune_config(), settings().eval_text),
+        )
     if job is None:
         st.caption(
             f"Nothing pruned yet. Two runs of layers 0 to 3 on {work.ORDERED['samples']} windows, then four "

@@ -7,9 +7,9 @@ from dataclasses import replace
 import streamlit as st
 
 import rcpu
-from app.dense import ratio_slider
+from app.dense import layer_slider, ratio_slider
 from app.figures import learn as figures
-from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_dense
+from app.lessons.base import PAPER, Lesson, Link, need_dense
 from app.lessons.findings import about_size
 from app.settings import control
 from app.widgets import count, figure

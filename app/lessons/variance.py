@@ -5,9 +5,9 @@ from __future__ import annotations
 import streamlit as st
 import torch
 
-from app.dense import DENSE_PATH, ratio_slider
+from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
-from app.lessons.base import PAPER, Lesson, Link, layer_slider, need_dense, site_control
+from app.lessons.base import PAPER, Lesson, Link, need_dense, site_control
 from app.lessons.findings import about_variance, share
 from app.widgets import figure, table
 from rcpu.drift import constant_error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
 from app.shared import load_text, models, windows
 from app.work import join_or_submit
+from rcpu.answers import Answers
 from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collect
 from rcpu.config import SITES
@@ -86,9 +86,9 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
 
 
 @st.cache_resource(show_spinner=False)
-def drifts() -> OrderedDict[tuple, Drift]:
-    """Drifts that were added up, by :func:`drift_key`; the oldest leave first."""
-    return OrderedDict()
+def drifts() -> Answers:
+    """Drifts that were added up, by :func:`drift_key`."""
+    return Answers(KEPT)
 
 
 def drift_key(found: Collection, layers: tuple[int, ...], config: rcpu.PruneConfig) -> tuple:
@@ -106,7 +106,7 @@ def drift_job(
     """Queue the errors without repair of every measured layer at all ratios; they are put into ``drifts()``."""
     kept, key = drifts(), drift_key(found, layers, config)
 
-    def work(job: Job) -> Drift:
+    def drift(job: Job) -> Drift:
         errors: dict[str, dict[int, list[float]]] = {site: {} for site in SITES}
         for done, layer in enumerate(layers):
             for site in SITES:
@@ -117,10 +117,10 @@ def drift_job(
                 scores = column_scores(weight, x, config.scorer, layer=layer, site=site, seed=config.seed)
                 errors[site][layer] = drift_curve(weight, x, scores, layouts[site], RATIOS)
             job.report((done + 1) / len(layers), f"layer {layer}")
-        kept[key] = Drift(errors)
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
-        return kept[key]
+        return Drift(errors)
+
+    def work(job: Job) -> Drift:
+        return kept.ask(key, lambda: drift(job))
 
     # The folder's name tells windows apart, so that a job of other settings is not taken for this one.
     return join_or_submit(
