@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+from functools import partial
 
 import streamlit as st
 
@@ -11,54 +10,41 @@ import rcpu
 from app.dense import Dense
 from app.jobs import Job
 from app.work import join_or_submit
+from rcpu.answers import Answers
 from rcpu.turning import Overview, overview
 
-
-class Overviews:
-    """Solved layers by what they answer; they hold vectors only, and those made longest ago leave first."""
-
-    KEPT = 1200
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[tuple, Overview] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def known(self, dense: Dense, site: str) -> list[Overview]:
-        """The layers of a site that are solved for these settings, ascending."""
-        with self._lock:
-            found = (self._found.get(_key(dense, site, layer)) for layer in dense.layers)
-            return [o for o in found if o is not None]
-
-    def put(self, dense: Dense, site: str, found: Overview) -> None:
-        """Keep one layer."""
-        with self._lock:
-            self._found[_key(dense, site, found.layer)] = found
-            while len(self._found) > self.KEPT:
-                self._found.popitem(last=False)
+KEPT = 1200  # layers
 
 
 @st.cache_resource(show_spinner=False)
-def overviews() -> Overviews:
-    """The solved layers of this process."""
-    return Overviews()
+def overviews() -> Answers:
+    """The solved layers of this process, by what they answer; they hold vectors only."""
+    return Answers(KEPT)
+
+
+def solved(dense: Dense, site: str) -> list[Overview]:
+    """The layers of a site that are solved for these settings, ascending."""
+    found = (overviews().known(_key(dense, site, layer)) for layer in dense.layers)
+    return [o for o in found if o is not None]
 
 
 def all_layers_job(dense: Dense, site: str) -> Job:
     """Queue the layers of a site that are not solved yet; ``partial`` grows with all that are."""
     store, config = overviews(), dense.config
 
+    def solve(layer: int) -> Overview:
+        projection = dense.projection(layer, site)
+        return overview(projection, dense.removal(projection).columns, config.ridge, config.proper)
+
     def work(job: Job) -> list[Overview]:
-        found = {o.layer: o for o in store.known(dense, site)}
+        found = {o.layer: o for o in solved(dense, site)}
         job.partial = list(found.values())
         for i, layer in enumerate(dense.layers):
             if job.cancelled():
                 raise rcpu.Cancelled
             job.report(i / len(dense.layers), f"layer {layer}")
             if layer not in found:
-                projection = dense.projection(layer, site)
-                columns = dense.removal(projection).columns
-                found[layer] = overview(projection, columns, config.ridge, config.proper)
-                store.put(dense, site, found[layer])
+                found[layer] = store.ask(_key(dense, site, layer), partial(solve, layer))
                 job.partial = [found[k] for k in sorted(found)]
         return job.partial
 

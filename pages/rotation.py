@@ -15,7 +15,7 @@ from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, settings
 from app.widgets import figure, say, table
-from app.work_views import all_layers_job, overviews, title
+from app.work_views import all_layers_job, solved, title
 from rcpu.collect import SITES
 from rcpu.whatif import Projection, effective_rank, values_for
 
@@ -292,7 +292,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
     where = f"{site}, {dense.config.ratio:.0%} removed"
     job = known_job("all_layers_job")
     mine = job is not None and job.title == title(dense, site)
-    found = overviews().known(dense, site)
+    found = solved(dense, site)
     missing = len(dense.layers) - len(found)
 
     def growing(running: Job) -> None:
