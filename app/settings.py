@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -164,6 +165,18 @@ def write_url() -> None:
             wanted[field.name] = str(int(value)) if isinstance(value, bool) else str(value)
     if wanted != st.query_params.to_dict():
         st.query_params.from_dict(wanted)
+
+
+def part(draw: Callable[[], None]) -> Callable[[], None]:
+    """A part of a page that is drawn anew alone when something is set in it: navigation and text around it stand."""
+
+    @st.fragment
+    def drawn() -> None:
+        with contextlib.suppress(PageEnd):
+            draw()
+        write_url()
+
+    return drawn
 
 
 def change(**values: Any) -> None:

@@ -7,7 +7,7 @@ from app.answers.importance import ANSWERS, cut_answer, factors_answer, layers_a
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
 from app.figures.ranking import unit_name
-from app.settings import change, control, settings
+from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
 from app.widgets import figure, table
@@ -251,28 +251,34 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             )
 
 
+@part
+def explore() -> None:
+    """The settings, and the view of them that was chosen."""
+    need_model()
+    pick_removal()
+    dense = need_statistics()
+    view = control(
+        st.segmented_control,
+        "View",
+        "view",
+        options=list(VIEWS),
+        format_func=VIEWS.get,
+        required=True,
+        label_visibility="collapsed",
+    )
+    if view == "layers":
+        show_layers(dense)
+        work_out_sites(layers_answer, dense, settings().site)
+    else:
+        projection = pick_projection(dense)
+        own = dict(dense.config.ratios).get(projection.layer)
+        if own is not None:
+            st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
+        {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
+        work_out_neighbours(ANSWERS[view], dense, projection)
+    st.caption(DENSE_PATH)
+
+
 st.title("Importance")
 st.write("See what a score would keep at any ratio, layer by layer, and why, before anything is pruned.")
-model = need_model()
-pick_removal()
-dense = need_statistics()
-view = control(
-    st.segmented_control,
-    "View",
-    "view",
-    options=list(VIEWS),
-    format_func=VIEWS.get,
-    required=True,
-    label_visibility="collapsed",
-)
-if view == "layers":
-    show_layers(dense)
-    work_out_sites(layers_answer, dense, settings().site)
-else:
-    projection = pick_projection(dense)
-    own = dict(dense.config.ratios).get(projection.layer)
-    if own is not None:
-        st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
-    {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
-    work_out_neighbours(ANSWERS[view], dense, projection)
-st.caption(DENSE_PATH)
+explore()

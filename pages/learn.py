@@ -8,7 +8,7 @@ import rcpu
 from app.lessons import LESSONS
 from app.lessons.base import SMALL, Link, measured
 from app.lessons.drag import to_top
-from app.settings import PREFIX, PageEnd, change, control, settings
+from app.settings import PREFIX, change, control, part, settings
 from app.shared import current_model
 
 LAST = Link("That was all: prune the model yourself", "prune", {"compensation": "rotation", "order": "paper"})
@@ -74,8 +74,7 @@ with text:
 with picture:
     with st.container(border=True):
         st.markdown(f":material/touch_app: **Try it.** {lesson.task}")
-    with contextlib.suppress(PageEnd):
-        lesson.picture()
+    part(lesson.picture)()
 with st.container(border=True):
     st.markdown(f"##### :material/help: Question\n\n{lesson.question}")
     with st.expander("Answer", key=f"answer-{number}", on_change="rerun"):  # of its own: the next one stays shut

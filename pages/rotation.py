@@ -13,7 +13,7 @@ from app.figures.repairs import COMPENSATIONS, errors_table
 from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
-from app.settings import control, control_list, settings
+from app.settings import control, control_list, part, settings
 from app.widgets import figure, say, table
 from app.work_views import all_layers_job, solved, title
 from rcpu.collect import SITES
@@ -331,24 +331,32 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         table(all_layers.layers_table(found), "all-layers")
 
 
+@part
+def explore() -> None:
+    """The settings, and the view of them that was chosen."""
+    need_model()
+    pick_removal()
+    dense = need_statistics()
+    line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    with line:
+        view = control(
+            st.segmented_control, "View", "spectrum", options=list(VIEWS), format_func=VIEWS.get, required=True
+        )
+    options = line.container(width=460)
+    if view == "layers":
+        show_layers(options, dense)
+    else:
+        projection = pick_projection(dense)
+        own = dict(dense.config.ratios).get(projection.layer)
+        if own is not None:
+            st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
+        {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
+            options, dense, projection
+        )
+        work_out_neighbours(ANSWERS[view], dense, projection)
+    st.caption(DENSE_PATH)
+
+
 st.title("Spectrum and rotation")
 st.write("See how removal changes a projection's outputs, and how far the best rotation brings them back.")
-model = need_model()
-pick_removal()
-dense = need_statistics()
-line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
-with line:
-    view = control(st.segmented_control, "View", "spectrum", options=list(VIEWS), format_func=VIEWS.get, required=True)
-options = line.container(width=460)
-if view == "layers":
-    show_layers(options, dense)
-else:
-    projection = pick_projection(dense)
-    own = dict(dense.config.ratios).get(projection.layer)
-    if own is not None:
-        st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
-    {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
-        options, dense, projection
-    )
-    work_out_neighbours(ANSWERS[view], dense, projection)
-st.caption(DENSE_PATH)
+explore()
