@@ -6,7 +6,7 @@ import streamlit as st
 
 from app.demo import limits
 from app.job_panels import jobs_sidebar
-from app.settings import PageEnd, settings, unread, write_url
+from app.settings import PageEnd, follow_history, settings, unread, write_url
 from app.widgets import plain
 from rcpu import RcpuError
 
@@ -26,6 +26,7 @@ except RcpuError as error:  # of the person who serves it, not of a visitor
     st.error(str(error))
     st.stop()
 settings()
+follow_history()
 for sentence in unread():
     st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
 chosen = st.navigation(

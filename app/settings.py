@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import rcpu
 
@@ -22,6 +23,11 @@ SUBJECT = (
 #: What leaves a model and how it is repaired.
 PRUNING = ("ratio", "ratios", "scorer", "compensation", "sites", "layers", "unit", "order", "ridge", "proper")
 WINDOWS = ("samples", "window", "held_out", "seed")
+#: Settings that hold ids of jobs or of what they made.
+RESULTS = (
+    *("load", "collect", "run", "runs", "measure", "generate"),
+    *("view_tokens", "all_layers_job", "drift", "curve", "orders", "save"),
+)
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Settings:
     points: str = ""  # of the 2-D picture
     lesson_after: bool = False  # draw what is left
     curve_ridge: str = "0.0001"  # λ of the least squares that is drawn
-    # jobs and results, by id
+    # jobs and results, by id: see RESULTS
     load: str = ""
     collect: str = ""
     run: str = ""
@@ -131,23 +137,39 @@ class PageEnd(Exception):
 def settings() -> Settings:
     """This session's settings; the first call reads them from the URL."""
     if "settings" not in st.session_state:
-        loaded = Settings()
-        unreadable = st.session_state["unread"] = []
-        for field in fields(Settings):
-            if (text := st.query_params.get(field.name)) is None:
-                continue
-            default = getattr(loaded, field.name)
-            try:
-                value = {"0": False, "1": True}[text] if isinstance(default, bool) else type(default)(text)
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise ValueError
-            except (KeyError, ValueError):
-                asked = f"{field.name}={text[:40]}"
-                unreadable.append(f"The link asks for {asked}, which cannot be read: it is {default:g} here.")
-                continue
-            setattr(loaded, field.name, value)
-        st.session_state["settings"] = loaded
+        st.session_state["settings"], st.session_state["unread"] = read_url()
     return st.session_state["settings"]
+
+
+def read_url() -> tuple[Settings, list[str]]:
+    """The settings that the URL asks for, and a sentence on each that cannot be read and has its default."""
+    loaded, unreadable = Settings(), []
+    for field in fields(Settings):
+        if (text := st.query_params.get(field.name)) is None:
+            continue
+        default = getattr(loaded, field.name)
+        try:
+            value = {"0": False, "1": True}[text] if isinstance(default, bool) else type(default)(text)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError
+        except (KeyError, ValueError):
+            asked = f"{field.name}={text[:40]}"
+            unreadable.append(f"The link asks for {asked}, which cannot be read: it is {default:g} here.")
+            continue
+        setattr(loaded, field.name, value)
+    return loaded, unreadable
+
+
+def follow_history() -> None:
+    """After Back or Forward in the browser, what was set is what the URL says; what jobs made stays.
+
+    An address without settings is left by a click in the navigation, which keeps them all.
+    """
+    if not get_script_run_ctx().is_history_navigation or not st.query_params:
+        return
+    now, then = settings(), read_url()[0]
+    back = {field.name: getattr(then, field.name) for field in fields(Settings) if field.name not in RESULTS}
+    change(**{name: value for name, value in back.items() if value != getattr(now, name)})
 
 
 def unread() -> list[str]:

@@ -371,6 +371,42 @@ def test_a_copied_link_shows_the_same_view_elsewhere(url, visit, prepared):
     two.is_well()
 
 
+def test_back_and_forward_restore_what_was_set_and_keep_results(url, visit, prepared):
+    visitor = visit()
+    page, slider = visitor.page, visitor.page.get_by_role("slider", name="Ratio")
+    gone = page.get_by_test_id("stMetricValue").first
+    page.goto(f"{url}/importance?{prepared}&site=down_proj")
+    visitor.figures()
+    before = gone.text_content()
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(re.compile("ratio=0.25"))
+    page.get_by_text("Three factors").click()
+    page.wait_for_url(re.compile("view=factors"))
+    page.go_back()
+    page.wait_for_url(lambda address: "view=factors" not in address and "ratio=0.25" in address)
+    expect(gone).to_have_text(f"{round(1536 * 0.25):,} of 1,536")
+    page.go_back()
+    page.wait_for_url(lambda address: "ratio" not in address)
+    expect(gone).to_have_text(before)
+    page.go_forward()
+    page.wait_for_url(re.compile("ratio=0.25"))
+    expect(slider).to_have_value("0.25")
+    page.get_by_role("link", name="Learn", exact=True).click()  # first an address without settings, then one with
+    page.get_by_role("heading", name="1. What").wait_for()
+    page.wait_for_url(re.compile("learn.*ratio=0.25"))
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_url(re.compile("lesson=1"))
+    page.go_back()
+    page.get_by_role("heading", name="1. What").wait_for()
+    page.go_back()
+    page.go_back()
+    page.wait_for_url(re.compile("importance.*ratio=0.25"))
+    expect(gone).to_have_text(f"{round(1536 * 0.25):,} of 1,536")
+    assert all(part in page.url for part in prepared.split("&"))
+    visitor.is_well()
+
+
 def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, visit, prepared):
     visitor = visit()
     page = visitor.page
@@ -378,6 +414,14 @@ def test_a_job_is_found_after_a_reload_and_cancelled_from_another_page(url, visi
     page.get_by_role("button", name="Run", exact=True).click()
     sidebar = page.get_by_test_id("stSidebar")
     sidebar.get_by_role("button", name="Cancel").wait_for()
+    before = re.search("[?&]run=[^&]*", prepared)[0]
+    page.wait_for_url(lambda address: before not in address)
+    running = re.search("[?&]run=[^&]*", page.url)[0]
+    page.go_back()  # takes back what was set, not what was done
+    page.wait_for_url(lambda address: before not in address)
+    sidebar.get_by_role("button", name="Cancel").wait_for()
+    page.wait_for_timeout(SECONDS)
+    assert running in page.url
     page.reload()
     sidebar.get_by_role("button", name="Cancel").wait_for()
     page.get_by_role("link", name="Model", exact=True).click()

@@ -12,7 +12,7 @@ from app.lessons import LESSONS
 from app.lessons.drag import LIMIT, format_points, parse_points
 from app.lessons.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
 from app.lessons.procrustes import EXAMPLES, FIRST
-from app.settings import Settings
+from app.settings import RESULTS, Settings
 from app.widgets import to_csv
 from rcpu.growth import Step, squares
 from rcpu.outline import outline
@@ -42,7 +42,7 @@ def test_there_are_six_and_names_are_not_shared():
     assert len(LESSONS) == 6
     labels = [link.label for lesson in LESSONS for link in lesson.links]
     assert len(set(labels)) == len(labels)
-    assert {"drift", "curve", "orders"} <= set(JOB_PAGES)
+    assert {"drift", "curve", "orders"} <= set(JOB_PAGES) < set(RESULTS)
 
 
 def test_a_link_says_which_view_it_opens():
