@@ -32,6 +32,7 @@ OVERLAID = 4
 #: Pixels of things side by side, 16 apart; a page has 980 less a scrollbar in a window of 1440, and 564 in one of 1024.
 TILES = {4: 228, 5: 171}  # in one row, or in rows of two and of three
 SPACE, PATH = 556, 388
+T_STEP = 0.05
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
@@ -236,7 +237,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
     left, right = options.columns([1, 1], vertical_alignment="bottom")
     with left:
         t = control(
-            st.slider, "t, from Z (0) to QZ (1)", "t", min_value=0.0, max_value=1.0, step=0.05, help="exp(t log Q) Z"
+            st.slider, "t, from Z (0) to QZ (1)", "t", min_value=0.0, max_value=1.0, step=T_STEP, help="exp(t log Q) Z"
         )
     with right:
         control(st.toggle, PROPER, "proper", help=REFUSE)
@@ -272,6 +273,19 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
         )
     if seen.determinant < 0:  # below: what comes and goes above a figure has it built anew
         st.info(REFLECTION, icon=":material/flip:")
+
+
+def next_views(view: str) -> list[dict[str, object]]:
+    """Settings that a view alone has, each with one that a person may try next."""
+    s = settings()
+    proper = {"proper": not s.proper}
+    steps = [round(s.t + step, 2) for step in (-T_STEP, T_STEP)]
+    return {
+        "spectrum": [],
+        "angles": [proper],
+        "errors": [*({"ridge": ridge} for ridge in RIDGES if ridge != s.ridge), proper],
+        "space": [*({"t": t} for t in steps if 0 <= t <= 1), proper],
+    }[view]
 
 
 def show_layers(options: DeltaGenerator, dense: Dense) -> None:
@@ -353,7 +367,7 @@ def explore() -> None:
         {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
             options, dense, projection
         )
-        work_out_neighbours(ANSWERS[view], dense, projection)
+        work_out_neighbours(ANSWERS[view], dense, projection, next_views(view))
     st.caption(DENSE_PATH)
 
 

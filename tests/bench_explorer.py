@@ -30,6 +30,9 @@ OTHERS = (
     *("score", "projection", "unit next", "score", "unit before"),
     *("projection", "score", "projection", "score", "projection"),
 )
+#: And what only one view has. Not det Q = +1: where no reflection was found, nothing is drawn for it.
+OWN = {"errors": ("ridge next", "ridge before") * 3, "space": ("t",) * 6}
+LISTS = {"score": "Importance score", "unit": "Unit of o_proj", "ridge": "Ridge"}
 SESSIONS, TURNS = 8, 6
 SETTINGS = "samples=16&held_out=4"
 START = "ratio=0.05&site=down_proj&unit=kv_group"  # of every view
@@ -70,12 +73,15 @@ async def redraw(page: Page, *keys: str) -> float:
 
 
 async def change(page: Page, move: str) -> float:
-    """Seconds for one of OTHERS."""
+    """Seconds for one of OTHERS or OWN."""
     what, _, way = move.partition(" ")
+    if what == "t":
+        await page.get_by_role("slider", name="t, from Z").focus()
+        return await redraw(page, "ArrowLeft")
     if what == "projection":
         await page.get_by_role("radiogroup", name="Projection").locator("[aria-checked=false]").focus()
         return await redraw(page, "Enter")
-    await page.get_by_role("combobox", name={"score": "Importance score", "unit": "Unit of o_proj"}[what]).focus()
+    await page.get_by_role("combobox", name=LISTS[what]).focus()
     return await redraw(page, "ArrowUp" if way == "before" else "ArrowDown", "Enter")
 
 
@@ -114,7 +120,7 @@ async def views(browser, url: str, table: Table) -> None:
     await page.add_init_script(CLOCK)
     for name, (setting, values) in VIEWS.items():
         for view in values:
-            seen, others = [], []
+            seen, others, own = [], [], []
             for layer in LAYERS:
                 await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&{START}&layer={layer}")
                 await ready(page)
@@ -125,8 +131,13 @@ async def views(browser, url: str, table: Table) -> None:
                 for move in OTHERS:
                     await asyncio.sleep(STUDY)
                     others.append(await change(page, move))
+                for move in OWN.get(view, ()):
+                    await asyncio.sleep(STUDY)
+                    own.append(await change(page, move))
             note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
             note(table, f"redraw, {name}, view {view}: score, unit and projection", others, "0.3")
+            if own:
+                note(table, f"redraw, {name}, view {view}: ridge or t", own, "0.3")
 
 
 async def first_paint(browser, url: str, table: Table) -> None:

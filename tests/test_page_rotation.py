@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -96,7 +97,14 @@ def test_what_the_next_move_asks_for_is_solved_before(settings, view, monkeypatc
         monkeypatch.setattr(procrustes, name, noted(getattr(procrustes, name), solved))
     for name in ("SpectrumAnswer", "AnglesAnswer", "ErrorsAnswer", "SpaceAnswer"):
         monkeypatch.setattr(answers, name, noted(getattr(answers, name), solved))
+    proper = [lambda: at.toggle(key="set_proper").set_value(True), lambda: at.toggle(key="set_proper").set_value(False)]
+    own = {
+        "angles": proper,
+        "errors": [*(partial(lambda r: at.selectbox(key="set_ridge").select(r), r) for r in ("auto", "0.01")), *proper],
+        "space": [*(partial(lambda t: at.slider(key="set_t").set_value(t), t) for t in (0.95, 1.0)), *proper],
+    }
     for change in (
+        *own.get(view, ()),
         lambda: at.slider(key="set_ratio").set_value(0.4),
         lambda: at.slider(key="set_ratio").set_value(0.35),
         lambda: at.selectbox(key="set_scorer").select("random"),

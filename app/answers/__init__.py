@@ -6,7 +6,7 @@ words.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -24,17 +24,19 @@ Answer = Callable[[Dense, Projection, Settings], object]
 SiteAnswer = Callable[[Dense, str, Settings], object]
 
 
-def work_out_neighbours(answer: Answer, dense: Dense, projection: Projection) -> None:
-    """Answer what the next move may ask for, in the layer of this projection."""
+def work_out_neighbours(
+    answer: Answer, dense: Dense, projection: Projection, views: Sequence[dict[str, object]] = ()
+) -> None:
+    """Answer what the next move may ask for, in the layer of this projection; ``views`` are settings of this view."""
 
     def asked(moved: Dense, site: str, s: Settings) -> None:
         answer(moved, moved.projection(projection.layer, site), s)
 
-    work_out_sites(asked, dense, projection.site)
+    work_out_sites(asked, dense, projection.site, views)
 
 
-def work_out_sites(answer: SiteAnswer, dense: Dense, site: str) -> None:
-    """Answer what the next move may ask for: a step of the ratio, then another score, unit or projection."""
+def work_out_sites(answer: SiteAnswer, dense: Dense, site: str, views: Sequence[dict[str, object]] = ()) -> None:
+    """Answer what the next move may ask for: a step of the ratio, then another score, unit, projection or view."""
     s, now = replace(settings()), dense.config  # as they are now: those of the session change
 
     def call(site: str = site, **moved) -> Call:
@@ -48,5 +50,6 @@ def work_out_sites(answer: SiteAnswer, dense: Dense, site: str) -> None:
             *(call(other) for other in SITES if other != site),
             *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
             *(call(unit=unit) for unit in units if unit != now.unit),
+            *(partial(answer, dense, site, replace(s, **view)) for view in views),
         ],
     )
