@@ -201,4 +201,7 @@ def pick_projection(dense: Dense) -> Projection:
         site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
     with right:
         layer = layer_slider(dense.layers)
+    own = dict(dense.config.ratios).get(layer)
+    if own is not None:
+        st.caption(f"Layer {layer} has a ratio of its own: {own:g}.")
     return dense.projection(layer, site)

@@ -271,9 +271,6 @@ def explore() -> None:
         work_out_sites(layers_answer, dense, settings().site)
     else:
         projection = pick_projection(dense)
-        own = dict(dense.config.ratios).get(projection.layer)
-        if own is not None:
-            st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
         {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
         work_out_neighbours(ANSWERS[view], dense, projection)
     st.caption(DENSE_PATH)

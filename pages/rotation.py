@@ -361,9 +361,6 @@ def explore() -> None:
         show_layers(options, dense)
     else:
         projection = pick_projection(dense)
-        own = dict(dense.config.ratios).get(projection.layer)
-        if own is not None:
-            st.caption(f"Layer {projection.layer} has a ratio of its own: {own:g}.")
         {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
             options, dense, projection
         )
