@@ -399,7 +399,8 @@ def test_back_and_forward_restore_what_was_set_and_keep_results(url, visit, prep
     page.wait_for_url(re.compile("lesson=1"))
     page.go_back()
     page.get_by_role("heading", name="1. What").wait_for()
-    page.go_back()
+    page.go_back()  # to the address without settings: they all stay
+    page.wait_for_url(re.compile("learn.*ratio=0.25"))
     page.go_back()
     page.wait_for_url(re.compile("importance.*ratio=0.25"))
     expect(gone).to_have_text(f"{round(1536 * 0.25):,} of 1,536")
