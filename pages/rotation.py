@@ -275,7 +275,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
         st.info(REFLECTION, icon=":material/flip:")
 
 
-def next_views(view: str) -> list[dict[str, object]]:
+def next_settings(view: str) -> list[dict[str, object]]:
     """Settings that a view alone has, each with one that a person may try next."""
     s = settings()
     proper = {"proper": not s.proper}
@@ -364,7 +364,7 @@ def explore() -> None:
         {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](
             options, dense, projection
         )
-        work_out_neighbours(ANSWERS[view], dense, projection, next_views(view))
+        work_out_neighbours(ANSWERS[view], dense, projection, next_settings(view))
     st.caption(DENSE_PATH)
 
 

@@ -25,18 +25,18 @@ SiteAnswer = Callable[[Dense, str, Settings], object]
 
 
 def work_out_neighbours(
-    answer: Answer, dense: Dense, projection: Projection, views: Sequence[dict[str, object]] = ()
+    answer: Answer, dense: Dense, projection: Projection, others: Sequence[dict[str, object]] = ()
 ) -> None:
-    """Answer what the next move may ask for, in the layer of this projection; ``views`` are settings of this view."""
+    """Answer what the next move may ask for, in the layer of this projection; ``others``: settings of the view."""
 
     def asked(moved: Dense, site: str, s: Settings) -> None:
         answer(moved, moved.projection(projection.layer, site), s)
 
-    work_out_sites(asked, dense, projection.site, views)
+    work_out_sites(asked, dense, projection.site, others)
 
 
-def work_out_sites(answer: SiteAnswer, dense: Dense, site: str, views: Sequence[dict[str, object]] = ()) -> None:
-    """Answer what the next move may ask for: a step of the ratio, then another score, unit, projection or view."""
+def work_out_sites(answer: SiteAnswer, dense: Dense, site: str, others: Sequence[dict[str, object]] = ()) -> None:
+    """Answer what the next move may ask for: a step of the ratio, then another score, unit, projection or setting."""
     s, now = replace(settings()), dense.config  # as they are now: those of the session change
 
     def call(site: str = site, **moved) -> Call:
@@ -50,6 +50,6 @@ def work_out_sites(answer: SiteAnswer, dense: Dense, site: str, views: Sequence[
             *(call(other) for other in SITES if other != site),
             *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
             *(call(unit=unit) for unit in units if unit != now.unit),
-            *(partial(answer, dense, site, replace(s, **view)) for view in views),
+            *(partial(answer, dense, site, replace(s, **other)) for other in others),
         ],
     )
