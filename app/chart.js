@@ -1,5 +1,6 @@
 // A plotly figure that plotly itself redraws in place, in the colours and letters of the app's theme.
 const boxes = new WeakMap();
+const pen = document.createElement('canvas').getContext('2d'); // knows every way to write a colour
 const LARGER = 'M32 32h160v64H96v96H32V32z m288 0h160v160h-64V96h-96V32z M32 320h64v96h96v64H32V320z m384 0h64v160H320v-64h96v-96z';
 let loading = null;
 
@@ -27,18 +28,24 @@ function plotly(path) {
 
 function theme(element) {
   const style = getComputedStyle(element), value = (name) => style.getPropertyValue(`--st-${name}`).trim();
-  const faded = (color, share) => {
-    const pen = document.createElement('canvas').getContext('2d');
+  const parts = (color) => {
     pen.fillStyle = color; // reads back as #rrggbb
-    return `rgba(${[1, 3, 5].map((i) => parseInt(pen.fillStyle.slice(i, i + 2), 16))}, ${share})`;
+    return [1, 3, 5].map((i) => parseInt(pen.fillStyle.slice(i, i + 2), 16));
   };
+  const faded = (color, share) => `rgba(${parts(color)}, ${share})`;
   const text = value('text-color'), ground = value('background-color'), soft = faded(text, 0.66), line = faded(text, 0.12);
   const axis = {
     color: soft, gridcolor: line, zerolinecolor: line, tickcolor: line, minor: { gridcolor: line }, automargin: true,
     ticklabeloverflow: 'allow', // there is room: plotly need not measure every label
     title: { font: { size: 14 } },
   };
-  const deep = { color: soft, gridcolor: faded(text, 0.2), zerolinecolor: faded(text, 0.35), showbackground: false };
+  // Walls, not lines: without a graphics card the lines of three axes take as long to draw as all points. Opaque ones:
+  // 3-D views take no notice of how a wall's colour is faded.
+  const [front, back] = [parts(text), parts(ground)];
+  const wall = (share) => ({
+    color: soft, showgrid: false, zeroline: false, showbackground: true,
+    backgroundcolor: `rgb(${back.map((part, i) => Math.round(part + share * (front[i] - part)))})`,
+  });
   return { layout: {
     font: { family: value('font'), color: soft, size: 12 },
     title: {
@@ -48,7 +55,7 @@ function theme(element) {
     paper_bgcolor: ground, plot_bgcolor: ground,
     xaxis: { ...axis, showgrid: false, zeroline: false, title: { standoff: 20, ...axis.title } },
     yaxis: { ...axis, title: { standoff: 24, ...axis.title } },
-    scene: { xaxis: deep, yaxis: deep, zaxis: deep },
+    scene: { xaxis: wall(0.04), yaxis: wall(0.06), zaxis: wall(0.09) },
     margin: { pad: 8 },
     hoverlabel: { bgcolor: ground, bordercolor: value('border-color'), font: { color: text } },
   }, data: { heatmap: [{ colorbar: { outlinewidth: 0 } }] } };

@@ -30,6 +30,7 @@ DENSE_PATH = (
     "then differ somewhat from these, more so with every layer."
 )
 RATIO_STEP = 0.05
+PROJECTION = 240  # pixels: the rest of a row is for its layer
 
 
 def need_model() -> rcpu.Model:
@@ -185,21 +186,16 @@ def layer_slider(layers: tuple[int, ...]) -> int:
 
 def pick_removal() -> None:
     """Widgets for what would go: ratio, score, and unit of o_proj."""
-    ratio, scorer, unit = st.columns(3, vertical_alignment="bottom")
-    with ratio:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         ratio_slider()
-    with scorer:
         control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
-    with unit:
         control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 
 
 def pick_projection(dense: Dense) -> Projection:
     """Widgets for site and layer, and the projection they name."""
-    left, right = st.columns([2, 4], vertical_alignment="bottom")
-    with left:
-        site = control(st.segmented_control, "Projection", "site", options=list(SITES), width="stretch")
-    with right:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        site = control(st.segmented_control, "Projection", "site", options=list(SITES), width=PROJECTION)
         layer = layer_slider(dense.layers)
     own = dict(dense.config.ratios).get(layer)
     if own is not None:

@@ -95,6 +95,16 @@ def table(columns: dict[str, Sequence], name: str) -> None:
     )
 
 
+def numbers(columns: dict[str, Sequence], name: str, note: str = "") -> None:
+    """A table and a note on it behind a click: a browser would take as long to draw it as a figure."""
+    fold = st.expander("Numbers", key=f"numbers-{name}", on_change="rerun")
+    if fold.open:
+        with fold:
+            table(columns, name)
+            if note:
+                st.caption(note)
+
+
 def plain(text: str) -> str:
     """A line of text for places that read Markdown, with its signs taken as they are."""
     return "".join("\\" + c if c in "\\`*_[]<>$~|#:" else c for c in text)

@@ -14,7 +14,7 @@ from app.jobs import Job
 from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
-from app.widgets import count, empty, figure, size, table
+from app.widgets import count, empty, figure, numbers, size, table
 from app.work import generate_job, measure_job, save_job, tokens_job
 from rcpu.diff import first_divergence, word_diff, words
 
@@ -220,15 +220,14 @@ else:
                 known = [x for x in values[key] if x is not None]
                 st.text(f"{chosen[key].label}: mean {sum(known) / len(known):.3f} nats")
                 st.html(spans.token_spans(seen[key].tokens, values[key], 0.0, high, spans.token_titles(seen[key])))
-        with st.expander("As a table"):
-            table(
-                {
-                    "token": list(next(iter(seen.values())).tokens),
-                    **{f"loss, {chosen[k].label}": v.loss for k, v in seen.items()},
-                    **{f"KL, {chosen[k].label}": v.divergence for k, v in seen.items()},
-                },
-                "tokens",
-            )
+        numbers(
+            {
+                "token": list(next(iter(seen.values())).tokens),
+                **{f"loss, {chosen[k].label}": v.loss for k, v in seen.items()},
+                **{f"KL, {chosen[k].label}": v.divergence for k, v in seen.items()},
+            },
+            "tokens",
+        )
         figure(
             figures.next_token_bars(rows, styles),
             "next-token",

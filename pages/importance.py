@@ -10,7 +10,7 @@ from app.figures.ranking import unit_name
 from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
-from app.widgets import figure, table
+from app.widgets import figure, numbers
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
 from rcpu.masking import UNIT_NAMES, Removal
@@ -131,8 +131,7 @@ def show_factors(dense: Dense, projection: Projection) -> None:
         "units in the same order, by the whole score: orange on the left of the first row's edge goes only for "
         f"want of that factor. {PAPER} gives no such ablation.",
     )
-    table(seen.rows, "factors-table")
-    st.caption("Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired.")
+    numbers(seen.rows, "factors-table", "Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired.")
 
 
 def show_scorers(dense: Dense, projection: Projection) -> None:
@@ -154,10 +153,11 @@ def show_scorers(dense: Dense, projection: Projection) -> None:
             "Spearman's ρ of all units' scores: 1 for the same order, 0 for none in common, −1 for the reverse. It "
             "weighs the whole order, the overlap only what happens at the cut (Spearman 1904; scores as at the left).",
         )
-    table(seen.rows, "scorers-table")
-    st.caption(
+    numbers(
+        seen.rows,
+        "scorers-table",
         "Errors are ‖Y − W_K X_K‖ ÷ ‖Y‖ of this projection with nothing repaired. A score of smaller error here need "
-        "not be better once the rest is repaired: see Spectrum and rotation."
+        "not be better once the rest is repaired: see Spectrum and rotation.",
     )
 
 

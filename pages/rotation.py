@@ -1,5 +1,8 @@
 """Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -14,7 +17,7 @@ from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, part, settings
-from app.widgets import figure, say, table
+from app.widgets import figure, numbers, say
 from app.work_views import all_layers_job, solved, title
 from rcpu.collect import SITES
 from rcpu.whatif import Projection, effective_rank, values_for
@@ -44,10 +47,9 @@ REFLECTION = (
 )
 
 
-def row(count: int) -> list[DeltaGenerator]:
-    """Places for metrics side by side, in two rows where the window is narrow: stretched ones would be cut instead."""
-    line = st.container(horizontal=True)
-    return [line.container(width=TILES[count]) for _ in range(count)]
+def row(count: int) -> Callable[..., DeltaGenerator]:
+    """Draws metrics side by side, in two rows where the window is narrow: stretched ones would be cut instead."""
+    return partial(st.container(horizontal=True).metric, border=True, width=TILES[count])
 
 
 def percent(part: float) -> str:
@@ -74,24 +76,21 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection)
         )
     seen = spectrum_answer(dense, projection, settings())
     first = seen.found[0]
-    tiles = row(4)
-    tiles[0].metric(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{seen.kept[0]:,}", border=True)
-    tiles[1].metric(
+    tile = row(4)
+    tile(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{seen.kept[0]:,}")
+    tile(
         "Rank of M",
         f"{first.rank:,} of {len(first.values):,}",
-        border=True,
         help="Singular values above the rounding of fp32 sums, at most as many as inputs are kept or tokens were read",
     )
-    tiles[2].metric(
+    tile(
         "Effective rank",
         f"{effective_rank(first.signal):,.1f}",
-        border=True,
         help="exp of the entropy of σ ÷ Σσ (Roy and Vetterli 2007): how many directions count, were all equally strong",
     )
-    tiles[3].metric(
+    tile(
         "Values for 99% of Σσ",
         f"{values_for(first.signal):,}",
-        border=True,
         help="The largest singular values that together carry 99% of the energy",
     )
     left, right = st.columns(2, gap="medium")
@@ -112,7 +111,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection)
             "Effective rank: exp(−Σ p ln p) with p = σ ÷ Σσ "
             "([Roy and Vetterli 2007](https://ieeexplore.ieee.org/document/7098875)).",
         )
-    table(spectrum_table(seen.found, seen.kept), "spectrum-by-ratio")
+    numbers(spectrum_table(seen.found, seen.kept), "spectrum-by-ratio")
 
 
 def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
@@ -121,20 +120,18 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
         control(st.toggle, PROPER, "proper", help=REFUSE)
     seen = angles_answer(dense, projection, settings())
     rotation = seen.rotation
-    tiles = row(5)
-    tiles[0].metric(
+    tile = row(5)
+    tile(
         "det Q",
         f"{seen.determinant:+d}".replace("-", "−"),
-        border=True,
         help="+1: a rotation; −1: one direction is reflected as well",
     )
-    tiles[1].metric("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°", border=True)
-    tiles[2].metric("Eigen-angle, largest", f"{rotation.angles.max():.1f}°", border=True)
-    tiles[3].metric("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°", border=True)
-    tiles[4].metric(
+    tile("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°")
+    tile("Eigen-angle, largest", f"{rotation.angles.max():.1f}°")
+    tile("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°")
+    tile(
         "Principal, largest",
         f"{rotation.principal_angles.max():.1f}°" if rotation.rank else "–",
-        border=True,
         help="Between range(Z) and range(QZ); 0° where Z fills the whole output space",
     )
     left, right = st.columns(2, gap="medium")
@@ -174,8 +171,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
 
 def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """What every compensator leaves, on the windows it was fitted to and on others."""
-    left, right = options.columns([1, 1], vertical_alignment="bottom")
-    with left:
+    with options:
         control(
             st.selectbox,
             "Ridge λ ÷ mean diagonal",
@@ -183,43 +179,39 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -
             options=list(dict.fromkeys([settings().ridge, *RIDGES])),
             help="Of least squares; auto tries five values on the held-out windows",
         )
-    with right:
         control(st.toggle, PROPER, "proper", help=REFUSE)
     try:
         seen = errors_answer(dense, projection, settings())
     except rcpu.RcpuError as error:
         say(error)
         return
-    tiles = row(4)
+    tile = row(4)
     found = seen.found
     none = found["none"]
-    tiles[0].metric(
+    tile(
         "Not repaired",
         percent(none.calibration),
         None if none.held_out is None else f"{percent(none.held_out)} on held-out",
         delta_color="off",
         delta_arrow="off",
-        border=True,
         help="Relative error on the calibration windows",
     )
-    for tile, name, label in zip(tiles[1:3], ("rotation", "least_squares"), ("Rotation", "Least squares"), strict=True):
-        tile.metric(
+    for name, label in zip(("rotation", "least_squares"), ("Rotation", "Least squares"), strict=True):
+        tile(
             label,
             percent(found[name].calibration),
             change(found[name].calibration, none.calibration),
             delta_color="inverse",
-            border=True,
         )
     if none.held_out is None:
-        tiles[3].metric("Best on held-out windows", "–", border=True, help="There are no held-out windows")
+        tile("Best on held-out windows", "–", help="There are no held-out windows")
     else:
         best = min(found, key=lambda name: found[name].held_out)
-        tiles[3].metric(
+        tile(
             f"Best on held-out: {COMPENSATIONS[best]}",
             percent(found[best].held_out),
             change(found[best].held_out, none.held_out),
             delta_color="inverse",
-            border=True,
         )
     figure(
         seen.bars,
@@ -229,27 +221,24 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -
         "A gain on the calibration windows that is lost on held-out ones is over-fitting: the more a repair may "
         "change, the more windows it needs.",
     )
-    table(errors_table(found), "errors")
+    numbers(errors_table(found), "errors")
 
 
 def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
     """Outputs in their three main directions, on the way from Z to QZ."""
-    left, right = options.columns([1, 1], vertical_alignment="bottom")
-    with left:
+    with options:
         t = control(
             st.slider, "t, from Z (0) to QZ (1)", "t", min_value=0.0, max_value=1.0, step=T_STEP, help="exp(t log Q) Z"
         )
-    with right:
         control(st.toggle, PROPER, "proper", help=REFUSE)
     seen = space_answer(dense, projection, settings())
-    tiles = row(4)
+    tile = row(4)
     labels = "Error of Z", f"Error at t = {t:.2f}", "Error of QZ"
-    for tile, label, error in zip(tiles[:3], labels, seen.errors, strict=True):
-        tile.metric(label, percent(error), border=True, help="Relative error over all calibration tokens")
-    tiles[3].metric(
+    for label, error in zip(labels, seen.errors, strict=True):
+        tile(label, percent(error), help="Relative error over all calibration tokens")
+    tile(
         "det Q",
         f"{seen.determinant:+d}".replace("-", "−"),
-        border=True,
         help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
     )
     line = st.container(horizontal=True)
@@ -341,8 +330,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
             f"held-out ones. Where the diamond stands far above its bar, the repair is over-fitted. {PAPER}.",
         }[shown],
     )
-    with st.expander("Numbers of all layers"):
-        table(all_layers.layers_table(found), "all-layers")
+    numbers(all_layers.layers_table(found), "all-layers")
 
 
 @part
@@ -356,7 +344,7 @@ def explore() -> None:
         view = control(
             st.segmented_control, "View", "spectrum", options=list(VIEWS), format_func=VIEWS.get, required=True
         )
-    options = line.container(width=460)
+    options = line.container(horizontal=True, vertical_alignment="bottom", width=460)
     if view == "layers":
         show_layers(options, dense)
     else:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from streamlit.testing.v1 import AppTest
 
 from app.shared import jobs
@@ -49,6 +50,13 @@ def texts(at: AppTest, kind: str) -> str:
 def tiles(at: AppTest) -> dict:
     """The metrics of a page by their label."""
     return {m.label: m.value for m in at.metric}
+
+
+def numbers(at: AppTest, name: str) -> pd.DataFrame:
+    """The table of this name, which is folded away until it is opened."""
+    assert not at.dataframe
+    at.session_state[f"numbers-{name}"] = True
+    return at.run().dataframe[0].value
 
 
 def charts(at: AppTest) -> list[dict]:

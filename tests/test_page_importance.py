@@ -9,7 +9,7 @@ import rcpu
 from app.answers import importance as answers
 from app.shared import ahead, models
 from rcpu.collect import Collection
-from tests.pages import charts, click, finish, open_page, texts, tiles
+from tests.pages import charts, click, finish, numbers, open_page, texts, tiles
 
 VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
 
@@ -141,7 +141,7 @@ def test_a_unit_beyond_the_last_falls_back(settings):
 
 def test_factors_and_their_ablation_are_in_numbers(settings):
     at = opened(settings, view="factors", site="down_proj")
-    table = at.dataframe[0].value
+    table = numbers(at, "factors-table")
     assert table["score"][0] == "all three"
     assert table["same units go (%)"][0] == 100
     assert (table["other units"] <= 18).all()
@@ -154,7 +154,7 @@ def test_scorers_agree_with_themselves(settings):
     overlap, correlation = (c["data"][0]["z"] for c in charts(at))
     for square in (overlap, correlation):
         assert [square[i][i] for i in range(5)] == pytest.approx([1] * 5)
-    assert list(at.dataframe[0].value["score"]) == ["RCPU", "WANDA-sp", "FLAP", "Magnitude", "Random"]
+    assert list(numbers(at, "scorers-table")["score"]) == ["RCPU", "WANDA-sp", "FLAP", "Magnitude", "Random"]
 
 
 def test_another_scorer_sorts_anew(settings):

@@ -12,7 +12,7 @@ from app import work_views
 from app.answers import rotation as answers
 from app.shared import ahead, jobs, models
 from rcpu import procrustes
-from tests.pages import charts, click, finish, open_page, texts, tiles
+from tests.pages import charts, click, finish, numbers, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
 
@@ -122,7 +122,7 @@ def test_what_the_next_move_asks_for_is_solved_before(settings, view, monkeypatc
 def test_ratios_lie_over_one_another_and_are_in_the_url(settings):
     at = opened(settings, overlay="0.1,0.5", layer=2)
     assert [t["name"] for t in charts(at)[0]["data"]] == ["25% removed", "10% removed", "50% removed"]
-    assert list(at.dataframe[0].value["kept inputs"]) == [36, 48, 24]
+    assert list(numbers(at, "spectrum-by-ratio")["kept inputs"]) == [36, 48, 24]
     at.multiselect(key="set_overlay").set_value(["0", "0.25"]).run()
     assert [t["name"] for t in charts(at)[0]["data"]] == ["25% removed", "dense"]
     assert "0,0.25" in at.query_params["overlay"]
@@ -182,7 +182,7 @@ def test_errors_react_to_the_ridge(settings):
     assert tiles(at)["Least squares"] != before
     at.selectbox(key="set_ridge").select("auto").run()
     assert not at.error
-    assert at.dataframe[0].value["repair"][0] == "none"
+    assert numbers(at, "errors")["repair"][0] == "none"
 
 
 def test_errors_without_held_out_windows_are_of_the_calibration_windows(settings):
@@ -239,7 +239,7 @@ def test_all_layers_are_solved_once_and_shown_three_ways(settings):
         at.segmented_control(key="set_multiples").set_value(picture).run()
         assert not at.exception
         assert len(charts(at)[0]["layout"]["annotations"]) == 3
-    assert list(at.dataframe[0].value["layer"]) == [0, 1, 2]
+    assert list(numbers(at, "all-layers")["layer"]) == [0, 1, 2]
     again = open_page("rotation", **settings, spectrum="layers", site="down_proj")
     assert len(charts(again)) == 1, "without a job"
     again.slider(key="set_ratio").set_value(0.5).run()

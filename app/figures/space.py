@@ -44,17 +44,18 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
         scene={
             **axes,
             "aspectmode": "cube",
-            "camera": {"eye": {"x": 1.3, "y": 1.3, "z": 0.62}, "center": {"x": 0, "y": 0, "z": -0.1}},
+            "camera": {"eye": {"x": 1.4, "y": 1.4, "z": 0.66}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
+        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "itemsizing": "constant"},
         uirevision="space",
         height=480,
         margin={"l": 0, "r": 0, "t": 40, "b": 40},
     )
     labels = [html.escape(text, quote=False) for text in tokens]
     shown = (
-        ("Y, dense", seen.y, COLORS["dense"], "circle", 3.5),
+        ("Y, dense", seen.y, COLORS["dense"], "square", 2.2),
         ("Z, not repaired", start, COLORS["pruned"], "diamond", 3.0),
-        (f"exp({t:.2f} log Q) Z", now, COLORS["compensated"], "circle", 3.5),
+        (f"exp({t:.2f} log Q) Z", now, COLORS["compensated"], "cross", 4.0),
     )
     for name, points, color, symbol, size in shown:
         x, y, z = _coordinates(points)
@@ -64,7 +65,7 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
             z=z,
             customdata=labels,
             mode="markers",
-            marker={"color": color, "size": size, "symbol": symbol, "opacity": 0.75},
+            marker={"color": color, "size": size, "symbol": symbol, "opacity": 0.9},
             name=name,
             hovertemplate="%{customdata}<br>(%{x:.3g}, %{y:.3g}, %{z:.3g})<extra>%{fullData.name}</extra>",
         )
