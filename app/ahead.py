@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from app.jobs import AHEAD, give_way
+
 Call = Callable[[], object]
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ class Ahead:
         self._thread.join()
 
     def _loop(self) -> None:
+        give_way(AHEAD)
         while True:
             with self._changed:
                 while not self._ended and (

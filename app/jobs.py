@@ -5,11 +5,11 @@ Knows nothing of Streamlit. A job outlives the page that started it; a page poll
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +22,15 @@ from rcpu import Cancelled, RcpuError
 
 log = logging.getLogger(__name__)
 
+#: Nice values of threads, from 0 for pages to 19: answers ahead of a question give way to pages, jobs to both.
+AHEAD, JOBS = 10, 19
 KEPT = 24  # finished jobs of a kind that are remembered unless said otherwise
+
+
+def give_way(nice: int) -> None:
+    """Have this thread, and those it starts, run when no page needs the processor."""
+    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 @dataclass(eq=False)
@@ -117,8 +125,7 @@ class Jobs:
                 del self._jobs[job_id]
 
     def _loop(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # pages come first; only Linux has threads with a priority
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        give_way(JOBS)
         while True:
             self._run(self._queue.get())
             self._forget()

@@ -211,13 +211,15 @@ def change(**values: Any) -> None:
 def control(widget: Callable, label: str, name: str, **options) -> Any:
     """Draw ``widget`` for the setting ``name`` and return its value, which is the setting from now on.
 
-    Options to choose from are given as ``options``; a setting that is not among them falls back to the first.
+    Options to choose from are given as ``options``; a setting that is not among them becomes the nearest number of
+    them, or the first.
     """
     key, now = PREFIX + name, settings()
     value = st.session_state.get(key, getattr(now, name))
     choices = options.get("options")
     if choices is not None and value not in choices:
-        value = next(iter(choices))
+        numbers = all(isinstance(number, int) for number in (value, *choices))
+        value = min(choices, key=lambda choice: abs(choice - value)) if numbers else next(iter(choices))
     low, high = options.get("min_value"), options.get("max_value")
     if low is not None:
         value = min(max(value, low), value if high is None else high)

@@ -17,7 +17,7 @@ from rcpu.precision import full_fp32
 from rcpu.procrustes import Rotation
 from rcpu.whatif import Errors, Projection, key_of, powers
 
-POINTS = 250  # tokens that are drawn
+POINTS = 160  # tokens that are drawn
 FLIPPED = -1 + 1e-9  # cosines of eigen-angles below it belong to a reflected direction
 
 

@@ -1,5 +1,6 @@
 """Answers before they are asked for: the newest first, none while a job runs, and no failure stops the thread."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -37,6 +38,15 @@ def test_a_failure_does_not_stop_it(failure):
 
     ahead.work_out([fails, done.set])
     assert done.wait(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads with a priority of their own")
+def test_it_gives_way_to_pages_and_not_to_jobs():
+    seen, done = [], threading.Event()
+    ahead = Ahead(lambda: False)
+    ahead.work_out([lambda: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())), done.set])
+    assert done.wait(10)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < seen[0] < 19
 
 
 def test_nothing_is_worked_out_while_a_job_runs():

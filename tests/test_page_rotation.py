@@ -226,6 +226,13 @@ def test_windows_that_cannot_be_are_set_back_and_no_more_than_needs_be(settings,
     assert ("ratio" in at.query_params) == (not others)
 
 
+def test_a_link_to_a_layer_that_is_not_there_shows_the_nearest(settings):
+    for asked, shown in ((99, 2), (2, 2), (-1, 0)):
+        at = opened(settings, layer=asked)
+        assert at.select_slider(key="set_layer").value == shown
+        assert at.query_params.get("layer", ["0"]) in (str(shown), [str(shown)])
+
+
 def test_a_ridge_from_a_link_stays(settings):
     at = opened(settings, spectrum="errors", ridge="0.05")
     assert at.selectbox(key="set_ridge").value == "0.05"
