@@ -45,9 +45,9 @@ s.lesson = min(max(s.lesson, 0), len(LESSONS) - 1)
 to_top(s.lesson)
 st.title("Learn")
 st.write(
-    "RCPU ([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)) makes a language model smaller and repairs what is "
-    "left by a rotation. Six short lessons on real numbers, for everyone who knows what a matrix is: no need to have "
-    "read the paper."
+    "RCPU ([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)) makes a language model smaller and then repairs it "
+    "with a rotation. Six short lessons with numbers measured on a real model (only the points of lesson 3 are made "
+    "up), for everyone who knows some linear algebra: no need to have read the paper."
 )
 number = control(
     st.segmented_control,

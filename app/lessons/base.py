@@ -71,8 +71,8 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
             what, label = "loads the small model that comes with the app, and ", "Load the small model and measure it"
         st.markdown(
             f"One button {what}lets it read {SMALL['samples']} short pieces of text (*windows* of {window} tokens), so "
-            "that every number here is measured and not invented. It takes a minute or so, is done once, and all "
-            "lessons share it."
+            "that every number here is measured and not invented. It takes a minute or so and is done once, for "
+            "lessons 1, 2 and 4. Lessons 5 and 6 measure more when you press their button."
         )
         if st.button(label, type="primary", icon=":material/play_arrow:"):
             if model is None:

@@ -50,7 +50,8 @@ def picture() -> None:
         figures.drift_over_layers(at_ratio, ratio, layer),
         "lesson-drift-layers",
         "‖Y − Z‖ ÷ ‖Y‖ = ‖W_R X_R‖ ÷ ‖Y‖ of each projection when it alone is pruned and nothing is repaired. The "
-        f"columns R have the lowest scores of their layer. Source: {PAPER}.",
+        f"columns R are those of the lowest score (in o_proj, groups of columns by the sum of theirs). Source: "
+        f"{PAPER}.",
     )
     st.markdown(about_drift(at_ratio, ratio))
     figure(
@@ -67,7 +68,8 @@ LESSON = Lesson(
     title="Why outputs drift",
     idea="What the removed columns would have added is now missing from every output.",
     formula=r"Y - Z \;=\; W X - W_K X_K \;=\; W_R X_R",
-    formula_says="$K$ are the columns that are kept, $R$ those that are removed.",
+    formula_says="$K$ are the columns that are kept, $R$ those that are removed. $\\lVert \\cdot \\rVert$ is the "
+    "length of a matrix, all its numbers taken as one long vector.",
     steps=(
         "Let the model read some text (that is **calibration**, and the pieces of text are **windows**) and write "
         "down the inputs of one projection, one column a token: the matrix $X$. Before pruning its outputs are "
@@ -76,24 +78,24 @@ LESSON = Lesson(
         "the same columns are missing at every token. The outputs have **drifted**.",
         "We measure the drift as a share: $\\lVert Y - Z \\rVert \\div \\lVert Y \\rVert$. At 0 nothing is lost, "
         "at 1 the error is as large as the output itself.",
-        "Every later layer was trained to read $Y$, gets $Z$ instead, and hands on its own drift with it. In the "
-        "end the text that the model writes gets worse. The pictures here show every projection pruned *alone*; "
-        "lesson 6 follows the drift along the layers.",
+        "$Y$ is added to what every later layer reads. Now $Z$ is added instead, so the inputs of all later layers are "
+        "off, and their outputs drift as well. In the end the text that the model writes gets worse. The pictures "
+        "here show every projection pruned *alone*; lesson 6 follows the drift along the layers.",
     ),
     task="Move the ratio and see the drift of every layer. Which one is hurt most? Choose it as *Layer*: the "
     "second picture shows it at every ratio. (A layer hardly drifts where a few enormous inputs, which stay, make "
     "most of its output.)",
     question="Could we avoid the drift by choosing *better* which columns leave?",
-    answer="Only in part. A good score finds the columns that carry least. But even those carry something, and "
-    "what is missing adds up: the curve rises from the very first columns. What is left to do is to **change the "
+    answer="Only in part. A good score finds the columns that carry least, but most of those carry something too: look "
+    "at the second picture, where the first step already removes 5%. What is left to do is to **change the "
     "columns that stay** so that their sum comes near to $Y$ again. That is compensation, and the next lesson "
     "shows RCPU's way.",
     links=(
         Link("Show me the scores of all layers", "importance", {"view": "layers", "site": "down_proj"}),
         Link(
-            "Show me a layer with a few enormous inputs",
-            "importance",
-            {"view": "cut", "site": "down_proj", "layer": 11},
+            "Show me which layers have a few enormous inputs",
+            "calibration",
+            {"calibration_view": "inputs", "site": "down_proj", "heat": "mean_absolute"},
         ),
     ),
     settings={"ratio": 0.2, "layer": 0},

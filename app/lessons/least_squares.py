@@ -37,7 +37,7 @@ def picture() -> None:
             options=list(names),
             format_func=names.get,
             required=True,
-            help="Of least squares, in units of the mean power of the inputs: the larger, the nearer to W_K",
+            help="Of least squares, in units of the mean diagonal entry of X_K X_Kᵀ: the larger, the nearer to W_K",
         )
 
     def lines(made: work.Growth) -> go.Figure:
@@ -73,8 +73,8 @@ def picture() -> None:
         lines(made),
         "lesson-growth",
         f"‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the "
-        f"calibration windows themselves (dotted). Each point is what a run with so many windows would do: scores, "
-        f"kept columns and repair come from those alone. Hover over a point "
+        f"calibration windows themselves (dotted). Each point is what a run that prunes this projection alone would "
+        f"do with so many windows: scores, kept columns and repair come from those alone. Hover over a point "
         f"for its tokens and how many they are for each kept input. With much text a dotted line may end above its "
         f"solid one: the two are errors on different texts. "
         f"Source of both repairs: {PAPER}.",
@@ -93,18 +93,19 @@ LESSON = Lesson(
     idea="The freest repair is best on the text it was fitted to, and may be worse on any other.",
     formula=r"\min_A \; \lVert Y - A X_K \rVert_F^2 + \lambda \lVert A - W_K \rVert_F^2",
     formula_says="Least squares looks for any weight $A$; $\\lambda$ (the ridge) pulls it back to $W_K$. It is "
-    "given in units of the mean power of the inputs.",
+    "given in units of the mean diagonal entry of $X_K X_K^\\top$.",
     steps=(
         "Why only turn? One could ask for the best of *all* weights: **least squares**. The rotated weight is one "
         "of its choices, so on the text it is fitted to it does no worse than the rotation, unless $\\lambda$, the "
         "**ridge** in the formula below, is strong and holds it back.",
         "But it tunes every single weight, and learns from the calibration text only, cut into **windows** of 128 "
         "tokens. With few tokens for each input it also fits their accidents: it **over-fits**, and on other text "
-        "the error grows. Worst is the middle, with about as many tokens as kept inputs (the grey line in the "
-        "picture). With far fewer, the ridge holds it at $W_K$ in all directions that the text does not reach.",
-        "The rotation has fewer freedoms and cannot stretch. It never goes as wrong as least squares does in that "
-        "middle with a weak ridge. But it has no ridge to hold it at $W_K$, so with very little text it may be the "
-        "worse of the two, and with plenty it may be left behind.",
+        "the error grows. With a weak ridge the middle is worst, where there are about as many tokens as kept "
+        "inputs (the grey line in the picture). With far fewer, the ridge holds it at $W_K$ in all directions that "
+        "the text does not reach.",
+        "The rotation has fewer freedoms and cannot stretch: because it keeps lengths, its error cannot grow without "
+        "bound, as that of least squares can in that middle. But it has no ridge to hold it at $W_K$, so with very "
+        "little text it may be the worse of the two, and with plenty it may be left behind.",
         "So we calibrate on 1, 2, 4, … 128 windows and look at **held-out** windows, text that no repair has seen. "
         "Where the solid line of least squares finally falls below that of the rotation, freedom pays.",
     ),
@@ -113,11 +114,11 @@ LESSON = Lesson(
     question="Why can even the rotation be worse than no repair when there are only a few windows?",
     answer="$Q$ is estimated too. In the 576 dimensions of the small model a rotation has 576 · 575 ÷ 2 = 165,600 "
     "free angles (least squares has 576 · 468 = 269,568 free weights in `o_proj` at a ratio of 20%), and one "
-    "window of 128 tokens is little to learn them from. The rotation has no ridge to choose, which spares a "
-    "decision and takes away a means. The paper reports the same need for text with LLaMA-7B: with 8 windows the "
+    "window of 128 tokens is little to learn them from. The rotation has no ridge: one choice less, but "
+    "nothing to hold it back. The paper reports the same need for text with LLaMA-7B: with 8 windows the "
     "pruned model breaks down (its *perplexity*, how surprised it is by "
     "real text, shoots up), and from 64 on it hardly changes. Mind the other side too: with a ridge that suits, "
-    "least squares may be ahead from the start. Which repair is best is a question to your text and your model.",
+    "least squares may be ahead from the start. Which repair is best depends on your text and your model.",
     links=(
         Link("Show me how far the tokens reach", "calibration", {"calibration_view": "reach"}),
         Link("Prune with least squares", "prune", {"compensation": "least_squares"}, {"ridge": "curve_ridge"}),

@@ -40,9 +40,7 @@ def picture() -> None:
         st.info("The ratio has changed since: press the button to prune at it.", icon=":material/info:")
     pruned = made.config.layers
     some = made.perplexity["dense"]
-    st.caption(
-        f"Perplexity on {some.windows} windows of {some.window} tokens that were not calibrated on; lower is better:"
-    )
+    st.caption(f"Perplexity on {some.windows} windows of {some.window} tokens of the evaluation text; lower is better:")
     for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_NAMES}.items(), strict=True):
         tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
     st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
@@ -69,7 +67,7 @@ def picture() -> None:
 LESSON = Lesson(
     short="Which one first",
     title="o_proj before down_proj? What the order is worth",
-    idea="Repair a projection for the inputs it will really get: go along the stream, front to back.",
+    idea="Repair a projection for the inputs it will really get: go through the model from front to back.",
     formula=r"\begin{gathered} h' = h + \mathrm{attention}(h) \\ h'' = h' + \mathrm{mlp}(h') \end{gathered}",
     formula_says="$h$ is the **stream**, the vector that runs through all layers. Within a layer the MLP reads "
     "what attention has written; never the other way round.",
@@ -86,8 +84,8 @@ LESSON = Lesson(
     ),
     task="Press *Prune in both orders*: the first four layers are pruned in both orders and repaired by RCPU's "
     "rotation. Compare the drift along the layers and the **perplexity** (how surprised the model is by "
-    "real text: as if it had to guess among so many tokens each time). How large is the difference, compared with "
-    "repairing at all?",
+    "real text: one of 20 is that of guessing among 20 equally likely tokens each time). How large is the difference, "
+    "compared with repairing at all?",
     question="Why not prune the *last* layer first, while its inputs are still those of the dense model?",
     answer="Because they would not stay so. As soon as an earlier layer is pruned, the inputs of the last one "
     "change, and its repair was fitted to inputs that no longer occur. Front to back, every *layer* is repaired "

@@ -76,20 +76,22 @@ def picture() -> None:
 LESSON = Lesson(
     short="Procrustes in 2-D",
     title="The best rotation: orthogonal Procrustes",
-    idea="One turn for all points at once, found by a singular value decomposition, brings them back best.",
+    idea="Of all turns and mirrors, one brings the points nearest to their targets; a singular value decomposition "
+    "finds it.",
     formula=r"\begin{gathered} Q = \operatorname*{arg\,min}_{Q^\top Q = I} \lVert Y - QZ \rVert_F \\[1ex] "
     r"Y Z^\top = U S V^\top \;\Rightarrow\; Q = U V^\top \end{gathered}",
     formula_says="$Q$ turns or mirrors, and never stretches. $\\lVert \\cdot \\rVert_F$ is the length of a "
     "matrix, all its numbers taken as one long vector.",
     steps=(
-        "We have the outputs $Z$ of the pruned projection and want the targets $Y$. The mildest repair is to "
+        "We have the outputs $Z$ of the pruned projection and want the targets $Y$. A simple repair is to "
         "multiply all outputs by one matrix $Q$. It costs nothing when the model runs: $Q W_K$ simply replaces "
         "$W_K$.",
         "RCPU allows only **orthogonal** $Q$: turns and mirrors. Lengths stay as they are, so $Q$ cannot blow up "
         "noise, and it has fewer freedoms to tune than an arbitrary matrix. To find the best one is the "
         "*orthogonal Procrustes problem*, and one SVD of $YZ^\\top$ solves it exactly.",
-        "Missing columns turn, shrink and flatten the cloud of outputs all at once, and all that $Q$ can do is turn "
-        "it back. Lesson 5 measures how much of a real error that takes away; the points here are made up.",
+        "Missing columns may turn, shrink and flatten the cloud of outputs, and all that $Q$ can do is turn or mirror "
+        "it. (We call $Q$ a *rotation* even where it mirrors.) The points here are made up; lesson 5 measures how much "
+        "of a real error $Q$ takes away.",
         "Here the outputs have 2 numbers instead of hundreds, so you can see it. **Blue** circles: the targets "
         "$Y$. **Orange** squares: what pruning left of them, $Z$. **Green**, dashed: $QZ$, the same turn for all. "
         "A circle and a square of equal number belong together; a thin grey line leads from each circle to its "
@@ -102,11 +104,11 @@ LESSON = Lesson(
     "at all?",
     answer="Nothing has to be turned, so $Q = I$, and an orthogonal matrix cannot change lengths: the error stays "
     "at 0.5. The paper therefore also tries one factor $s$ for all, $W_K \\leftarrow s\\,Q W_K$ (*Rotation and "
-    "scale* on the Prune page), which would be 2 here. *Any matrix* can do it and much more; lesson 5 shows what "
-    "that freedom costs.",
+    "scale* on the Prune page), which would be 2 here. A matrix that need not be orthogonal can do this and much "
+    "more; lesson 5 shows what that freedom costs.",
     links=(
         Link(
-            "Show me a real rotation, in its three main directions",
+            "Show me a real rotation, in the three main directions of the outputs",
             "rotation",
             {"spectrum": "space", "layer": 5, "site": "o_proj", "ratio": 0.2},
         ),

@@ -49,9 +49,9 @@ def picture() -> None:
         figures.matrices(blocks, layer, after),
         "lesson-matrices",
         "The weight matrices of one layer to scale, attention above and MLP below: a side is as long as there are rows "
-        "or columns. The columns that "
-        f"leave are those of the lowest score in this very layer, and the rows are those that computed their inputs. "
-        f"Source: {PAPER}.",
+        "or columns. In down_proj the columns of the lowest score leave; in o_proj groups of columns leave, by the "
+        "sum of their scores, and value channels are compared within their KV head. The rows that leave computed the "
+        f"inputs of these columns. Source: {PAPER}.",
     )
     st.markdown(about_size(ratio, todo.before.parameters, todo.after.parameters))
     if dense.unit("o_proj") == "channel":
@@ -87,12 +87,13 @@ LESSON = Lesson(
         "`down_proj` for the MLP. These two are the **projections** that all lessons are about, and their inputs "
         "are **channels**. The model as it was before anything is removed is called **dense**.",
         "Take such a matrix $W$. Strike out its column $j$, and nobody reads the input $x_j$ any more. So the row "
-        "that *computes* $x_j$ can go too: a row of `v_proj` for attention, a row of `gate` and one of `up` for "
-        "the MLP. (Where heads share their values, one row of `v_proj` makes several inputs and leaves with all of "
-        "them: three columns of `o_proj` in the small model.)",
+        "that *computes* $x_j$ can go too: a row of `v_proj` for attention, a row of `gate_proj` and one of "
+        "`up_proj` for the MLP. (Where heads share their values, one row of `v_proj` makes several inputs and leaves "
+        "with all of them: three columns of `o_proj` in the small model.)",
         "That is **structured** pruning: matrices shrink, and any machine has less to do. Setting single weights "
         "to zero (unstructured pruning) leaves matrices as large as they were.",
-        "Which columns? Those with the lowest **importance score**; lesson 4 is about it. How many is the **ratio**.",
+        "Which columns? Those with the lowest **importance score**; lesson 4 is about it. Columns of `o_proj` leave in "
+        "groups, by the sum of their scores. What share of the columns leaves is the **ratio**.",
     ),
     task="Move the ratio and watch the orange stripes: each is a column of `o_proj` or "
     "`down_proj`, or a row that fed it. Then switch on *Show what is left*.",

@@ -57,7 +57,7 @@ def picture() -> None:
             delta_color="off",
             delta_arrow="off",
             border=True,
-            help="A bias is no part of RCPU. Here it stands for what is lost with inputs that hardly change",
+            help="RCPU adds no bias. This is the error if one constant vector replaced the mean of what was lost",
         )
     deviation = asked.x.variance.sqrt()
     figure(
@@ -66,7 +66,8 @@ def picture() -> None:
         ),
         "lesson-channels",
         "One mark an input channel: mean|x| over tokens, and the standard deviation over tokens, both from the "
-        "calibration windows. RCPU removes the lowest ‖W_j‖ · mean|x_j| · Var(x_j); the other score leaves Var out. "
+        "calibration windows. RCPU removes the lowest ‖W_j‖ · mean|x_j| · Var(x_j), in o_proj the lowest sums of it "
+        "over the columns that leave together; the other score leaves Var out. "
         f"Source: {PAPER}.",
     )
     st.markdown(about_variance(int(swapped.sum()), gone, errors, asked.held_out is not None))
@@ -102,20 +103,24 @@ LESSON = Lesson(
         "could stand in for it.",
         "So RCPU multiplies by the **variance** over tokens: a channel that hardly changes scores low however "
         "large it is, and one that reacts to the text is kept. RCPU itself adds *no* bias, so whether this pays "
-        "has to be measured: the sentence under the picture says what it does here.",
+        "has to be measured. The sentence under the picture compares both scores without repair and with a bias; it "
+        "does not measure RCPU's rotation.",
         "In the picture each mark is one input channel: to the right it is larger, further up it changes more. "
         "Orange crosses leave only if variance is ignored, green diamonds only if it counts.",
     ),
-    task="Where do the green diamonds lie? Look for one far to the right of its crowd, large but calm: open the "
-    "table below the picture, whose first row names it. Then try other layers, and `o_proj`.",
+    task="Where do the green diamonds lie? Look for one to the lower right of its crowd, calm for its size. The first "
+    "row of the table below the picture, if there is one, names the most constant of them. Then try other layers, and "
+    "`o_proj`.",
     question="Two channels with equal weights: A has mean|x| 2 and variance 0.001, B has mean|x| 0.3 and variance "
     "0.2. Which one does RCPU remove, and what is lost with it?",
     answer="A: 2 · 0.001 = 0.002 against 0.3 · 0.2 = 0.06. What is lost is almost the same vector at every token, "
     "and so the plain error is even *larger* than without B: mean(x²) is about 4 for A and at most 0.29 for B. But a "
-    "bias mends the loss of A nearly whole. A rotation "
-    "cannot add a constant, so with RCPU's own repair the score cannot keep all that it promises. In this small "
-    "model, without any repair, variance helps a little in most layers of `down_proj`, and in `o_proj` about as "
-    "often as not; with a bias it helps in most layers of both. Take a score as a guess, and measure.",
+    "bias mends the loss of A nearly whole. A rotation adds no constant of its own: it can only turn the mean that the "
+    "kept columns still have. So RCPU's own repair may leave much of this loss, and nothing on this page measures how "
+    "much. In the small model that comes with the app, with 16 windows of its own text and a ratio of 20%, variance "
+    "helps in most layers of `down_proj` when nothing is repaired, and in `o_proj` hardly more often than it does "
+    "harm; with a bias it helps in most layers of both. With other settings it may differ. Take a score as a guess, "
+    "and measure.",
     links=(
         Link("Show me the three factors", "importance", {"view": "factors"}),
         Link("Compare with other scores of the field (WANDA-sp, FLAP)", "importance", {"view": "scorers"}),
