@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from playwright.async_api import Page, async_playwright
@@ -113,31 +114,31 @@ async def prepare(page: Page, url: str) -> None:
     await figure.wait_for()
 
 
-async def views(browser, url: str, table: Table) -> None:
-    """Latency of every view while the ratio changes, and then score, unit and projection."""
+async def views(browser, url: str, table: Table, name: str) -> None:
+    """Latency of every view of a page while the ratio changes, and then score, unit and projection."""
     page = await (await browser.new_context(viewport={"width": 1440, "height": 900})).new_page()
     page.set_default_timeout(5 * MINUTES)
     await page.add_init_script(CLOCK)
-    for name, (setting, values) in VIEWS.items():
-        for view in values:
-            seen, others, own = [], [], []
-            for layer in LAYERS:
-                await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&{START}&layer={layer}")
-                await ready(page)
-                await page.locator(".js-plotly-plot").first.wait_for()
-                await asyncio.sleep(1.5)
-                await page.get_by_role("slider", name="Ratio").focus()
-                seen += [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
-                for move in OTHERS:
-                    await asyncio.sleep(STUDY)
-                    others.append(await change(page, move))
-                for move in OWN.get(view, ()):
-                    await asyncio.sleep(STUDY)
-                    own.append(await change(page, move))
-            note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
-            note(table, f"redraw, {name}, view {view}: score, unit and projection", others, "0.3")
-            if own:
-                note(table, f"redraw, {name}, view {view}: ridge or t", own, "0.3")
+    setting, values = VIEWS[name]
+    for view in values:
+        seen, others, own = [], [], []
+        for layer in LAYERS:
+            await page.goto(f"{url}/{name}?{SETTINGS}&{setting}={view}&{START}&layer={layer}")
+            await ready(page)
+            await page.locator(".js-plotly-plot").first.wait_for()
+            await asyncio.sleep(1.5)
+            await page.get_by_role("slider", name="Ratio").focus()
+            seen += [await redraw(page, "ArrowRight") for _ in range(CHANGES)]
+            for move in OTHERS:
+                await asyncio.sleep(STUDY)
+                others.append(await change(page, move))
+            for move in OWN.get(view, ()):
+                await asyncio.sleep(STUDY)
+                own.append(await change(page, move))
+        note(table, f"redraw, {name}, view {view}: ratio", seen, "0.3")
+        note(table, f"redraw, {name}, view {view}: score, unit and projection", others, "0.3")
+        if own:
+            note(table, f"redraw, {name}, view {view}: ridge or t", own, "0.3")
 
 
 async def first_paint(browser, url: str, table: Table) -> None:
@@ -190,7 +191,7 @@ async def crowd(browser, url: str, table: Table) -> None:
     note(table, f"{SESSIONS} sessions while a job runs{ended}", [s for own in seen for s in own], "2")
 
 
-PARTS = {"views": views, "paint": first_paint, "crowd": crowd}
+PARTS = {**{name: partial(views, name=name) for name in VIEWS}, "paint": first_paint, "crowd": crowd}
 
 
 async def measure(parts: Sequence[str]) -> None:
