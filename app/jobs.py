@@ -5,6 +5,7 @@ Knows nothing of Streamlit. A job outlives the page that started it; a page poll
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -30,7 +31,8 @@ KEPT = 24  # finished jobs of a kind that are remembered unless said otherwise
 def give_way(nice: int) -> None:
     """Have this thread, and those it starts, run when no page needs the processor."""
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        with contextlib.suppress(OSError):  # a container may refuse: the thread works all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 @dataclass(eq=False)

@@ -46,6 +46,15 @@ def test_pages_come_before_jobs():
     assert priority(None) < 19
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads with a priority of their own")
+def test_jobs_run_where_priorities_are_refused(monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    assert wait(Jobs().submit("any", "runs", lambda job: 1)).result == 1
+
+
 def test_one_job_runs_at_a_time_in_order():
     jobs, running, order = Jobs(), threading.Lock(), []
 

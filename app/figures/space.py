@@ -46,11 +46,11 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
             "aspectmode": "cube",
             "camera": {"eye": {"x": 1.4, "y": 1.4, "z": 0.66}, "center": {"x": 0, "y": 0, "z": -0.1}},
         },
-        legend={"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0, "itemsizing": "constant"},
         uirevision="space",
         height=480,
         margin={"l": 0, "r": 0, "t": 40, "b": 40},
     )
+    figure.layout.legend.itemsizing = "constant"
     labels = [html.escape(text, quote=False) for text in tokens]
     shown = (
         ("Y, dense", seen.y, COLORS["dense"], "square", 2.2),
