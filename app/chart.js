@@ -1,12 +1,17 @@
-// A plotly figure that plotly itself redraws in place, in the colours and letters of the app's theme.
+// A plotly figure that plotly itself redraws in place, in the colours and letters of the app's theme; below it its words
+// and downloads, which take no message from the server.
 const boxes = new WeakMap();
 const pen = document.createElement('canvas').getContext('2d'); // knows every way to write a colour
 const LARGER = 'M32 32h160v64H96v96H32V32z m288 0h160v160h-64V96h-96V32z M32 320h64v96h96v64H32V320z m384 0h64v160H320v-64h96v-96z';
 let loading = null;
 
+// Beside the app's own script, wherever a proxy has put that.
+function placed(path) {
+  return new URL(`../../${path}`, document.querySelector('script[src*="static/js/"]').src);
+}
+
 async function load(path) {
-  // Beside the app's own script, wherever a proxy has put that.
-  const url = new URL(`../../${path}`, document.querySelector('script[src*="static/js/"]').src);
+  const url = placed(path);
   const answer = await fetch(url, { cache: 'force-cache' }); // the address names the version
   if (!answer.ok) throw new Error(`${url} answers ${answer.status}`);
   const script = document.createElement('script');
@@ -99,6 +104,22 @@ async function draw(box, always = false) {
   box.drawing = false;
 }
 
+function describe({ below }, { words, alt }) {
+  below.hidden = !words;
+  if (!words) return;
+  const [told, seen] = below.querySelectorAll('details > div > *');
+  if (told.rcpuWords !== words) told.innerHTML = words; // made from the app's own Markdown, with all HTML in it escaped
+  told.rcpuWords = words;
+  seen.textContent = `${alt}.`;
+}
+
+async function download({ data, plot }, kind) {
+  const figure = JSON.parse(data.figure), name = `${data.name}.${kind}`;
+  if (kind === 'json') save(name, data.figure, 'application/json');
+  else if (kind === 'csv') save(name, csv(figure), 'text/csv');
+  else save(name, await page(figure, theme(plot), placed(data.plotly)), 'text/html');
+}
+
 function options(plot, select) {
   const full = {
     name: 'full', title: 'Full screen', icon: { width: 512, height: 512, path: LARGER },
@@ -125,8 +146,10 @@ function listen(box) {
   box.plot.on('plotly_deselect', () => pick([]));
 }
 
-function mount(plot) {
-  const box = { plot, seen: true };
+function mount(parent) {
+  const plot = parent.querySelector('div[role=figure]'), below = parent.querySelector('.rcpu-below');
+  const box = { plot, below, seen: true };
+  for (const button of below.querySelectorAll('button')) button.addEventListener('click', () => download(box, button.value));
   box.watcher = new IntersectionObserver((seen) => {
     box.seen = seen.at(-1).isIntersecting;
     draw(box);
@@ -146,10 +169,11 @@ export default function (component) {
   const { data, parentElement, setStateValue } = component;
   let box = boxes.get(parentElement);
   if (!box) {
-    box = mount(parentElement.querySelector('div[role=figure]'));
+    box = mount(parentElement);
     boxes.set(parentElement, box);
   }
   box.plot.setAttribute('aria-label', data.alt);
+  describe(box, data);
   box.plot.style.minHeight = `${data.height}px`; // before it is drawn, nothing below it jumps
   Object.assign(box, { data, due: true, pick: (picked) => setStateValue('picked', picked) });
   draw(box);

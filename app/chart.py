@@ -8,28 +8,49 @@ package, served from where it is installed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, lru_cache
 from pathlib import Path
 
 import plotly
 import plotly.graph_objects as go
 import streamlit as st
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
 from streamlit.components.v1 import declare_component
 
 SERVED = "plotly"
-SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
-HTML = '<div role="figure" style="width: 100%"></div>'
+HERE = Path(__file__).parent
+SCRIPT = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart_files.js", "chart.js"))
+STYLE = (HERE / "chart.css").read_text(encoding="utf-8")
+BUTTONS = "".join(
+    f'<button value="{kind.lower()}" title="Download as {kind}">{kind}</button>' for kind in ("HTML", "JSON", "CSV")
+)
+HTML = f"""<div role="figure" style="width: 100%"></div>
+<div class="rcpu-below" hidden>
+<details><summary>What am I looking at?</summary><div><div></div><p></p></div></details>
+<span class="rcpu-files"><span aria-hidden="true">↓</span>{BUTTONS}</span>
+</div>"""
 
 
-def chart(fig: go.Figure, key: str, of: str = "", on_pick: Callable[[list[int]], None] | None = None) -> list[int]:
-    """Draw a figure from ``app/figures`` under ``key``.
+def chart(
+    fig: go.Figure,
+    key: str,
+    of: str = "",
+    on_pick: Callable[[list[int]], None] | None = None,
+    *,
+    name: str = "figure",
+    words: str = "",
+) -> list[int]:
+    """Draw a figure from ``app/figures`` under ``key``, with downloads called ``name`` if there are ``words`` on it.
 
     While ``of`` stays the same, so does what a person zoomed, turned or hid. With ``on_pick`` points can be clicked,
     and boxed where ``layout.dragmode`` is "select": it is called with the ``customdata``, whole numbers, of those
-    picked last, perhaps none; they are also returned as long as the figure keeps its key.
+    picked last, perhaps none; they are also returned as long as the figure keeps its key. ``words`` are Markdown.
     """
     # Streamlit offers no other way to serve the files of a package.
     served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
-    component = st.components.v2.component("rcpu_chart", html=HTML, js=SCRIPT, isolate_styles=False)
+    component = st.components.v2.component("rcpu_chart", html=HTML, css=STYLE, js=SCRIPT, isolate_styles=False)
     component(
         key=key,
         data={
@@ -37,12 +58,32 @@ def chart(fig: go.Figure, key: str, of: str = "", on_pick: Callable[[list[int]],
             "of": of,
             "alt": fig.layout.meta["alt"],
             "height": fig.layout.height,
+            "name": name,
+            "words": as_html(words),
             "pick": on_pick is not None,
             "plotly": f"component/{served.name}/plotly.min.js?v={plotly.__version__}",
         },
         on_picked_change=on_pick and (lambda: on_pick(_picked(key))),
     )
     return _picked(key)
+
+
+@lru_cache(maxsize=256)
+def as_html(words: str) -> str:
+    """Markdown as HTML: signs of HTML in it are text, links open beside the app."""
+    return _markdown().render(words)
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False})
+
+    def link(self: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
+        tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
+        return self.renderToken(tokens, index, options, env)
+
+    markdown.add_render_rule("link_open", link)
+    return markdown
 
 
 def _picked(key: str) -> list[int]:

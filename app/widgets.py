@@ -10,7 +10,6 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.chart import chart
-from app.figures.base import AGAIN
 from app.settings import settings
 
 
@@ -21,55 +20,7 @@ def figure(
 
     ``of`` is what it shows beside the subject of the settings; see :func:`app.chart.chart`.
     """
-    chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick)
-    below = st.container(horizontal=True)
-    words = below.expander("What am I looking at?", key=f"words-{name}", on_change="rerun")
-    if words.open:
-        words.markdown(f"{what}\n\n*{plain(fig.layout.meta['alt'])}.*")
-    # Three buttons for each figure would take a browser as long to draw as the figure: they come when asked for.
-    downloads = below.popover("Download", key=f"downloads-{name}", on_change="rerun")
-    if not downloads.open:
-        return
-    for label, data, kind in (
-        ("HTML", lambda: fig.to_html(include_plotlyjs=True), "text/html"),
-        ("JSON", lambda: fig.to_json(), "application/json"),
-        ("CSV", lambda: to_csv(fig), "text/csv"),
-    ):
-        downloads.download_button(
-            label,
-            data,
-            f"{name}.{label.lower()}",
-            kind,
-            on_click="ignore",
-            key=f"download-{name}-{label}",
-            width="stretch",
-        )
-
-
-def to_csv(fig: go.Figure) -> str:
-    """The points of a figure as CSV: trace, x, y, and z where there is one; a heat map gives a row a cell.
-
-    Gaps in lines and traces that show points AGAIN are left out.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out)
-    deep = any("z" in trace for trace in fig.data)
-    space = any(trace.type.endswith("3d") for trace in fig.data)
-    axes = [getattr(fig.layout.scene if space else fig.layout, f"{name}axis") for name in ("xyz" if space else "xy")]
-    titles = [axis.title.text or name for axis, name in zip(axes, "xyz", strict=False)]
-    writer.writerow(["trace", *titles, *(["value"] if deep and not space else [])])
-    for trace in fig.data:
-        if trace.meta == AGAIN:
-            continue
-        parts = [getattr(trace, name, None) for name in ("xyz" if deep else "xy")]
-        if trace.type == "heatmap":
-            x, y, z = parts
-            rows = ((a, b, v) for b, row in zip(y, z, strict=True) for a, v in zip(x, row, strict=True))
-        else:
-            length = max((len(p) for p in parts if p is not None), default=0)
-            rows = zip(*(p if p is not None else [""] * length for p in parts), strict=True)
-        writer.writerows([trace.name or "", *row] for row in rows if row[0] == row[0])
-    return out.getvalue()
+    chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick, name=name, words=what)
 
 
 def table(columns: dict[str, Sequence], name: str) -> None:

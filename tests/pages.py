@@ -61,8 +61,18 @@ def numbers(at: AppTest, name: str) -> pd.DataFrame:
 
 def charts(at: AppTest) -> list[dict]:
     """The figures of a page as JSON, arrays as lists."""
+    return [read_figure(sent["figure"]) for sent in sent_charts(at)]
+
+
+def sent_charts(at: AppTest) -> list[dict]:
+    """What a page sends to the browser for each of its figures."""
     found = [e.proto for e in at.get("bidi_component") if e.proto.component_name == "rcpu_chart"]
-    return [json.loads(json.loads(proto.json)["figure"], object_hook=_decoded) for proto in found]
+    return [json.loads(proto.json) for proto in found]
+
+
+def read_figure(text: str) -> dict:
+    """The JSON of a figure, arrays as lists."""
+    return json.loads(text, object_hook=_decoded)
 
 
 def _decoded(value: dict) -> dict | list:

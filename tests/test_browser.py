@@ -1,12 +1,17 @@
 """The app in a real browser with the embedded model: every page at two sizes, links, reloads, cancelling, console."""
 
+import csv
+import io
 import os
 import re
 
+import plotly.graph_objects as go
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Download, Locator, Page, expect
 
 from tests import serve
+from tests.pages import read_figure
+from tests.tables import to_csv
 
 SECONDS = 1000  # playwright counts milliseconds
 PATIENCE = 240 * SECONDS
@@ -163,11 +168,47 @@ def test_a_click_on_a_point_shows_its_unit_below(url, visit, prepared):
     page.get_by_role("heading", name=re.compile(f"Channel {unit} (stays|goes)")).wait_for()
     page.get_by_text("What am I looking at?").first.click()
     page.get_by_text("Units in the order of their scores").wait_for()
-    page.get_by_role("button", name="Download", exact=True).first.click()
-    with page.expect_download() as saved:
-        page.get_by_role("button", name="CSV", exact=True).click()
-    assert saved.value.suggested_filename == "scores.csv"
-    assert saved.value.path().read_text().startswith("trace,")
+    visitor.is_well()
+
+
+def rows(text: str) -> list[list[str | float]]:
+    """A CSV file, numbers as numbers: Python and browsers write them differently."""
+
+    def read(cell: str) -> str | float:
+        try:
+            return float(cell)
+        except ValueError:
+            return cell
+
+    return [[read(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
+
+
+def saved(page: Page, figure: Locator, kind: str) -> Download:
+    """A download of a figure."""
+    with page.expect_download() as found:
+        figure.get_by_title(f"Download as {kind}").click()
+    return found.value
+
+
+@pytest.mark.parametrize("view", ["importance?view=cut", "importance?view=factors", "rotation?spectrum=space"])
+def test_figures_download_as_csv_json_and_a_page_of_their_own(url, visit, prepared, tmp_path, view):
+    visitor = visit()
+    page = visitor.page
+    page.goto(f"{url}/{view}&{prepared}&site=down_proj")
+    visitor.figures(2 if "cut" not in view else 1)
+    figures = page.locator("[data-testid=stBidiComponentRegular]").filter(has_text="What am I looking at?")
+    for figure in figures.all():
+        as_json, as_csv = saved(page, figure, "JSON"), saved(page, figure, "CSV")
+        assert as_csv.suggested_filename == as_json.suggested_filename.replace(".json", ".csv")
+        expected = to_csv(go.Figure(read_figure(as_json.path().read_text())))
+        assert rows(as_csv.path().read_text()) == rows(expected)
+    html = saved(page, figures.last, "HTML")
+    assert html.suggested_filename.endswith(".html")
+    html.save_as(tmp_path / "figure.html")
+    alone = visitor.context.new_page()
+    alone.goto((tmp_path / "figure.html").as_uri())
+    alone.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert alone.locator(".gtitle").inner_text() == page.locator(".gtitle").last.inner_text()
     visitor.is_well()
 
 

@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from app import chart
 from app.figures.base import new_figure
-from tests.pages import charts
+from tests.pages import sent_charts
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,20 @@ def _one_figure():
     from app.figures.base import new_figure
     from app.widgets import figure
 
-    figure(new_figure("title", "x", "y", "what it shows"), "one", "words about it")
+    words = "words **about** <b> W_K ([paper](https://arxiv.org/abs/2510.07782))"
+    figure(new_figure("title", "x", "y", "what it shows"), "one", words)
 
 
-def test_words_and_downloads_come_when_they_are_opened():
+def test_words_come_with_the_figure_and_signs_of_html_in_them_are_text():
     at = AppTest.from_function(_one_figure, default_timeout=60).run()
-    assert len(charts(at)) == 1
-    assert not at.markdown
-    assert not at.get("download_button")
-    at.session_state["words-one"] = at.session_state["downloads-one"] = True
-    for _ in range(2):  # they stay open
-        at.run()
-        assert not at.exception
-        assert [m.value for m in at.markdown] == ["words about it\n\n*what it shows.*"]
-        assert len(at.get("download_button")) == 3
+    assert not at.exception
+    (sent,) = sent_charts(at)
+    assert sent["name"] == "one"
+    assert sent["alt"] == "what it shows"
+    assert "<strong>about</strong> &lt;b&gt; W_K" in sent["words"]
+    link = '<a href="https://arxiv.org/abs/2510.07782" target="_blank" rel="noopener noreferrer">paper</a>'
+    assert link in sent["words"]
+
+
+def test_a_figure_without_words_is_only_drawn():
+    assert not chart.as_html("")

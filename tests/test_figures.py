@@ -5,7 +5,8 @@ import pytest
 import rcpu
 from app.figures import model, prune, sites
 from app.figures.base import COLORS, new_figure
-from app.widgets import count, to_csv
+from app.widgets import count
+from tests.tables import to_csv
 
 
 @pytest.fixture(scope="module")

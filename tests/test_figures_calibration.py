@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from app.figures import calibration as figures
-from app.widgets import to_csv
 from rcpu.channels import Outlier, inflation
+from tests.tables import to_csv
 
 
 def values(layers: int = 4, channels: int = 200) -> dict:

@@ -8,9 +8,9 @@ import torch
 
 from app.figures import importance as figures
 from app.figures.ranking import CLICKED, FEW, cut, unit_name
-from app.widgets import to_csv
 from rcpu.masking import Removal, channel_units, remove
 from rcpu.whatif import FACTORS
+from tests.tables import to_csv
 
 
 def removal(strata: int, units: int, ratio: float) -> Removal:

@@ -9,12 +9,12 @@ import torch
 
 from app.figures import all_layers, angles, repairs, space, spectrum
 from app.figures.base import COLORS
-from app.widgets import to_csv
 from rcpu import procrustes, turning, whatif
 from rcpu.architecture import ARCHITECTURES, consumer_of, layers_of
 from rcpu.collect import collect
 from rcpu.whatif import Errors, effective_rank
 from tests import tiny
+from tests.tables import to_csv
 
 SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
 

@@ -13,10 +13,10 @@ from app.lessons.drag import LIMIT, format_points, parse_points
 from app.lessons.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
 from app.lessons.procrustes import EXAMPLES, FIRST
 from app.settings import RESULTS, Settings
-from app.widgets import to_csv
 from rcpu.growth import Step, squares
 from rcpu.outline import outline
 from rcpu.plane import fit
+from tests.tables import to_csv
 
 PAGES = Path(__file__).parent.parent / "pages"
 NAMES = {f.name: type(getattr(Settings(), f.name)) for f in fields(Settings)}
