@@ -22,7 +22,6 @@ from streamlit.components.v1 import declare_component
 SERVED = "plotly"
 HERE = Path(__file__).parent
 SCRIPT = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart_files.js", "chart.js"))
-STYLE = (HERE / "chart.css").read_text(encoding="utf-8")
 BUTTONS = "".join(
     f'<button value="{kind.lower()}" title="Download as {kind}">{kind}</button>' for kind in ("HTML", "JSON", "CSV")
 )
@@ -50,7 +49,7 @@ def chart(
     """
     # Streamlit offers no other way to serve the files of a package.
     served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
-    component = st.components.v2.component("rcpu_chart", html=HTML, css=STYLE, js=SCRIPT, isolate_styles=False)
+    component = st.components.v2.component("rcpu_chart", html=HTML, js=SCRIPT, isolate_styles=False)
     component(
         key=key,
         data={

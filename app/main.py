@@ -1,6 +1,7 @@
 """Entry of the app: navigation, the jobs, and the settings in the URL. Run from the root: ``make app``."""
 
 import contextlib
+from pathlib import Path
 
 import streamlit as st
 
@@ -11,7 +12,7 @@ from app.widgets import plain
 from rcpu import RcpuError
 
 st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
-st.html("<style>[data-testid=stMainBlockContainer] {padding-top: 3.5rem; padding-bottom: 3rem}</style>")
+st.html(Path(__file__).with_name("style.css"))
 st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
 
 

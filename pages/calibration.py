@@ -9,6 +9,7 @@ from app.figures import calibration as figures
 from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import uploads, windows
 from app.spans import border_spans
+from app.tiles import Tile, tiles
 from app.widgets import figure, say, size, table
 from rcpu.architecture import heads_of
 from rcpu.channels import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
@@ -185,21 +186,18 @@ def show_inputs() -> None:
     largest = {i: x.mean_absolute.max().item() for i, x in sums.items()}
     variances = {i: x.variance.sum().item() for i, x in sums.items()}
     loudest, widest = max(times, key=times.get), max(variances, key=variances.get)
-    tiles = st.container(horizontal=True)
-    tiles.metric(
-        "Outlier channels",
-        f"{sum(map(len, found.values())):,}",
-        f"of {sum(len(x.total) for x in sums.values()):,} in {len(sums)} layers",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-        help=f"mean|x| above {OUTLIER:g} times the median of their layer",
-    )
-    place = {"delta_color": "off", "delta_arrow": "off", "border": True}
-    tiles.metric("Largest ÷ median", f"{times[loudest]:,.1f}", f"layer {loudest}", **place)
     top = max(largest, key=largest.get)
-    tiles.metric("Largest mean|x|", f"{largest[top]:.3g}", f"layer {top}", **place)
-    tiles.metric("Most variance", f"{variances[widest]:.3g}", f"layer {widest}, sum over channels", **place)
+    tiles(
+        Tile(
+            "Outlier channels",
+            f"{sum(map(len, found.values())):,}",
+            f"of {sum(len(x.total) for x in sums.values()):,} in {len(sums)} layers",
+            help=f"mean|x| above {OUTLIER:g} times the median of their layer",
+        ),
+        Tile("Largest ÷ median", f"{times[loudest]:,.1f}", f"layer {loudest}"),
+        Tile("Largest mean|x|", f"{largest[top]:.3g}", f"layer {top}"),
+        Tile("Most variance", f"{variances[widest]:.3g}", f"layer {widest}, sum over channels"),
+    )
     heat, beside = st.columns([3, 2], gap="medium")
     with heat:
         figure(
@@ -244,20 +242,25 @@ except rcpu.RcpuError as error:
     raise PageEnd from error
 
 tokens = s.samples * s.window
-tiles = st.container(horizontal=True)
-tiles.metric("Calibration tokens", f"{tokens:,}", border=True)
 heads, config = heads_of(model.net), model.net.config
-for name, width in (("o_proj", heads.query * heads.dim), ("down_proj", config.intermediate_size)):
-    tiles.metric(
-        f"Per {name} input",
-        f"{tokens / width:.1f}",
-        border=True,
-        help=f"{tokens:,} tokens ÷ {width:,} inputs; below about 1, least squares fits noise",
-    )
+counted = [
+    Tile("Calibration tokens", f"{tokens:,}"),
+    *(
+        Tile(
+            f"Per {name} input",
+            f"{tokens / width:.1f}",
+            help=f"{tokens:,} tokens ÷ {width:,} inputs; below about 1, least squares fits noise",
+        )
+        for name, width in (("o_proj", heads.query * heads.dim), ("down_proj", config.intermediate_size))
+    ),
+]
 if drawn is not None:
-    tiles.metric("Different tokens", f"{len(drawn.calibration.unique()):,}", border=True)
     need = collection_bytes(model.net, drawn, range(config.num_hidden_layers), SITES)
-    tiles.metric("Statistics on disk", size(need), border=True, help="Of all layers, if the dense model is measured")
+    counted += [
+        Tile("Different tokens", f"{len(drawn.calibration.unique()):,}"),
+        Tile("Statistics on disk", size(need), help="Of all layers, if the dense model is measured"),
+    ]
+tiles(*counted)
 view = control(
     st.segmented_control,
     "View",

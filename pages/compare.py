@@ -14,6 +14,7 @@ from app.jobs import Job
 from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
+from app.tiles import Tile, tiles
 from app.widgets import count, empty, figure, numbers, size, table
 from app.work import generate_job, measure_job, save_job, tokens_job
 from rcpu.diff import first_divergence, word_diff, words
@@ -57,16 +58,17 @@ styles = {k: figures.style(v.label, v.role, v.order) for k, v in chosen.items()}
 run = next(reversed(runs.values()))
 tokenizer = run.model.tokenizer
 
-for tile, variant in zip(st.columns(len(chosen)), chosen.values(), strict=True):
-    cost = rcpu.cost(variant.net)
-    tile.metric(
-        f"{variant.label}: parameters",
-        count(cost.parameters),
-        f"{size(cost.bytes)} · {count(cost.flops_per_token, 'FLOPs')} a token",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
+costs = {variant.label: rcpu.cost(variant.net) for variant in chosen.values()}
+tiles(
+    *(
+        Tile(
+            f"{label}: parameters",
+            count(cost.parameters),
+            f"{size(cost.bytes)} · {count(cost.flops_per_token, 'FLOPs')} a token",
+        )
+        for label, cost in costs.items()
     )
+)
 used = memory(run.model.device)
 st.caption(
     "Memory now: "

@@ -1,6 +1,7 @@
 """Importance: which units a ratio takes, what makes a unit important, and what a single unit reacts to."""
 
 import streamlit as st
+from torch import Tensor
 
 from app.answers import work_out_neighbours, work_out_sites
 from app.answers.importance import ANSWERS, cut_answer, factors_answer, layers_answer, scorers_answer
@@ -10,6 +11,7 @@ from app.figures.ranking import unit_name
 from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
+from app.tiles import Tile, tiles
 from app.widgets import figure, numbers
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
@@ -44,26 +46,24 @@ def show_cut(dense: Dense, projection: Projection) -> None:
     removal, error = seen.removal, seen.error
     scores, keep = removal.unit_scores, removal.keep
     gone, kind = int((~keep).sum()), dense.unit(projection.site)
-    tiles = st.container(horizontal=True)
-    tiles.metric(
-        f"{UNIT_NAMES[kind]} that go".capitalize(),
-        f"{gone:,} of {keep.numel():,}",
-        border=True,
-        help=None if keep.shape[0] == 1 else f"The same number in each of {keep.shape[0]} KV heads",
-    )
-    tiles.metric("Their share of all score", percent(scores[~keep].sum().item(), scores.sum().item()), border=True)
-    tiles.metric(
-        "Most important ÷ median",
-        times(scores.max().item(), scores.quantile(0.5).item()),
-        border=True,
-        help="How uneven the scores are: a few units far above the others make the choice easy",
-    )
-    tiles.metric(
-        "Output error, not repaired",
-        percent(error.calibration),
-        border=True,
-        help="‖Y − W_K X_K‖ ÷ ‖Y‖ on the calibration windows"
-        + ("" if error.held_out is None else f"; {percent(error.held_out)} on held-out ones"),
+    tiles(
+        Tile(
+            f"{UNIT_NAMES[kind]} that go".capitalize(),
+            f"{gone:,} of {keep.numel():,}",
+            help="" if keep.shape[0] == 1 else f"The same number in each of {keep.shape[0]} KV heads",
+        ),
+        Tile("Their share of all score", percent(scores[~keep].sum().item(), scores.sum().item())),
+        Tile(
+            "Most important ÷ median",
+            times(scores.max().item(), scores.quantile(0.5).item()),
+            help="How uneven the scores are: a few units far above the others make the choice easy",
+        ),
+        Tile(
+            "Output error, not repaired",
+            percent(error.calibration),
+            help="‖Y − W_K X_K‖ ÷ ‖Y‖ on the calibration windows"
+            + ("" if error.held_out is None else f"; {percent(error.held_out)} on held-out ones"),
+        ),
     )
     figure(
         seen.scores,
@@ -109,14 +109,16 @@ def show_layers(dense: Dense) -> None:
 def show_factors(dense: Dense, projection: Projection) -> None:
     """The parts of the RCPU score, and the choice without each of them."""
     seen = factors_answer(dense, projection, settings())
-    tiles = st.container(horizontal=True)
-    for name, share in seen.shares.items():
-        tiles.metric(
-            f"Order set by {FACTORS[name][0]}",
-            "–" if share != share else percent(share),
-            border=True,
-            help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100%",
+    tiles(
+        *(
+            Tile(
+                f"Order set by {FACTORS[name][0]}",
+                "–" if share != share else percent(share),
+                help="cov(ln f, ln γ) ÷ var(ln γ) over the input columns; the three add up to 100%",
+            )
+            for name, share in seen.shares.items()
         )
+    )
     figure(
         seen.parts,
         "factors",
@@ -195,18 +197,13 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
         "mean|x|": parts["activation"][layout].mean(-1),
         "Var(x)": parts["variance"][layout].mean(-1),
     }
-    tiles = st.container(horizontal=True)
-    for label, values in measures.items():
+
+    def measured(label: str, values: Tensor) -> Tile:
         value, rivals = values.flatten()[unit], values[unit // units]
         rank = int((rivals > value).sum()) + 1
-        tiles.metric(
-            label,
-            f"{value:.3g}",
-            f"rank {rank:,} of {units:,}" + (" in its KV head" if strata > 1 else ""),
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-        )
+        return Tile(label, f"{value:.3g}", f"rank {rank:,} of {units:,}" + (" in its KV head" if strata > 1 else ""))
+
+    tiles(*(measured(label, values) for label, values in measures.items()))
     values = activations(projection.sample, columns)
     left, right = st.columns(2, gap="medium")
     with left:

@@ -8,6 +8,7 @@ from app.figures import model as figures
 from app.job_panels import job_panel, known_job
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, memory, model_key, models
+from app.tiles import Tile, tiles
 from app.widgets import count, figure, say, size, table
 from app.work import load_model_job
 from rcpu.architecture import heads_of
@@ -91,12 +92,13 @@ if model is None:
     raise PageEnd
 
 config, heads, cost = model.net.config, heads_of(model.net), rcpu.cost(model.net)
-tiles = st.columns(5)
-tiles[0].metric("Parameters", count(cost.parameters), border=True)
-tiles[1].metric("Weights in memory", count(cost.bytes, "B"), border=True)
-tiles[2].metric("FLOPs a token", count(cost.flops_per_token), border=True, help="Matrix products only, without context")
-tiles[3].metric("Layers", config.num_hidden_layers, border=True)
-tiles[4].metric("Query / KV heads", f"{heads.query} / {heads.kv}", border=True)
+tiles(
+    Tile("Parameters", count(cost.parameters)),
+    Tile("Weights in memory", count(cost.bytes, "B")),
+    Tile("FLOPs a token", count(cost.flops_per_token), help="Matrix products only, without context"),
+    Tile("Layers", f"{config.num_hidden_layers}"),
+    Tile("Query / KV heads", f"{heads.query} / {heads.kv}"),
+)
 
 left, right = st.columns([3, 2], gap="medium")
 with left:

@@ -14,6 +14,7 @@ from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called
 from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
+from app.tiles import Tile, difference, tiles
 from app.widgets import count, figure, say, table
 from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
@@ -90,32 +91,23 @@ if picked:
         st.rerun()
 
 
-def percent(before: float, after: float) -> str:
-    """A difference in percent, as metrics show it."""
-    return f"{after / before - 1:+.1%}"
-
-
-tiles = st.columns(3 + len(config.sites))
-for tile, (label, before, after, unit) in zip(
-    tiles,
-    (
+outlook = [
+    Tile(label, count(after, unit), difference(after, before))
+    for label, before, after, unit in (
         ("Parameters after", todo.before.parameters, todo.after.parameters, ""),
         ("Weights after", todo.before.bytes, todo.after.bytes, "B"),
         ("FLOPs a token after", todo.before.flops_per_token, todo.after.flops_per_token, ""),
-    ),
-    strict=False,
-):
-    tile.metric(label, count(after, unit), percent(before, after), delta_color="off", border=True)
+    )
+]
 count_of_layers = len(todo.layers)
 where = "all layers" if count_of_layers == last + 1 else f"{count_of_layers} layer{'s' * (count_of_layers != 1)}"
-for tile, name in zip(tiles[3:], config.sites, strict=True):
+for name in config.sites:
     kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
     if (name, todo.unit) == ("o_proj", "channel"):
         kind = f"value {kind}"
     gone, units = (sum(n[i] for (_, site), n in todo.removed.items() if site == name) for i in (0, 1))
-    tile.metric(
-        f"{name}, {where}", f"−{gone:,}", f"of {units:,} {kind}", delta_color="off", delta_arrow="off", border=True
-    )
+    outlook.append(Tile(f"{name}, {where}", f"−{gone:,}", f"of {units:,} {kind}"))
+tiles(*outlook)
 label, button = st.columns([3, 1], vertical_alignment="bottom")
 with label:
     control(st.text_input, "Name of the run", "name", placeholder=default_name(config), max_chars=60)

@@ -1,8 +1,5 @@
 """Spectrum and rotation: what removal does to a projection's outputs, and what the best rotation makes of it."""
 
-from collections.abc import Callable
-from functools import partial
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -17,6 +14,7 @@ from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, part, settings
+from app.tiles import Tile, difference, tiles
 from app.widgets import figure, numbers, say
 from app.work_views import all_layers_job, solved, title
 from rcpu.collect import SITES
@@ -33,7 +31,6 @@ MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
 #: Pixels of things side by side, 16 apart; a page has 980 less a scrollbar in a window of 1440, and 564 in one of 1024.
-TILES = {4: 228, 5: 171}  # in one row, or in rows of two and of three
 SPACE, PATH = 556, 388
 T_STEP = 0.05
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
@@ -47,19 +44,9 @@ REFLECTION = (
 )
 
 
-def row(count: int) -> Callable[..., DeltaGenerator]:
-    """Draws metrics side by side, in two rows where the window is narrow: stretched ones would be cut instead."""
-    return partial(st.container(horizontal=True).metric, border=True, width=TILES[count])
-
-
 def percent(part: float) -> str:
     """A share in percent."""
     return f"{part:.2%}"
-
-
-def change(after: float, before: float) -> str | None:
-    """A relative change in percent."""
-    return f"{after / before - 1:+.1%}" if before else None
 
 
 def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:
@@ -76,22 +63,26 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection)
         )
     seen = spectrum_answer(dense, projection, settings())
     first = seen.found[0]
-    tile = row(4)
-    tile(f"Inputs kept, of {projection.weight.shape[1]:,}", f"{seen.kept[0]:,}")
-    tile(
-        "Rank of M",
-        f"{first.rank:,} of {len(first.values):,}",
-        help="Singular values above the rounding of fp32 sums, at most as many as inputs are kept or tokens were read",
-    )
-    tile(
-        "Effective rank",
-        f"{effective_rank(first.signal):,.1f}",
-        help="exp of the entropy of σ ÷ Σσ (Roy and Vetterli 2007): how many directions count, were all equally strong",
-    )
-    tile(
-        "Values for 99% of Σσ",
-        f"{values_for(first.signal):,}",
-        help="The largest singular values that together carry 99% of the energy",
+    tiles(
+        Tile("Inputs kept", f"{seen.kept[0]:,}", f"of {projection.weight.shape[1]:,}"),
+        Tile(
+            "Rank of M",
+            f"{first.rank:,}",
+            f"of {len(first.values):,}",
+            help="Singular values above the rounding of fp32 sums, at most as many as inputs are kept or tokens were "
+            "read",
+        ),
+        Tile(
+            "Effective rank",
+            f"{effective_rank(first.signal):,.1f}",
+            help="exp of the entropy of σ ÷ Σσ (Roy and Vetterli 2007): how many directions count, were all equally "
+            "strong",
+        ),
+        Tile(
+            "Values for 99% of Σσ",
+            f"{values_for(first.signal):,}",
+            help="The largest singular values that together carry 99% of the energy",
+        ),
     )
     left, right = st.columns(2, gap="medium")
     with left:
@@ -120,19 +111,20 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
         control(st.toggle, PROPER, "proper", help=REFUSE)
     seen = angles_answer(dense, projection, settings())
     rotation = seen.rotation
-    tile = row(5)
-    tile(
-        "det Q",
-        f"{seen.determinant:+d}".replace("-", "−"),
-        help="+1: a rotation; −1: one direction is reflected as well",
-    )
-    tile("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°")
-    tile("Eigen-angle, largest", f"{rotation.angles.max():.1f}°")
-    tile("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°")
-    tile(
-        "Principal, largest",
-        f"{rotation.principal_angles.max():.1f}°" if rotation.rank else "–",
-        help="Between range(Z) and range(QZ); 0° where Z fills the whole output space",
+    tiles(
+        Tile(
+            "det Q",
+            f"{seen.determinant:+d}".replace("-", "−"),
+            help="+1: a rotation; −1: one direction is reflected as well",
+        ),
+        Tile("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°"),
+        Tile("Eigen-angle, largest", f"{rotation.angles.max():.1f}°"),
+        Tile("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°"),
+        Tile(
+            "Principal, largest",
+            f"{rotation.principal_angles.max():.1f}°" if rotation.rank else "–",
+            help="Between range(Z) and range(QZ); 0° where Z fills the whole output space",
+        ),
     )
     left, right = st.columns(2, gap="medium")
     with left:
@@ -185,34 +177,26 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -
     except rcpu.RcpuError as error:
         say(error)
         return
-    tile = row(4)
     found = seen.found
     none = found["none"]
-    tile(
-        "Not repaired",
-        percent(none.calibration),
-        None if none.held_out is None else f"{percent(none.held_out)} on held-out",
-        delta_color="off",
-        delta_arrow="off",
-        help="Relative error on the calibration windows",
-    )
-    for name, label in zip(("rotation", "least_squares"), ("Rotation", "Least squares"), strict=True):
-        tile(
-            label,
-            percent(found[name].calibration),
-            change(found[name].calibration, none.calibration),
-            delta_color="inverse",
+
+    def repaired(label: str, after: float, before: float) -> Tile:
+        return Tile(
+            label, percent(after), difference(after, before), better=None if after == before else after < before
         )
+
     if none.held_out is None:
-        tile("Best on held-out windows", "–", help="There are no held-out windows")
+        held_out, best = "", Tile("Best on held-out windows", "–", help="There are no held-out windows")
     else:
-        best = min(found, key=lambda name: found[name].held_out)
-        tile(
-            f"Best on held-out: {COMPENSATIONS[best]}",
-            percent(found[best].held_out),
-            change(found[best].held_out, none.held_out),
-            delta_color="inverse",
-        )
+        name = min(found, key=lambda name: found[name].held_out)
+        held_out = f"{percent(none.held_out)} on held-out"
+        best = repaired(f"Best on held-out: {COMPENSATIONS[name]}", found[name].held_out, none.held_out)
+    tiles(
+        Tile("Not repaired", percent(none.calibration), held_out, help="Relative error on the calibration windows"),
+        repaired("Rotation", found["rotation"].calibration, none.calibration),
+        repaired("Least squares", found["least_squares"].calibration, none.calibration),
+        best,
+    )
     figure(
         seen.bars,
         "errors",
@@ -232,14 +216,17 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
         )
         control(st.toggle, PROPER, "proper", help=REFUSE)
     seen = space_answer(dense, projection, settings())
-    tile = row(4)
     labels = "Error of Z", f"Error at t = {t:.2f}", "Error of QZ"
-    for label, error in zip(labels, seen.errors, strict=True):
-        tile(label, percent(error), help="Relative error over all calibration tokens")
-    tile(
-        "det Q",
-        f"{seen.determinant:+d}".replace("-", "−"),
-        help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
+    tiles(
+        *(
+            Tile(label, percent(error), help="Relative error over all calibration tokens")
+            for label, error in zip(labels, seen.errors, strict=True)
+        ),
+        Tile(
+            "det Q",
+            f"{seen.determinant:+d}".replace("-", "−"),
+            help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
+        ),
     )
     line = st.container(horizontal=True)
     left, right = line.container(width=SPACE), line.container(width=PATH)

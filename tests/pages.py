@@ -1,7 +1,9 @@
 """Pages in Streamlit's own test runner, as the tests of all pages open and read them."""
 
 import base64
+import html
 import json
+import re
 import time
 from pathlib import Path
 
@@ -47,9 +49,20 @@ def texts(at: AppTest, kind: str) -> str:
     return "\n".join(str(e.value) for e in getattr(at, kind))
 
 
-def tiles(at: AppTest) -> dict:
-    """The metrics of a page by their label."""
-    return {m.label: m.value for m in at.metric}
+def tiles(at: AppTest) -> dict[str, str]:
+    """The numbers of a page by their label."""
+    return {label: value for label, value, _ in _tiles(at)}
+
+
+def notes(at: AppTest) -> dict[str, str]:
+    """What stands beside the numbers of a page."""
+    return {label: note for label, _, note in _tiles(at)}
+
+
+def _tiles(at: AppTest) -> list[tuple[str, ...]]:
+    drawn = "".join(e.proto.body for e in at.get("html") if "rcpu-tiles" in e.proto.body)
+    found = re.findall(r"<dt>([^<]*?) ?(?:<span.*?)?</dt><dd>([^<]*)</dd>(?:<dd[^>]*>([^<]*)</dd>)?", drawn)
+    return [tuple(map(html.unescape, one)) for one in found]
 
 
 def numbers(at: AppTest, name: str) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def measured(settings: dict, **others):
 def test_without_a_model_the_page_points_to_one():
     at = open_page("calibration", model="/nothing/loaded")
     assert "No model is loaded" in texts(at, "markdown")
-    assert not at.metric
+    assert not tiles(at)
 
 
 def test_tiles_say_how_far_the_tokens_reach(settings):

@@ -9,7 +9,7 @@ import rcpu
 from app.answers import importance as answers
 from app.shared import ahead, models
 from rcpu.collect import Collection
-from tests.pages import charts, click, finish, numbers, open_page, texts, tiles
+from tests.pages import charts, click, finish, notes, numbers, open_page, texts, tiles
 
 VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
 
@@ -71,7 +71,7 @@ def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkey
 def test_without_statistics_it_offers_to_measure(settings):
     at = open_page("importance", **{**settings, "seed": 77})
     assert any(b.label == "Measure the dense model" for b in at.button)
-    assert not at.metric
+    assert not tiles(at)
 
 
 @pytest.mark.parametrize("site", ["o_proj", "down_proj"])
@@ -122,7 +122,7 @@ def test_a_unit_chosen_by_a_click_is_shown_below(settings):
 
 def test_the_unit_view_starts_with_the_most_important_and_takes_a_number(settings):
     at = opened(settings, site="down_proj", view="unit")
-    found = {m.label: m.delta for m in at.metric}
+    found = notes(at)
     assert found["Score"] == "rank 1 of 72"
     assert "Tokens that excite it most" in texts(at, "markdown")
     assert "".join(e.value for e in at.get("html")).count("font-weight:700") >= 1

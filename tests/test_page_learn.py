@@ -5,7 +5,7 @@ import pytest
 from app.lessons import LESSONS
 from app.lessons.procrustes import EXAMPLES
 from app.shared import jobs, models
-from tests.pages import charts, click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts, tiles
 
 SETTINGS = {"samples": 8, "window": 16, "held_out": 2, "ratio": 0.5, "eval_window": 16}
 
@@ -27,10 +27,6 @@ def lesson(number: int, **link):
     return open_page("learn", **link, lesson=number - 1)
 
 
-def metrics(at) -> dict[str, str]:
-    return {m.label: m.value for m in at.metric}
-
-
 @pytest.mark.parametrize("number", range(1, 7))
 def test_without_a_model_every_lesson_can_be_read_and_offers_one_button(number):
     at = lesson(number, model="/nothing/loaded")
@@ -39,7 +35,7 @@ def test_without_a_model_every_lesson_can_be_read_and_offers_one_button(number):
     assert LESSONS[number - 1].answer in shown
     offered = any(b.label == "Load the small model and measure it" for b in at.button)
     assert offered == (number != 3)
-    assert bool(at.metric) == (number == 3)
+    assert bool(tiles(at)) == (number == 3)
     assert at.latex[0].value
 
 
@@ -53,7 +49,7 @@ def test_one_button_loads_and_measures_and_comes_back_to_the_lesson(
     models().drop(key)
     at = lesson(1, window=16, text=text_file)
     finish(click(at, "Load the small model and measure it"), "collect")
-    assert "Parameters of the model" in metrics(at)
+    assert "Parameters of the model" in tiles(at)
     assert at.query_params["samples"] == "16"
     assert "layers" not in at.query_params
     models().drop(key)
@@ -63,10 +59,10 @@ def test_one_button_loads_and_measures_and_comes_back_to_the_lesson(
 
 def test_lesson_1_counts_and_draws_what_leaves(measured):
     at = lesson(1, **measured)
-    before = metrics(at)["Parameters of the model"]
+    before = tiles(at)["Parameters of the model"]
     assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
-    assert metrics(at)["Parameters of the model"] != before
+    assert tiles(at)["Parameters of the model"] != before
     assert "nothing leaves" in texts(at, "markdown")
     at.toggle(key="set_lesson_after").set_value(True).run()
     assert at.query_params["lesson_after"] == "1"
@@ -77,9 +73,9 @@ def test_lesson_2_adds_up_the_drift_once_and_then_looks_it_up(measured):
     at = lesson(2, **measured)
     at = finish(at, "drift")
     assert len(charts(at)) == 2
-    first = metrics(at)["Drift of o_proj, layer 0"]
+    first = tiles(at)["Drift of o_proj, layer 0"]
     at.slider(key="set_ratio").set_value(0.75).run()
-    assert metrics(at)["Drift of o_proj, layer 0"] != first
+    assert tiles(at)["Drift of o_proj, layer 0"] != first
     again = lesson(2, **measured)
     assert len(charts(again)) == 2, "another session finds it ready"
 
@@ -96,22 +92,22 @@ def test_lesson_2_says_what_failed_and_tries_again_when_asked(measured):
 
 def test_lesson_3_needs_no_model_and_reads_points_from_the_link():
     at = lesson(3, points=EXAMPLES["Mirrored"])
-    assert metrics(at)["det Q"] == "−1"
-    assert metrics(at)["Error after"] in ("0.000", "0.001", "0.002", "0.003")
+    assert tiles(at)["det Q"] == "−1"
+    assert tiles(at)["Error after"] in ("0.000", "0.001", "0.002", "0.003")
     at.toggle(key="set_proper").set_value(True).run()
-    assert metrics(at)["det Q"] == "+1"
-    assert "Mirror's axis" not in metrics(at)
-    assert float(metrics(at)["Error after"]) > 0.3
+    assert tiles(at)["det Q"] == "+1"
+    assert "Mirror's axis" not in tiles(at)
+    assert float(tiles(at)["Error after"]) > 0.3
 
 
 @pytest.mark.parametrize("points", ["<script>", "1,2;3", "nan,nan;" * 9 + "1,1"])
 def test_lesson_3_takes_its_example_where_a_link_holds_no_points(points):
-    assert metrics(lesson(3, points=points)) == metrics(lesson(3))
+    assert tiles(lesson(3, points=points)) == tiles(lesson(3))
 
 
 def test_lesson_4_compares_both_scores(measured):
     at = lesson(4, **measured, site="down_proj")
-    assert {"Channels that differ", "Error with Var", "Error without Var"} <= set(metrics(at))
+    assert {"Channels that differ", "Error with Var", "Error without Var"} <= set(tiles(at))
     assert len(charts(at)) == 1
     at.slider(key="set_ratio").set_value(0.0).run()
     assert "Nothing is removed" in texts(at, "markdown")
@@ -119,7 +115,7 @@ def test_lesson_4_compares_both_scores(measured):
 
 def test_lesson_5_measures_over_windows_and_says_when_the_controls_have_moved(measured):
     at = finish(click(lesson(5, **measured), "Measure"), "curve")
-    assert {"Not repaired", "Rotation", "Least squares"} <= set(metrics(at))
+    assert {"Not repaired", "Rotation", "Least squares"} <= set(tiles(at))
     assert len(charts(at)) == 1
     assert "With a ridge of 0.0001" in texts(at, "markdown")
     at.segmented_control(key="set_curve_ridge").set_value("0.1").run()
@@ -131,7 +127,7 @@ def test_lesson_5_measures_over_windows_and_says_when_the_controls_have_moved(me
 
 def test_lesson_6_prunes_in_both_orders(measured):
     at = finish(click(lesson(6, **measured), "Prune in both orders"), "orders")
-    assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(metrics(at))
+    assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(tiles(at))
     assert len(charts(at)) == 2
     assert "After layer 2" in texts(at, "markdown")
 
@@ -149,7 +145,7 @@ def test_bad_settings_are_said_and_no_traceback(measured):
     assert "layer 99 does not exist" in texts(at, "error")
     at = click(at, "Reset this lesson's controls")
     assert not at.error
-    assert at.metric
+    assert tiles(at)
     at = lesson(99, **measured)
     assert at.session_state["settings"].lesson == 5
 

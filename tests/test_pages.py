@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import rcpu
-from tests.pages import charts, click, finish, open_page, texts
+from tests.pages import charts, click, finish, notes, open_page, texts, tiles
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def test_model_page_is_empty_then_ready_then_unloaded(settings):
     at = open_page(**{**settings, "dtype": "bf16"})
     assert "No model is loaded yet" in texts(at, "markdown")
     finish(click(at, "Load model"), "load")
-    metrics = {m.label: m.value for m in at.metric}
-    assert metrics["Layers"] == "3"
-    assert metrics["Query / KV heads"] == "6 / 2"
+    found = tiles(at)
+    assert found["Layers"] == "3"
+    assert found["Query / KV heads"] == "6 / 2"
     assert "bf16" in str(at.dataframe[0].value)
     click(at, "Unload")
     assert "No model is loaded yet" in texts(at, "markdown")
@@ -64,18 +64,18 @@ def test_model_page_says_what_is_wrong_with_a_model():
 @pytest.mark.parametrize("page", ["prune", "compare"])
 def test_pages_without_a_model_point_to_the_way_there(page):
     at = open_page(page, model="/nothing/loaded")
-    assert not at.metric
+    assert not tiles(at)
     assert any("#### " in m.value for m in at.markdown)
 
 
 def test_prune_page_says_what_will_go_before_it_runs(loaded):
     at = open_page("prune", **loaded)
-    metrics = {m.label: (m.value, m.delta) for m in at.metric}
-    assert metrics["o_proj, all layers"] == ("−24", "of 48 value channels")
-    assert metrics["down_proj, all layers"] == ("−108", "of 216 channels")
-    before = metrics["Parameters after"]
+    found = {label: (value, notes(at)[label]) for label, value in tiles(at).items()}
+    assert found["o_proj, all layers"] == ("−24", "of 48 value channels")
+    assert found["down_proj, all layers"] == ("−108", "of 216 channels")
+    before = found["Parameters after"]
     at.slider[0].set_value(0.0).run()
-    assert {m.label: (m.value, m.delta) for m in at.metric}["Parameters after"] != before
+    assert tiles(at)["Parameters after"] != before
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_run_that_is_gone_is_said(loaded):
 
 def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run):
     at = open_page("compare", **with_run)
-    assert len(at.metric) == 3
+    assert len(tiles(at)) == 3
     finish(click(at, "Measure perplexity"), "measure")
     table = at.dataframe[0].value
     assert list(table["model"]) == ["dense", "rotation 50% rcpu, not repaired", "rotation 50% rcpu"]
@@ -176,7 +176,7 @@ def test_compare_takes_other_models_and_keeps_them_in_the_url(with_run):
     at = open_page("compare", **with_run)
     at.multiselect(key="set_compare").set_value(["dense"]).run()
     assert at.query_params["compare"] == "dense"
-    assert len(at.metric) == 1
+    assert len(tiles(at)) == 1
     at.multiselect(key="set_compare").set_value([]).run()
     assert not at.exception
     assert "Choose at least one model" in texts(at, "info")
@@ -235,9 +235,9 @@ def test_runs_have_names_and_are_forgotten(with_run):
 
 def test_layers_can_have_ratios_of_their_own(loaded):
     at = open_page("prune", **{**loaded, "ratios": "1=0"})
-    metrics = {m.label: m.value for m in at.metric}
-    assert metrics["down_proj, all layers"] == "−72"
-    few = {m.label: m.value for m in open_page("prune", **{**loaded, "layers": "1"}).metric}
+    found = tiles(at)
+    assert found["down_proj, all layers"] == "−72"
+    few = tiles(open_page("prune", **{**loaded, "layers": "1"}))
     assert few["down_proj, 1 layer"] == "−36"
     assert "layers must be" in texts(open_page("prune", **{**loaded, "layers": "x"}), "error")
     assert "ratios of single layers" in texts(open_page("prune", **{**loaded, "ratios": "x"}), "error")
@@ -254,7 +254,7 @@ def test_two_sessions_share_the_model_and_not_their_settings(loaded):
     one.slider[0].set_value(0.75).run()
     two.run()
     assert two.slider[0].value == 0.5
-    assert len(one.metric) == len(two.metric) == 5
+    assert len(tiles(one)) == len(tiles(two)) == 5
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "many", ""])

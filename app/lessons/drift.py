@@ -13,6 +13,7 @@ from app.lessons.base import PAPER, Lesson, Link, need_dense
 from app.lessons.findings import about_drift
 from app.settings import PageEnd, settings
 from app.shared import jobs
+from app.tiles import Tile, tiles
 from app.widgets import figure
 from rcpu.config import SITES
 
@@ -43,9 +44,7 @@ def picture() -> None:
         layer = layer_slider(dense.layers)
     nearest = min(range(len(work.RATIOS)), key=lambda i: abs(work.RATIOS[i] - ratio))
     at_ratio = {site: {i: e[nearest] for i, e in by.items()} for site, by in found.errors.items()}
-    tiles = st.columns(2)
-    for tile, site in zip(tiles, SITES, strict=True):
-        tile.metric(f"Drift of {site}, layer {layer}", f"{at_ratio[site][layer]:.1%}", border=True)
+    tiles(*(Tile(f"Drift of {site}, layer {layer}", f"{at_ratio[site][layer]:.1%}") for site in SITES))
     figure(
         figures.drift_over_layers(at_ratio, ratio, layer),
         "lesson-drift-layers",

@@ -14,6 +14,7 @@ from app.lessons import work
 from app.lessons.base import PAPER, Lesson, Link, job_button, need_net, site_control
 from app.lessons.findings import about_crossing
 from app.settings import control, settings
+from app.tiles import Tile, tiles
 from app.widgets import figure
 from rcpu.growth import RIDGES, squares
 
@@ -64,11 +65,9 @@ def picture() -> None:
         f"Held-out error with {made.steps[-1].windows} windows, and with the least text. It changes even where nothing "
         "is repaired, because the text also chooses which columns leave:"
     )
-    for tile, name, label in zip(
-        st.columns(3), ("none", "rotation", key), ("Not repaired", "Rotation", "Least squares"), strict=True
-    ):
-        before, after = f"{_error(first[name])} with {made.steps[0].windows}", _error(last[name])
-        tile.metric(label, after, before, delta_color="off", delta_arrow="off", border=True)
+    labels = {"none": "Not repaired", "rotation": "Rotation", key: "Least squares"}
+    least = made.steps[0].windows
+    tiles(*(Tile(label, _error(last[name]), f"{_error(first[name])} with {least}") for name, label in labels.items()))
     figure(
         lines(made),
         "lesson-growth",

@@ -11,6 +11,7 @@ from app.lessons import work
 from app.lessons.base import PAPER, Lesson, Link, job_button, need_net
 from app.lessons.findings import about_orders, shown
 from app.settings import settings
+from app.tiles import Tile, tiles
 from app.widgets import figure
 
 
@@ -41,8 +42,8 @@ def picture() -> None:
     pruned = made.config.layers
     some = made.perplexity["dense"]
     st.caption(f"Perplexity on {some.windows} windows of {some.window} tokens of the evaluation text; lower is better:")
-    for tile, (name, label) in zip(st.columns(4), {"dense": "Dense", **figures.ORDER_NAMES}.items(), strict=True):
-        tile.metric(label, shown(made.perplexity[name].perplexity), border=True)
+    labels = {"dense": "Dense", **figures.ORDER_NAMES}
+    tiles(*(Tile(label, shown(made.perplexity[name].perplexity)) for name, label in labels.items()))
     st.markdown(about_orders(made.drift, {k: p.perplexity for k, p in made.perplexity.items()}, pruned[-1]))
     st.markdown(
         "The distance from the dense stream counts all directions alike, perplexity only what the next token depends "

@@ -9,6 +9,7 @@ from app.lessons.base import PAPER, Lesson, Link
 from app.lessons.drag import drag, format_points, parse_points
 from app.lessons.findings import about_fit
 from app.settings import control, settings, write_url
+from app.tiles import Tile, tiles
 from rcpu.plane import fit
 
 #: Points, targets first: the text of drag.py.
@@ -45,15 +46,14 @@ def picture() -> None:
         control(st.toggle, "Rotations only: no mirror (det Q = +1)", "proper")
         y, z = parse_points(s.points) or parse_points(FIRST)
         found = fit(torch.tensor(y).T, torch.tensor(z).T, s.proper)
-        tiles = st.columns(4)
         mirror = found.determinant < 0
-        tiles[0].metric("Mirror's axis" if mirror else "Angle", f"{found.angle:.1f}°", border=True)
-        tiles[1].metric(
-            "det Q", f"{found.determinant:+d}".replace("-", "−"), border=True, help="+1: a turn; −1: a mirror"
-        )
         before = "‖Y − Z‖ ÷ ‖Y‖; above 1 where Z points so far away from Y that zeros would be nearer"
-        tiles[2].metric("Error before", f"{found.before:.3f}", border=True, help=before)
-        tiles[3].metric("Error after", f"{found.after:.3f}", border=True, help="‖Y − QZ‖ ÷ ‖Y‖")
+        tiles(
+            Tile("Mirror's axis" if mirror else "Angle", f"{found.angle:.1f}°"),
+            Tile("det Q", f"{found.determinant:+d}".replace("-", "−"), help="+1: a turn; −1: a mirror"),
+            Tile("Error before", f"{found.before:.3f}", help=before),
+            Tile("Error after", f"{found.after:.3f}", help="‖Y − QZ‖ ÷ ‖Y‖"),
+        )
         stamp = f"{st.session_state.get('lesson_stamp', 0)} {s.lesson}"
         drag(y, z, found.turned.T.tolist(), stamp, dragged)
         st.markdown(about_fit(found.determinant, found.angle, found.before, found.after, found.free))

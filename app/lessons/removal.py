@@ -12,6 +12,7 @@ from app.figures import learn as figures
 from app.lessons.base import PAPER, Lesson, Link, need_dense
 from app.lessons.findings import about_size
 from app.settings import control
+from app.tiles import Tile, difference, tiles
 from app.widgets import count, figure
 from rcpu.architecture import heads_of
 from rcpu.config import SITES
@@ -28,16 +29,15 @@ def picture() -> None:
     with right:
         layer = layer_slider(dense.layers)
     todo = rcpu.plan(dense.model.net, replace(dense.config, ratio=ratio, ratios=(), sites=SITES, layers=None))
-    for tile, (label, before, now, unit) in zip(
-        st.columns(2),
-        (
-            ("Parameters of the model", todo.before.parameters, todo.after.parameters, ""),
-            ("Memory of its weights", todo.before.bytes, todo.after.bytes, "B"),
-        ),
-        strict=True,
-    ):
-        was = f"{now / before - 1:+.1%} of {count(before, unit)}"
-        tile.metric(label, count(now, unit), was, delta_color="off", delta_arrow="off", border=True)
+    tiles(
+        *(
+            Tile(label, count(now, unit), f"{difference(now, before)} of {count(before, unit)}")
+            for label, before, now, unit in (
+                ("Parameters of the model", todo.before.parameters, todo.after.parameters, ""),
+                ("Memory of its weights", todo.before.bytes, todo.after.bytes, "B"),
+            )
+        )
+    )
     after = control(st.toggle, "Show what is left", "lesson_after")
     kept = {}
     for site in SITES:

@@ -9,6 +9,7 @@ from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
 from app.lessons.base import PAPER, Lesson, Link, need_dense, site_control
 from app.lessons.findings import about_variance, share
+from app.tiles import Tile, tiles
 from app.widgets import figure, table
 from rcpu.drift import constant_error
 from rcpu.masking import remove
@@ -40,25 +41,18 @@ def picture() -> None:
         errors[name] = {k: e.calibration if e.held_out is None else e.held_out for k, e in found.items()}
     swapped = ~kept["with"] & kept["without"]
     gone = int((~kept["with"]).sum())
-    tiles = st.columns(3)
-    tiles[0].metric(
-        "Channels that differ",
-        f"{int(swapped.sum()):,}",
-        f"of {gone:,}",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
+    tiles(
+        Tile("Channels that differ", f"{int(swapped.sum()):,}", f"of {gone:,}"),
+        *(
+            Tile(
+                f"Error {name} Var",
+                share(found["none"]),
+                f"{share(found['bias'])} with a bias",
+                help="RCPU adds no bias. This is the error if one constant vector replaced the mean of what was lost",
+            )
+            for name, found in errors.items()
+        ),
     )
-    for tile, name, label in ((tiles[1], "with", "with Var"), (tiles[2], "without", "without Var")):
-        tile.metric(
-            f"Error {label}",
-            share(errors[name]["none"]),
-            f"{share(errors[name]['bias'])} with a bias",
-            delta_color="off",
-            delta_arrow="off",
-            border=True,
-            help="RCPU adds no bias. This is the error if one constant vector replaced the mean of what was lost",
-        )
     deviation = asked.x.variance.sqrt()
     figure(
         figures.channels(
