@@ -11,15 +11,14 @@ function placed(path) {
 }
 
 async function load(path) {
-  const url = placed(path);
-  const answer = await fetch(url, { cache: 'force-cache' }); // the address names the version
-  if (!answer.ok) throw new Error(`${url} answers ${answer.status}`);
+  const url = placed(path), answer = await fetched(url);
   const script = document.createElement('script');
   script.src = URL.createObjectURL(await answer.blob());
   await new Promise((done, failed) => {
     Object.assign(script, { onload: done, onerror: () => failed(new Error(`${url} cannot be read`)) });
     document.head.append(script);
   });
+  URL.revokeObjectURL(script.src);
   return window.Plotly;
 }
 
@@ -48,7 +47,7 @@ function theme(element) {
   // 3-D views take no notice of how a wall's colour is faded.
   const [front, back] = [parts(text), parts(ground)];
   const wall = (share) => ({
-    color: soft, showgrid: false, zeroline: false, showbackground: true,
+    color: soft, title: { font: { color: soft } }, showgrid: false, zeroline: false, showbackground: true,
     backgroundcolor: `rgb(${back.map((part, i) => Math.round(part + share * (front[i] - part)))})`,
   });
   return { layout: {
@@ -113,11 +112,16 @@ function describe({ below }, { words, alt }) {
   seen.textContent = `${alt}.`;
 }
 
-async function download({ data, plot }, kind) {
-  const figure = JSON.parse(data.figure), name = `${data.name}.${kind}`;
-  if (kind === 'json') save(name, data.figure, 'application/json');
-  else if (kind === 'csv') save(name, csv(figure), 'text/csv');
-  else save(name, await page(figure, theme(plot), placed(data.plotly)), 'text/html');
+async function download({ data, plot }, button) {
+  const figure = JSON.parse(data.figure), kind = button.value, name = `${data.name}.${kind}`;
+  try {
+    if (kind === 'json') save(name, data.figure, 'application/json');
+    else if (kind === 'csv') save(name, csv(figure), 'text/csv');
+    else save(name, await page(figure, data, theme(plot), placed(data.plotly)), 'text/html');
+  } catch (error) {
+    button.title = `It could not be made: ${error.message}. Is the app still being served?`;
+    button.textContent = `${button.textContent.replace(' ✗', '')} ✗`;
+  }
 }
 
 function options(plot, select) {
@@ -149,7 +153,7 @@ function listen(box) {
 function mount(parent) {
   const plot = parent.querySelector('div[role=figure]'), below = parent.querySelector('.rcpu-below');
   const box = { plot, below, seen: true };
-  for (const button of below.querySelectorAll('button')) button.addEventListener('click', () => download(box, button.value));
+  for (const button of below.querySelectorAll('button')) button.addEventListener('click', () => download(box, button));
   box.watcher = new IntersectionObserver((seen) => {
     box.seen = seen.at(-1).isIntersecting;
     draw(box);

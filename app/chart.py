@@ -1,29 +1,28 @@
 """A plotly figure that is redrawn in place: the one way in which pages show figures.
 
 ``st.plotly_chart`` builds a changed figure from scratch, twice, and forgets what a person zoomed or turned; here
-plotly's own ``react`` changes what differs. The script that does it is ``chart.js``; plotly.js is that of the Python
-package, served from where it is installed.
+plotly's own ``react`` changes what differs. The script that does it is ``chart.js``, with ``chart_files.js`` for
+downloads; plotly.js is that of the Python package, served from where it is installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
 from pathlib import Path
 
 import plotly
 import plotly.graph_objects as go
 import streamlit as st
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
 from streamlit.components.v1 import declare_component
+
+from app.words import as_html
 
 SERVED = "plotly"
 HERE = Path(__file__).parent
 SCRIPT = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart_files.js", "chart.js"))
 BUTTONS = "".join(
-    f'<button value="{kind.lower()}" title="Download as {kind}">{kind}</button>' for kind in ("HTML", "JSON", "CSV")
+    f'<button type="button" value="{kind.lower()}" title="Download as {kind}">{kind}</button>'
+    for kind in ("HTML", "JSON", "CSV")
 )
 HTML = f"""<div role="figure" style="width: 100%"></div>
 <div class="rcpu-below" hidden>
@@ -53,7 +52,7 @@ def chart(
     component(
         key=key,
         data={
-            "figure": fig.to_json(),
+            "figure": fig.to_json(remove_uids=False),  # plotly knows by them which curve was hidden
             "of": of,
             "alt": fig.layout.meta["alt"],
             "height": fig.layout.height,
@@ -65,24 +64,6 @@ def chart(
         on_picked_change=on_pick and (lambda: on_pick(_picked(key))),
     )
     return _picked(key)
-
-
-@lru_cache(maxsize=256)
-def as_html(words: str) -> str:
-    """Markdown as HTML: signs of HTML in it are text, links open beside the app."""
-    return _markdown().render(words)
-
-
-@cache
-def _markdown() -> MarkdownIt:
-    markdown = MarkdownIt("commonmark", {"html": False})
-
-    def link(self: RendererHTML, tokens: list[Token], index: int, options: object, env: object) -> str:
-        tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer"}
-        return self.renderToken(tokens, index, options, env)
-
-    markdown.add_render_rule("link_open", link)
-    return markdown
 
 
 def _picked(key: str) -> list[int]:

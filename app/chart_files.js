@@ -8,18 +8,30 @@ const ARRAYS = {
 function decoded(values) {
   if (!values?.bdata) return values ?? null;
   const bytes = Uint8Array.from(atob(values.bdata), (letter) => letter.charCodeAt(0));
-  const flat = [...new ARRAYS[values.dtype](bytes.buffer)];
+  let flat = [...new ARRAYS[values.dtype](bytes.buffer)];
+  if (values.dtype === 'f4') flat = flat.map((value) => Number(value.toPrecision(9))); // no more digits than it has
   const [rows, columns] = String(values.shape ?? flat.length).split(',').map(Number);
   return columns ? Array.from({ length: rows }, (_, i) => flat.slice(i * columns, (i + 1) * columns)) : flat;
 }
 
+const missing = (value) => value === null || value === undefined || Number.isNaN(value);
+
 function quoted(value) {
-  const text = value === null || value === undefined ? '' : String(value);
+  const text = missing(value) ? '' : String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-// The points of a figure: trace, x, y, and z where there is one; a heat map gives a row a cell. Gaps in lines are left
-// out, and so are traces that say in their `meta` that they show points again.
+// A text as it reads in the figure, where plotly is given some signs as references.
+const plain = (text) => text.replaceAll('<br>', ' ').replaceAll('&lt;', '<').replaceAll('&gt;', '>').replaceAll('&amp;', '&');
+
+// What stands on a category axis instead of a key.
+function named(axis) {
+  const labels = new Map((axis?.tickvals ?? []).map((key, i) => [key, axis.ticktext?.[i]]));
+  return (value) => (typeof value === 'string' ? plain(labels.get(value) ?? value) : value);
+}
+
+// The points of a figure: trace, x, y, and z where there is one; a heat map gives a row a cell. Points without an x,
+// as gaps in lines, are left out, and so are traces that say in their `meta` that they show points again.
 function csv({ data, layout }) {
   const deep = data.some((trace) => trace.z !== undefined), space = data.some((trace) => trace.type.endsWith('3d'));
   const names = deep ? ['x', 'y', 'z'] : ['x', 'y'];
@@ -27,36 +39,50 @@ function csv({ data, layout }) {
     return (space ? layout.scene : layout)?.[`${name}axis`]?.title?.text || name;
   });
   const lines = [['trace', ...titles, ...(deep && !space ? ['value'] : [])]];
+  const across = named(layout?.xaxis), below = named(layout?.yaxis);
   for (const trace of data.filter((one) => one.meta !== 'again')) {
     const parts = names.map((name) => decoded(trace[name]));
     let rows;
     if (trace.type === 'heatmap') {
       const [x, y, z] = parts;
-      rows = y.flatMap((below, i) => x.map((across, j) => [across, below, z[i][j]]));
+      rows = y.flatMap((row, i) => x.map((column, j) => [column, row, z[i][j]]));
     } else {
       const length = Math.max(...parts.map((part) => part?.length ?? 0));
       rows = Array.from({ length }, (_, i) => parts.map((part) => (part ? part[i] : '')));
     }
-    lines.push(...rows.filter((row) => !Number.isNaN(row[0])).map((row) => [trace.name ?? '', ...row]));
+    for (const [x, y, ...rest] of rows) {
+      if (!missing(x)) lines.push([plain(trace.name ?? ''), across(x), below(y), ...rest]);
+    }
   }
   return lines.map((line) => `${line.map(quoted).join(',')}\r\n`).join('');
 }
 
+const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('"', '&quot;');
+
 // A page of its own that needs no network: plotly.js is in it, and the figure in the colours it had here.
-async function page({ data, layout }, template, address) {
-  const script = await (await fetch(address, { cache: 'force-cache' })).text();
-  const figure = { data, layout: { ...layout, template, height: undefined }, config: { responsive: true, displaylogo: false } };
+async function page({ data, layout }, { words, alt }, template, address) {
+  const script = await (await fetched(address)).text();
+  const shown = { ...layout, template, height: undefined }, config = { responsive: true, displaylogo: false };
+  const figure = { data, layout: shown, config }, { font, paper_bgcolor: ground } = template.layout;
   const json = JSON.stringify(figure).replaceAll('<', '\\u003c'); // no text in it can end the script
   return `<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>RCPU Explorer</title></head>
-<body style="margin: 0; background: ${template.layout.paper_bgcolor}">
-<div id="figure" style="height: 100vh"></div>
+<head><meta charset="utf-8"><title>${(layout.title?.text ?? 'RCPU Explorer').replaceAll(/<[^>]*>/g, ' ')}</title></head>
+<body style="margin: 0; background: ${ground}; color: ${font.color}; font-family: ${font.family}">
+<div id="figure" role="figure" aria-label="${escaped(alt)}" style="height: max(80vh, ${layout.height}px)"></div>
+<div style="max-width: 45rem; margin: auto; padding: 1rem; line-height: 1.6">${words}<p><em>${escaped(alt)}.</em></p></div>
 <script>${script}</script>
 <script>Plotly.newPlot('figure', ${json})</script>
 </body>
 </html>
 `;
+}
+
+// The address names the version of what it leads to.
+async function fetched(address) {
+  const answer = await fetch(address, { cache: 'force-cache' });
+  if (!answer.ok) throw new Error(`${address} answers ${answer.status}`);
+  return answer;
 }
 
 function save(name, text, kind) {

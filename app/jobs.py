@@ -13,7 +13,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Job:
     kind: str
     title: str
     work: Callable[[Job], Any]
+    asks: Hashable = None  # all that its result depends on; None: nobody else can want it
     id: str = field(default_factory=lambda: secrets.token_urlsafe(6))
     state: str = "waiting"  # → running → done | failed | cancelled
     fraction: float = 0.0
@@ -84,14 +85,17 @@ class Jobs:
         self._lock = threading.Lock()
         threading.Thread(target=self._loop, name="rcpu-jobs", daemon=True).start()
 
-    def submit(self, kind: str, title: str, work: Callable[[Job], Any]) -> Job:
-        """Queue ``work(job)``; its return value becomes the job's result.
+    def submit(self, kind: str, title: str, work: Callable[[Job], Any], asks: Hashable = None) -> Job:
+        """Queue ``work(job)``, whose return value becomes the job's result, or join the job that ``asks`` the same.
 
         Raises:
             RcpuError: too many jobs wait already.
         """
-        job = Job(kind, title, work)
+        job = Job(kind, title, work, asks)
         with self._lock:
+            for other in self._jobs.values():
+                if asks is not None and (other.kind, other.asks) == (kind, asks) and other.active:
+                    return other
             waiting = sum(j.state == "waiting" for j in self._jobs.values())
             if waiting >= self.waiting:
                 raise RcpuError(f"{waiting} jobs are waiting already: try again when one has ended, or cancel one")

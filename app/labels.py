@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 SCORERS = {
-    "rcpu": "RCPU: ‖W_j‖ · mean|x_j| · Var(x_j)",
-    "wanda_sp": "WANDA-sp: Σ|W_ij| · mean|x_j|",
-    "flap": "FLAP: Var(x_j) · ‖W_j‖²",
-    "magnitude": "Magnitude: ‖W_j‖",
+    "rcpu": "RCPU: ‖Wⱼ‖ · mean|xⱼ| · Var(xⱼ)",
+    "wanda_sp": "WANDA-sp: Σ|Wᵢⱼ| · mean|xⱼ|",
+    "flap": "FLAP: Var(xⱼ) · ‖Wⱼ‖²",
+    "magnitude": "Magnitude: ‖Wⱼ‖",
     "random": "Random",
 }
 COMPENSATIONS = {
@@ -34,3 +34,8 @@ SITES = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj
 def called(labels: dict[str, str]) -> Callable[[str], str]:
     """For ``format_func``: what a key is called; a method that has no label yet goes by its key."""
     return lambda key: labels.get(key, key)
+
+
+def short(labels: dict[str, str], key: str) -> str:
+    """What a key is called, without what explains it."""
+    return labels.get(key, key).partition(":")[0]

@@ -34,7 +34,10 @@ def difference(after: float, before: float) -> str:
 
 def _drawn(tile: Tile) -> str:
     label, value, note, more = (html.escape(text) for text in (tile.label, tile.value, tile.note, tile.help))
-    asked = f' <span class="rcpu-help" tabindex="0" role="note" aria-label="{more}">?<span>{more}</span></span>'
+    if tile.help:
+        start, _, end = label.rpartition(" ")  # the sign stays with the last word
+        sign = f'<span class="rcpu-help" tabindex="0" role="note" aria-label="{more}">?<i aria-hidden="true">{more}</i>'
+        label = f'{start} <span class="rcpu-word">{end} {sign}</span></span>'
     kind = {None: "", True: ' class="rcpu-better"', False: ' class="rcpu-worse"'}[tile.better]
     said = f"<dd{kind}>{note}</dd>" if tile.note else ""
-    return f"<div><dt>{label}{asked if tile.help else ''}</dt><dd>{value}</dd>{said}</div>"
+    return f"<div><dt>{label}</dt><dd>{value}</dd>{said}</div>"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app.chart import chart
 from app.settings import settings
@@ -23,20 +24,19 @@ def figure(
     chart(fig, f"figure-{name}", f"{settings().subject} {of}", on_pick, name=name, words=what)
 
 
+def abreast(name: str, *, wide_left: bool = False) -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Two places side by side, or one below the other where the window is narrow; ``name`` is used once in a page."""
+    line = st.container(horizontal=True, gap="medium", key=f"abreast{'-wide-left' if wide_left else ''}-{name}")
+    return line.container(), line.container()
+
+
 def table(columns: dict[str, Sequence], name: str) -> None:
     """A table that downloads as CSV."""
     st.dataframe(columns, hide_index=True, width="stretch")
 
-    def made() -> str:
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        return out.getvalue()
-
     st.download_button(
         "Download as CSV",
-        made,
+        lambda: _csv(list(columns), zip(*columns.values(), strict=True)),
         f"{name}.csv",
         "text/csv",
         on_click="ignore",
@@ -44,6 +44,26 @@ def table(columns: dict[str, Sequence], name: str) -> None:
         type="tertiary",
         icon=":material/download:",
     )
+
+
+def downloads(fig: go.Figure, name: str) -> None:
+    """Downloads of a figure that stands for a picture which is none of plotly's."""
+    line = st.container(horizontal=True)
+    rows = [(trace.name, x, y) for trace in fig.data for x, y in zip(trace.x, trace.y, strict=True)]
+    for label, kind, made in (
+        ("HTML", "text/html", fig.to_html),
+        ("JSON", "application/json", fig.to_json),
+        ("CSV", "text/csv", lambda: _csv(("trace", "x", "y"), rows)),
+    ):
+        line.download_button(label, made, f"{name}.{label.lower()}", kind, on_click="ignore", key=f"{name}-{label}")
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def numbers(columns: dict[str, Sequence], name: str, note: str = "") -> None:

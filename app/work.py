@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import rcpu
 from app import demo
 from app.jobs import Job
@@ -11,14 +9,6 @@ from app.runs import PrunedRun, Variant, default_name
 from app.shared import jobs, load_text, models, windows
 from rcpu.collect import Collection, collect
 from rcpu.predictions import NextToken, TokenView, compare_tokens, next_tokens
-
-
-def join_or_submit(kind: str, title: str, work: Callable[[Job], object]) -> Job:
-    """Join the job of this title that is waiting or running already, or queue a new one."""
-    for job in jobs().all(kind):
-        if job.active and job.title == title:
-            return job
-    return jobs().submit(kind, title, work)
 
 
 def load_model_job(key: tuple[str, str, str]) -> Job:
@@ -36,7 +26,13 @@ def load_model_job(key: tuple[str, str, str]) -> Job:
 
         store.put(key, rcpu.load_model(name, device, dtype, report=report))
 
-    return join_or_submit("load", f"Load {name} ({device}, {dtype})", work)
+    return jobs().submit("load", f"Load {name} ({device}, {dtype})", work, key)
+
+
+def asked_windows(model: rcpu.Model, config: rcpu.PruneConfig) -> tuple:
+    """What statistics depend on: the model, its precision and place, and the windows."""
+    c = config
+    return model.fingerprint, model.dtype, model.device, c.text, c.samples, c.held_out, c.window, c.seed
 
 
 def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
@@ -56,9 +52,8 @@ def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    shape = f"{config.samples} + {config.held_out} × {config.window} tokens, seed {config.seed}"
-    layers = rcpu.format_layers(config.layers)
-    return join_or_submit("collect", f"Measure {model.name}, layers {layers}: {shape} of {config.text}", work)
+    title = f"Measure {model.name} on {config.text}"
+    return jobs().submit("collect", title, work, (*asked_windows(model, config), config.layers))
 
 
 def prune_job(model: rcpu.Model, config: rcpu.PruneConfig, name: str = "") -> Job:

@@ -9,7 +9,7 @@ import streamlit as st
 import rcpu
 from app.dense import Dense
 from app.jobs import Job
-from app.work import join_or_submit
+from app.shared import jobs
 from rcpu.answers import Answers
 from rcpu.turning import Overview, overview
 
@@ -48,19 +48,13 @@ def all_layers_job(dense: Dense, site: str) -> Job:
                 job.partial = [found[k] for k in sorted(found)]
         return job.partial
 
-    return join_or_submit("all_layers_job", title(dense, site), work)
+    title = f"Solve {site}, {config.ratio:.0%} by {config.scorer}"
+    return jobs().submit("all_layers_job", title, work, asked(dense, site))
 
 
-def title(dense: Dense, site: str) -> str:
-    """What the job for these settings is called; a job of another title answers something else."""
-    c = dense.config
-    own = f", own ratios {rcpu.format_ratios(c.ratios)}" if c.ratios else ""
-    proper = ", det +1" if c.proper else ""
-    ridge = "auto" if c.ridge is None else f"{c.ridge:g}"
-    return (
-        f"Solve {site} of all layers of {dense.model.name}: {c.ratio:.0%} by {c.scorer}, unit {dense.unit(site)}, "
-        f"ridge {ridge}, seed {c.seed}, {c.samples} + {c.held_out} × {c.window} tokens of {c.text}{own}{proper}"
-    )
+def asked(dense: Dense, site: str) -> tuple:
+    """What the job for these settings answers."""
+    return tuple(_key(dense, site, layer) for layer in dense.layers)
 
 
 def _key(dense: Dense, site: str, layer: int) -> tuple:

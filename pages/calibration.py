@@ -10,7 +10,7 @@ from app.settings import PREFIX, PageEnd, change, control, settings
 from app.shared import uploads, windows
 from app.spans import border_spans
 from app.tiles import Tile, tiles
-from app.widgets import figure, say, size, table
+from app.widgets import abreast, figure, say, size, table
 from rcpu.architecture import heads_of
 from rcpu.channels import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
 from rcpu.collect import SITES, collection_bytes
@@ -85,7 +85,7 @@ def choose_text() -> None:
             st.form_submit_button("Use this text", on_click=pasted)
         st.caption("It stays in the memory of the machine that serves this app until that stops or many others came.")
     if refused := st.session_state.get("text_refused"):
-        st.error(refused, icon=":material/error:")
+        say(refused)
 
 
 def show_windows(model: rcpu.Model, drawn: rcpu.Windows) -> None:
@@ -198,7 +198,7 @@ def show_inputs() -> None:
         Tile("Largest mean|x|", f"{largest[top]:.3g}", f"layer {top}"),
         Tile("Most variance", f"{variances[widest]:.3g}", f"layer {widest}, sum over channels"),
     )
-    heat, beside = st.columns([3, 2], gap="medium")
+    heat, beside = abreast("outliers", wide_left=True)
     with heat:
         figure(
             figures.channels({i: QUANTITIES[quantity](x) for i, x in sums.items()}, quantity, site),

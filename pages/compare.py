@@ -15,7 +15,7 @@ from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
 from app.tiles import Tile, tiles
-from app.widgets import count, empty, figure, numbers, size, table
+from app.widgets import abreast, count, empty, figure, numbers, plain, size, table
 from app.work import generate_job, measure_job, save_job, tokens_job
 from rcpu.diff import first_divergence, word_diff, words
 
@@ -58,7 +58,7 @@ styles = {k: figures.style(v.label, v.role, v.order) for k, v in chosen.items()}
 run = next(reversed(runs.values()))
 tokenizer = run.model.tokenizer
 
-costs = {variant.label: rcpu.cost(variant.net) for variant in chosen.values()}
+costs = [(variant.label, rcpu.cost(variant.net)) for variant in chosen.values()]
 tiles(
     *(
         Tile(
@@ -66,7 +66,7 @@ tiles(
             count(cost.parameters),
             f"{size(cost.bytes)} · {count(cost.flops_per_token, 'FLOPs')} a token",
         )
-        for label, cost in costs.items()
+        for label, cost in costs
     )
 )
 used = memory(run.model.device)
@@ -100,14 +100,14 @@ else:
     if found:
         if len(found) < len(chosen):
             st.info("Not every chosen model was measured: measure again.", icon=":material/info:")
-        left, right = st.columns(2, gap="medium")
+        left, right = abreast("perplexity")
         with left:
             figure(
                 figures.perplexity_bars(found, styles),
                 "perplexity",
                 "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
                 "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
-                "length and tokenizer.",
+                "length and tokenizer. The same as in [RCPU, arXiv 2510.07782](https://arxiv.org/abs/2510.07782).",
             )
         with right:
             figure(
@@ -115,7 +115,8 @@ else:
                 "by-position",
                 "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
                 "context and are hard for every model; where the curves draw apart, a model has lost the use of "
-                "longer context.",
+                "longer context. Perplexity: "
+                "[Jelinek et al. 1977](https://doi.org/10.1121/1.2016299).",
             )
         first = next(iter(found.values())).perplexity
         table(
@@ -234,7 +235,8 @@ else:
             figures.next_token_bars(rows, styles),
             "next-token",
             "What each model holds of the token after the prompt: the ten most probable of every model together. A "
-            "pruned model can write the same text as the dense one and yet be far less sure of it.",
+            "pruned model can write the same text as the dense one and yet be far less sure of it. p = softmax of the "
+            "last logits, at temperature 1.",
         )
         table(figures.next_token_table(rows, styles), "next-token")
 
@@ -249,4 +251,4 @@ if allowed.saving:
     if saved := known_job("save"):
         job_panel(saved)
         if saved.state == "done":
-            st.success(f"Saved to {saved.result}", icon=":material/check:")
+            st.success(f"Saved to {plain(str(saved.result))}", icon=":material/check:")

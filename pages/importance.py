@@ -12,7 +12,7 @@ from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
 from app.tiles import Tile, tiles
-from app.widgets import figure, numbers
+from app.widgets import abreast, figure, numbers
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
 from rcpu.masking import UNIT_NAMES, Removal
@@ -48,8 +48,9 @@ def show_cut(dense: Dense, projection: Projection) -> None:
     gone, kind = int((~keep).sum()), dense.unit(projection.site)
     tiles(
         Tile(
-            f"{UNIT_NAMES[kind]} that go".capitalize(),
-            f"{gone:,} of {keep.numel():,}",
+            f"{UNIT_NAMES[kind][0].upper()}{UNIT_NAMES[kind][1:]} that go",
+            f"{gone:,}",
+            f"of {keep.numel():,}",
             help="" if keep.shape[0] == 1 else f"The same number in each of {keep.shape[0]} KV heads",
         ),
         Tile("Their share of all score", percent(scores[~keep].sum().item(), scores.sum().item())),
@@ -139,7 +140,7 @@ def show_factors(dense: Dense, projection: Projection) -> None:
 def show_scorers(dense: Dense, projection: Projection) -> None:
     """How far scorers agree in this projection."""
     seen = scorers_answer(dense, projection, settings())
-    left, right = st.columns(2, gap="medium")
+    left, right = abreast("scorers")
     with left:
         figure(
             seen.overlap,
@@ -205,7 +206,7 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
 
     tiles(*(measured(label, values) for label, values in measures.items()))
     values = activations(projection.sample, columns)
-    left, right = st.columns(2, gap="medium")
+    left, right = abreast("unit")
     with left:
         figure(
             figures.activations(values, name, signed=len(columns) == 1),

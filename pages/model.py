@@ -5,11 +5,11 @@ import streamlit as st
 import rcpu
 from app import demo
 from app.figures import model as figures
-from app.job_panels import job_panel, known_job
+from app.job_panels import job_panel, known_job, start
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, memory, model_key, models
 from app.tiles import Tile, tiles
-from app.widgets import count, figure, say, size, table
+from app.widgets import abreast, count, figure, say, size, table
 from app.work import load_model_job
 from rcpu.architecture import heads_of
 from rcpu.evaluate import parts
@@ -45,11 +45,7 @@ with dtype:
 model = current_model()
 with button:
     if st.button("Load model", type="primary", width="stretch", disabled=model is not None):
-        try:
-            s.load = load_model_job(model_key()).id
-            st.rerun()
-        except rcpu.RcpuError as error:
-            say(error)
+        start("load", lambda: load_model_job(model_key()))
 
 job = known_job("load")
 if job and (job.active or model is None):
@@ -100,17 +96,18 @@ tiles(
     Tile("Query / KV heads", f"{heads.query} / {heads.kv}"),
 )
 
-left, right = st.columns([3, 2], gap="medium")
+left, right = abreast("parts", wide_left=True)
 with left:
     figure(
         figures.parameters(parts(model.net)),
         "parameters",
         "Each bar is the share of one kind of matrix in all layers together. RCPU removes columns of **o_proj** and "
         "**down_proj** (the outputs of attention and MLP) and the rows of the projections that feed them; embeddings "
-        "and norms stay. A ratio therefore is not a parameter count.",
+        "and norms stay. A ratio therefore is not a parameter count. A matrix counts d_out × d_in, tied embeddings "
+        "once. Parts of a LLaMA: Touvron et al., [arXiv 2302.13971](https://arxiv.org/abs/2302.13971).",
     )
 with right:
-    st.dataframe(
+    table(
         {
             "property": [
                 "hidden size",
@@ -137,8 +134,7 @@ with right:
                 model.fingerprint,
             ],
         },
-        hide_index=True,
-        width="stretch",
+        "model",
     )
     found = memory(model.device)
     st.caption(" · ".join(f"{'this process' if k == 'process' else k}: {count(v, 'B')}" for k, v in found.items()))

@@ -6,18 +6,25 @@ import streamlit as st
 
 import rcpu
 from app.chart import chart
-from app.dense import need_model, offer_defaults, ratio_slider
+from app.dense import PROJECTION, need_model, offer_defaults, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
-from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called
+from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called, short
 from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
 from app.tiles import Tile, difference, tiles
-from app.widgets import count, figure, say, table
+from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
+
+PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
+MAP = (
+    "A column is a layer with the two projections that lose inputs. ⌊ratio · n⌋ of the n units of a green one go, and "
+    "the rows of the matrices before it that feed them; the others stay whole. **Click a square or draw a box** to "
+    f"give layers a ratio of their own: {PAPER} takes the same one everywhere."
+)
 
 st.title("Prune")
 st.write("Choose what leaves and how the rest is repaired. What will go is shown before anything runs.")
@@ -25,13 +32,14 @@ model = need_model()
 s = settings()
 last = model.net.config.num_hidden_layers - 1
 
-what, how, where = st.columns(3, gap="medium")
-with what.container(border=True, height="stretch"):
+boxes = st.container(horizontal=True, gap="medium", key="boxes")
+what, how, where = (boxes.container(border=True, height="stretch") for _ in range(3))
+with what:
     st.markdown("##### What goes")
     ratio_slider()
     control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
     control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
-with how.container(border=True, height="stretch"):
+with how:
     st.markdown("##### Choice and repair")
     control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
     control(
@@ -42,7 +50,7 @@ with how.container(border=True, height="stretch"):
     if s.compensation.startswith("rotation"):
         control(st.toggle, "Proper rotation (det Q = +1)", "proper")
     control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=called(ORDERS))
-with where.container(border=True, height="stretch"):
+with where:
     st.markdown("##### Where")
     control(
         st.text_input,
@@ -75,7 +83,8 @@ except rcpu.RcpuError as error:
 
 # A new one after each change, with nothing picked; what is picked stays with it, so nothing is to be done at once.
 map_key = f"map-{s.layers}-{s.ratios}"
-picked = sorted(set(chart(figures.layer_map(config, todo.layers, last + 1), map_key, on_pick=lambda _: None)))
+plan_of_layers = figures.layer_map(config, todo.layers, last + 1)
+picked = sorted(set(chart(plan_of_layers, map_key, on_pick=lambda _: None, name="layers", words=MAP)))
 if picked:
     names = rcpu.format_layers(tuple(picked))
     only, ratio, give, everything = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
@@ -131,7 +140,11 @@ if start:
 def growing(job: Job) -> None:
     """The error curve of the layers that are done."""
     if job.partial:
-        chart(site_figures.layer_errors(job.partial, job.partial[0].site), "growing")
+        figure(
+            site_figures.layer_errors(job.partial, job.partial[0].site),
+            "growing",
+            f"‖Y − Ŷ‖ ÷ ‖Y‖ of the layers that are done, each on what the pruned layers before it hand on ({PAPER}).",
+        )
 
 
 job = known_job("run")
@@ -180,19 +193,19 @@ done = run.result.config
 st.subheader("What was found")
 before, after = rcpu.cost(run.model.net), costs[s.run]
 st.caption(
-    f"{run.model.name}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by {done.scorer}, layers "
-    f"{rcpu.format_layers(done.layers)}, {done.samples} × {done.window} tokens, seed {done.seed}, order {done.order}: "
-    f"{count(before.parameters)} → {count(after.parameters)} parameters in {run.result.seconds:.0f} s."
+    f"{plain(run.model.name)}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by "
+    f"{short(SCORERS, done.scorer)}, layers {rcpu.format_layers(done.layers)}, {done.samples} × {done.window} tokens, "
+    f"seed {done.seed}, order {short(ORDERS, done.order)}: {count(before.parameters)} → {count(after.parameters)} "
+    f"parameters in {run.result.seconds:.0f} s."
 )
 if done != config:
     st.info("The settings above have changed since this run: what follows belongs to the run.", icon=":material/info:")
 st.page_link("../pages/compare.py", label="Next: compare text and perplexity", icon=":material/arrow_forward:")
 
-pick, layer_pick = st.columns([1, 3], vertical_alignment="bottom")
-with pick:
-    control(st.segmented_control, "Projection", "site", options=list(dict.fromkeys(k[1] for k in results)))
-layers = [layer for layer, site in results if site == s.site]
-with layer_pick:
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    measured = list(dict.fromkeys(site for _, site in results))
+    control(st.segmented_control, "Projection", "site", options=measured, width=PROJECTION)
+    layers = [layer for layer, site in results if site == s.site]
     if len(layers) > 1:
         control(st.select_slider, "Layer", "layer", options=layers)
     else:
@@ -200,14 +213,14 @@ with layer_pick:
         st.caption(f"Layer {s.layer}")
 site = results[s.layer, s.site]
 
-left, right = st.columns(2, gap="medium")
+left, right = abreast("choice")
 with left:
     figure(
         site_figures.scores(site),
         "scores",
         "One point a unit, sorted by importance; those right of the cut go. The RCPU score of an input column is "
         "γ_j = ‖W_j‖₂ · mean|x_j| · Var(x_j), summed over the columns of a unit "
-        "([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)). Value channels compete within their KV head, so there "
+        f"({PAPER}). Value channels compete within their KV head, so there "
         "the same score can stay in one head and go in another.",
     )
 with right:
@@ -216,27 +229,27 @@ with right:
         "spectrum",
         "With Y = WX the output before and Z = W_K X_K after removal, M = YZᵀ = U S Vᵀ gives the best rotation "
         "Q = U Vᵀ, and S says how much each direction counts. Where the values fall to rounding, M says nothing and Q "
-        "is completed nearest to the identity. The ends of a steep spectrum hardly matter for the error.",
+        f"is completed nearest to the identity. The ends of a steep spectrum hardly matter for the error. {PAPER}.",
     )
-left, right = st.columns(2, gap="medium")
+left, right = abreast("repair")
 with left:
     figure(
         site_figures.angles(site),
         "angles",
         "Q turns the output space. Its eigenvalues are e^{±iθ}: the eigen-angles θ say how far Q turns in each of its "
         "planes; arccos Q_ii says how far one output channel turns. Small angles: removal hardly drifted the output. "
-        "det Q = −1 means a reflection is part of the best fit.",
+        f"det Q = −1 means a reflection is part of the best fit. {PAPER}.",
     )
 with right:
     figure(
         site_figures.site_errors(site),
         "errors",
         "‖Y − Ŷ‖ ÷ ‖Y‖ of this projection alone, with nothing repaired and after compensation. A gain on calibration "
-        "windows that is lost on held-out ones is over-fitting: raise the number of windows.",
+        f"windows that is lost on held-out ones is over-fitting: raise the number of windows. {PAPER}.",
     )
 figure(
     site_figures.layer_errors(run.result.sites, s.site),
     "layer-errors",
     "The same error in every pruned layer. Each layer gets its input from the pruned layers before it, so the curve "
-    "describes this run and not the dense model's own path.",
+    f"describes this run and not the dense model's own path. ‖Y − Ŷ‖ ÷ ‖Y‖ as above; {PAPER}.",
 )

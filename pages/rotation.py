@@ -6,17 +6,17 @@ from streamlit.delta_generator import DeltaGenerator
 import rcpu
 from app.answers import work_out_neighbours
 from app.answers.rotation import ANSWERS, angles_answer, errors_answer, space_answer, spectrum_answer
-from app.chart import chart
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import all_layers
+from app.figures.angles import largest_turn
 from app.figures.repairs import COMPENSATIONS, errors_table
 from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.settings import control, control_list, part, settings
 from app.tiles import Tile, difference, tiles
-from app.widgets import figure, numbers, say
-from app.work_views import all_layers_job, solved, title
+from app.widgets import abreast, figure, numbers, say
+from app.work_views import all_layers_job, asked, solved
 from rcpu.collect import SITES
 from rcpu.whatif import Projection, effective_rank, values_for
 
@@ -30,13 +30,21 @@ VIEWS = {
 MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
-#: Pixels of things side by side, 16 apart; a page has 980 less a scrollbar in a window of 1440, and 564 in one of 1024.
-SPACE, PATH = 556, 388
 T_STEP = 0.05
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 PROCRUSTES = "Schönemann, [Psychometrika 31, 1966](https://doi.org/10.1007/BF02289451)"
+#: Below the small multiples.
+WORDS = {
+    "spectrum": "Singular values of M = YZᵀ in every layer, relative to the largest. A steep fall means that few "
+    "directions carry the outputs, as where single tokens are enormous; the effective rank is exp(−Σ p ln p), "
+    "p = σ ÷ Σσ (Roy and Vetterli 2007).",
+    "angles": "The share of directions over the angle θ by which Q turns them, e^{±iθ} its eigenvalues. Layers with "
+    f"large angles lost inputs that mattered. {PAPER}.",
+    "errors": "‖Y − Ŷ‖ ÷ ‖Y‖ of every repair in every layer: bars on the calibration windows, diamonds on held-out "
+    f"ones. Where the diamond stands far above its bar, the repair is over-fitted. {PAPER}.",
+}
 REFLECTION = (
     "**det Q = −1**: the best fit holds a reflection, and no path of rotations leads from the identity to it. Here the "
     "reflected direction shrinks through zero at t = ½ and comes out mirrored, while all others turn. **Proper "
@@ -84,7 +92,7 @@ def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection)
             help="The largest singular values that together carry 99% of the energy",
         ),
     )
-    left, right = st.columns(2, gap="medium")
+    left, right = abreast("spectrum")
     with left:
         figure(
             seen.values,
@@ -118,7 +126,9 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
             help="+1: a rotation; −1: one direction is reflected as well",
         ),
         Tile("Eigen-angle, mean", f"{rotation.angles.mean():.1f}°"),
-        Tile("Eigen-angle, largest", f"{rotation.angles.max():.1f}°"),
+        Tile(
+            "Eigen-angle, largest", f"{largest_turn(rotation):.1f}°", help="Of a plane of rotation, reflections apart"
+        ),
         Tile("Channel angle, mean", f"{rotation.channel_angles.mean():.1f}°"),
         Tile(
             "Principal, largest",
@@ -126,7 +136,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
             help="Between range(Z) and range(QZ); 0° where Z fills the whole output space",
         ),
     )
-    left, right = st.columns(2, gap="medium")
+    left, right = abreast("turning")
     with left:
         figure(
             seen.circle,
@@ -143,7 +153,7 @@ def show_angles(options: DeltaGenerator, dense: Dense, projection: Projection) -
             "with such an angle. Small angles mean that removal hardly turned the outputs, so there is little for a "
             f"rotation to repair. {PAPER}.",
         )
-    left, right = st.columns(2, gap="medium")
+    left, right = abreast("channels")
     with left:
         figure(
             seen.channels,
@@ -178,24 +188,23 @@ def show_errors(options: DeltaGenerator, dense: Dense, projection: Projection) -
         say(error)
         return
     found = seen.found
-    none = found["none"]
+    new = found["none"].held_out is not None  # a repair is judged where it was not fitted, if there is such text
+    errors = {name: e.held_out if new else e.calibration for name, e in found.items()}
+    where = "held-out" if new else "calibration"
 
-    def repaired(label: str, after: float, before: float) -> Tile:
-        return Tile(
-            label, percent(after), difference(after, before), better=None if after == before else after < before
-        )
+    def repaired(label: str, name: str) -> Tile:
+        after, before = errors[name], errors["none"]
+        told = f"Relative error on {where} windows, and how it differs from that of nothing repaired"
+        if new:
+            told += f"; on calibration windows the error is {percent(found[name].calibration)}"
+        return Tile(label, percent(after), difference(after, before), None if after == before else after < before, told)
 
-    if none.held_out is None:
-        held_out, best = "", Tile("Best on held-out windows", "–", help="There are no held-out windows")
-    else:
-        name = min(found, key=lambda name: found[name].held_out)
-        held_out = f"{percent(none.held_out)} on held-out"
-        best = repaired(f"Best on held-out: {COMPENSATIONS[name]}", found[name].held_out, none.held_out)
+    best = min(errors, key=errors.get)
     tiles(
-        Tile("Not repaired", percent(none.calibration), held_out, help="Relative error on the calibration windows"),
-        repaired("Rotation", found["rotation"].calibration, none.calibration),
-        repaired("Least squares", found["least_squares"].calibration, none.calibration),
-        best,
+        Tile("Not repaired", percent(errors["none"]), where, help=f"Relative error on {where} windows"),
+        repaired("Rotation", "rotation"),
+        repaired("Least squares", "least_squares"),
+        repaired(f"Best: {COMPENSATIONS[best]}", best),
     )
     figure(
         seen.bars,
@@ -228,8 +237,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
             help="+1: a rotation; −1: one direction is reflected as well, see below the figures",
         ),
     )
-    line = st.container(horizontal=True)
-    left, right = line.container(width=SPACE), line.container(width=PATH)
+    left, right = abreast("space", wide_left=True)
     with left:
         figure(
             seen.points,
@@ -245,7 +253,7 @@ def show_space(options: DeltaGenerator, dense: Dense, projection: Projection) ->
             "path-error",
             "‖Y − exp(t log Q) Z‖ ÷ ‖Y‖ over all calibration tokens and all directions, not only the three shown: "
             "‖Y‖² + ‖Z‖² − 2 tr(exp(t log Q)ᵀ M). Part of the way may already be worth most of it. A reflection makes "
-            "a detour, because its direction is squeezed to nothing in between.",
+            f"a detour, because its direction is squeezed to nothing in between. {PAPER}.",
         )
     if seen.determinant < 0:  # below: what comes and goes above a figure has it built anew
         st.info(REFLECTION, icon=":material/flip:")
@@ -281,13 +289,13 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
         )
     where = f"{site}, {dense.config.ratio:.0%} removed"
     job = known_job("all_layers_job")
-    mine = job is not None and job.title == title(dense, site)
+    mine = job is not None and job.asks == asked(dense, site)
     found = solved(dense, site)
     missing = len(dense.layers) - len(found)
 
     def growing(running: Job) -> None:
         if running.partial:
-            chart(all_layers.MULTIPLES[shown](running.partial, where), "growing")
+            figure(all_layers.MULTIPLES[shown](running.partial, where), "growing", WORDS[shown])
 
     with right:
         if missing and not (mine and job.active):
@@ -307,15 +315,7 @@ def show_layers(options: DeltaGenerator, dense: Dense) -> None:
     figure(
         all_layers.MULTIPLES[shown](found, where),
         f"layers-{shown}",
-        {
-            "spectrum": "Singular values of M = YZᵀ in every layer, relative to the largest. A steep fall means that "
-            "few directions carry the outputs, as where single tokens are enormous; the effective rank is "
-            "exp(−Σ p ln p), p = σ ÷ Σσ (Roy and Vetterli 2007).",
-            "angles": "The share of directions over the angle θ by which Q turns them, e^{±iθ} its eigenvalues. "
-            f"Layers with large angles lost inputs that mattered. {PAPER}.",
-            "errors": "‖Y − Ŷ‖ ÷ ‖Y‖ of every repair in every layer: bars on the calibration windows, diamonds on "
-            f"held-out ones. Where the diamond stands far above its bar, the repair is over-fitted. {PAPER}.",
-        }[shown],
+        WORDS[shown],
     )
     numbers(all_layers.layers_table(found), "all-layers")
 

@@ -61,8 +61,9 @@ def notes(at: AppTest) -> dict[str, str]:
 
 def _tiles(at: AppTest) -> list[tuple[str, ...]]:
     drawn = "".join(e.proto.body for e in at.get("html") if "rcpu-tiles" in e.proto.body)
-    found = re.findall(r"<dt>([^<]*?) ?(?:<span.*?)?</dt><dd>([^<]*)</dd>(?:<dd[^>]*>([^<]*)</dd>)?", drawn)
-    return [tuple(map(html.unescape, one)) for one in found]
+    drawn = re.sub(r"<span[^>]*>\?<i.*?</i></span>|</?span[^>]*>", "", drawn)  # help, and what keeps it with its word
+    found = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>(?:<dd[^>]*>([^<]*)</dd>)?", drawn)
+    return [tuple(html.unescape(text).strip() for text in one) for one in found]
 
 
 def numbers(at: AppTest, name: str) -> pd.DataFrame:

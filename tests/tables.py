@@ -13,7 +13,7 @@ from app.figures.base import AGAIN
 def to_csv(fig: go.Figure) -> str:
     """Trace, x, y, and z where there is one; a heat map gives a row a cell.
 
-    Gaps in lines and traces that show points AGAIN are left out.
+    Points without an x, as gaps in lines, are left out, and so are traces that show points AGAIN.
     """
     out = io.StringIO()
     writer = csv.writer(out)
@@ -32,5 +32,5 @@ def to_csv(fig: go.Figure) -> str:
         else:
             length = max((len(p) for p in parts if p is not None), default=0)
             rows = zip(*(p if p is not None else [""] * length for p in parts), strict=True)
-        writer.writerows([trace.name or "", *row] for row in rows if row[0] == row[0])
+        writer.writerows([trace.name or "", *row] for row in rows if row[0] is not None and row[0] == row[0])
     return out.getvalue()

@@ -61,10 +61,14 @@ def test_words_come_with_the_figure_and_signs_of_html_in_them_are_text():
     (sent,) = sent_charts(at)
     assert sent["name"] == "one"
     assert sent["alt"] == "what it shows"
-    assert "<strong>about</strong> &lt;b&gt; W_K" in sent["words"]
+    assert "<strong>about</strong> &lt;b&gt; W<sub>K</sub>" in sent["words"]
     link = '<a href="https://arxiv.org/abs/2510.07782" target="_blank" rel="noopener noreferrer">paper</a>'
     assert link in sent["words"]
 
 
-def test_a_figure_without_words_is_only_drawn():
-    assert not chart.as_html("")
+def test_curves_keep_what_plotly_knows_them_by(monkeypatch):
+    mounted = {}
+    monkeypatch.setattr(chart.st.components.v2, "component", lambda *_, **__: lambda **sent: mounted.update(sent))
+    figure = new_figure("title", "x", "y", "what it shows").add_scatter(x=[1], y=[2], uid="50%")
+    chart.chart(figure, "figure")
+    assert json.loads(mounted["data"]["figure"])["data"][0]["uid"] == "50%"

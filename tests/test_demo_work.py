@@ -32,9 +32,8 @@ def public(monkeypatch, tmp_path):
     monkeypatch.setenv("RCPU_DEMO", "1")
     monkeypatch.delenv("RCPU_DEMO_MODELS", raising=False)
     monkeypatch.chdir(tmp_path)
-    for name in ("jobs", "join_or_submit"):
-        for module in (work, lessons_work):
-            monkeypatch.setattr(module, name, queued, raising=False)
+    for module in (work, lessons_work):
+        monkeypatch.setattr(module, "jobs", queued)
 
 
 CALLS = {
@@ -75,6 +74,8 @@ def test_it_is_refused_before_anything_is_queued(public, model, call):
 
 def test_what_is_allowed_is_queued(public, model, monkeypatch):
     queued = []
-    monkeypatch.setattr(work, "join_or_submit", lambda *call: queued.append(call))
+    monkeypatch.undo()
+    monkeypatch.setenv("RCPU_DEMO", "1")
+    monkeypatch.setattr(work.jobs(), "submit", lambda *call: queued.append(call))
     work.collect_job(model, rcpu.PruneConfig(samples=4))
     assert len(queued) == 1

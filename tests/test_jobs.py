@@ -123,3 +123,15 @@ def test_old_jobs_are_forgotten_and_new_ones_found_by_id():
     assert jobs.get(submitted[0].id) is None
     assert jobs.get("") is None
     assert len(jobs.all("any")) == KEPT
+
+
+def test_a_job_is_joined_by_who_asks_the_same_until_it_ends():
+    jobs = Jobs()
+    first = jobs.submit("any", "first", until_cancelled, ("a", 1))
+    assert jobs.submit("any", "again", until_cancelled, ("a", 1)) is first
+    other, alone = jobs.submit("any", "first", lambda _: 1, ("a", 2)), jobs.submit("any", "first", lambda _: 1)
+    assert len({first, other, alone, jobs.submit("any", "first", lambda _: 1)}) == 4
+    jobs.cancel(first)
+    wait(first)
+    wait(alone)
+    assert wait(jobs.submit("any", "first", lambda _: 2, ("a", 1))).result == 2

@@ -12,7 +12,7 @@ from app import work_views
 from app.answers import rotation as answers
 from app.shared import ahead, jobs, models
 from rcpu import procrustes
-from tests.pages import charts, click, finish, numbers, open_page, texts, tiles
+from tests.pages import charts, click, finish, notes, numbers, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
 
@@ -185,9 +185,20 @@ def test_errors_react_to_the_ridge(settings):
     assert numbers(at, "errors")["repair"][0] == "none"
 
 
+def test_repairs_are_judged_on_held_out_windows(settings):
+    at = opened(settings, spectrum="errors", ratio=0.5)
+    assert notes(at)["Not repaired"] == "held-out"
+    found, told = tiles(at), numbers(at, "errors")
+    told = told.set_index("repair")["held-out"]
+    for label, name in (("Not repaired", "none"), ("Rotation", "rotation"), ("Least squares", "least squares")):
+        assert found[label] == f"{told[name]:.2%}"
+    (best,) = (label for label in found if label.startswith("Best: "))
+    assert found[best] == f"{told.min():.2%}"
+
+
 def test_errors_without_held_out_windows_are_of_the_calibration_windows(settings):
     at = opened(settings, spectrum="errors", held_out=0)
-    assert tiles(at)["Best on held-out windows"] == "–"
+    assert notes(at)["Not repaired"] == "calibration"
     at.selectbox(key="set_ridge").select("auto").run()
     assert "held-out windows" in texts(at, "error")
     assert not at.exception

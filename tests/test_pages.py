@@ -111,7 +111,7 @@ def test_prune_page_reports_too_little_text_with_the_counts(loaded):
 def test_a_run_shows_its_figures_for_every_site_and_is_found_again(pruned, loaded):
     at = pruned
     assert len(charts(at)) == 6
-    assert "Rotation (RCPU), 50% removed by rcpu" in texts(at, "caption")
+    assert "Rotation (RCPU), 50% removed by RCPU" in texts(at, "caption")
     at.segmented_control(key="set_site").set_value("down_proj").run()
     assert not at.exception
     assert len(charts(at)) == 6

@@ -24,7 +24,7 @@ def circle(rotation: Rotation) -> go.Figure:
         "Eigenvalues of Q",
         "real part",
         "imaginary part",
-        f"{len(angles)} eigenvalues on the unit circle, up to {_largest(rotation):.1f} degrees from 1"
+        f"{len(angles)} eigenvalues on the unit circle, up to {largest_turn(rotation):.1f} degrees from 1"
         + (f"; {flipped} at −1" if flipped else ""),
         showlegend=flipped > 0,
         xaxis={"range": [-1.15, 1.15], "constrain": "domain"},
@@ -169,8 +169,8 @@ def _flipped(rotation: Rotation) -> int:
     return int((rotation.angles > 180 - 1e-3).sum())
 
 
-def _largest(rotation: Rotation) -> float:
-    """The largest eigen-angle of a rotation plane, degrees."""
+def largest_turn(rotation: Rotation) -> float:
+    """The largest eigen-angle of a plane of rotation, degrees."""
     angles = rotation.angles[: len(rotation.angles) - _flipped(rotation)]
     return angles.max().item() if len(angles) else 180.0
 

@@ -17,7 +17,7 @@ LABELS = {"dense": "dense", "pruned": "pruned, not repaired", "compensated": "pr
 NEUTRAL = "#8C8C8C"
 HEIGHT = 360
 SMALLEST = 1e-300  # that a log axis shows
-AGAIN = "again"  # ``meta`` of a trace that repeats points of another one: left out of the CSV
+AGAIN = "again"  # ``meta`` of a trace that repeats points of another one: chart_files.js leaves it out of the CSV
 
 
 def strung(rows: Tensor) -> np.ndarray:  # (rows, points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from rcpu import Perplexity
 from rcpu.predictions import NextToken
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LABEL = 18  # characters in a line below a bar
 PATTERNS = ("", "/", "x", ".", "\\", "-", "+", "|")
 
 
@@ -57,7 +59,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
             hovertemplate="%{fullData.name}: %{y:,.3f}<extra></extra>",
         )
     # Keys on the axis and labels as its ticks: two runs of the same name keep a bar each.
-    figure.update_xaxes(type="category", tickvals=list(found), ticktext=[_plain(styles[k].label) for k in found])
+    figure.update_xaxes(type="category", tickvals=list(found), ticktext=[_wrapped(styles[k].label) for k in found])
     return figure
 
 
@@ -140,6 +142,11 @@ def next_token_table(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> 
 
 def _exp(losses: Sequence[float]) -> float:
     return math.exp(min(sum(losses) / len(losses), 700))  # beyond it fp64 ends
+
+
+def _wrapped(text: str) -> str:
+    """A label in lines of a few words, so that it stands level below its bar."""
+    return "<br>".join(map(_plain, textwrap.wrap(text, LABEL))) or " "
 
 
 def _plain(text: str) -> str:

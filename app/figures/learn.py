@@ -311,3 +311,30 @@ def order_gains(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> 
         )
     figure.update_layout(margin={"t": 48}, height=300)
     return figure
+
+
+def plane(y: Sequence[Sequence[float]], z: Sequence[Sequence[float]], turned: Sequence[Sequence[float]]) -> go.Figure:
+    """Points (x, y) of the lesson on Procrustes: targets Y, points Z and QZ, each a closed shape."""
+    figure = new_figure(
+        "Targets, points, and the points turned",
+        "first output",
+        "second output",
+        f"{len(y)} targets Y, as many points Z, and QZ, which is Z turned as near to Y as it goes",
+        yaxis={"scaleanchor": "x"},
+    )
+    for name, points, color, dash in (
+        ("Y, targets", y, COLORS["dense"], "solid"),
+        ("Z, points", z, COLORS["pruned"], "solid"),
+        ("QZ, points turned", turned, COLORS["compensated"], "dash"),
+    ):
+        across, up = zip(*points, strict=True)
+        figure.add_scatter(
+            x=across,
+            y=up,
+            mode="lines+markers",
+            line={"color": color, "dash": dash},
+            fill="toself",
+            name=name,
+            hovertemplate="(%{x:.2f}, %{y:.2f})<extra>%{fullData.name}</extra>",
+        )
+    return figure

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from app.figures.angles import CHANNELS
 from app.figures.base import COLORS, NEUTRAL, SMALLEST, grouped, new_figure
 from app.figures.ranking import cut
 from rcpu import SiteResult
@@ -47,7 +48,7 @@ def spectrum(site: SiteResult) -> go.Figure:
 def angles(site: SiteResult) -> go.Figure:
     """Distribution of the eigen-angles of Q, and of how far it turns single output channels, in degrees."""
     figure = new_figure(
-        f"Angles of Q (det Q = {site.determinant:+d})",
+        f"Angles of Q (det Q = {site.determinant:+d})".replace("-", "−"),
         "angle (degrees)",
         "share of directions (%)",
         f"mean eigen-angle {site.angles.mean():.1f} degrees, largest {site.angles.max():.1f}",
@@ -55,7 +56,7 @@ def angles(site: SiteResult) -> go.Figure:
     )
     for label, values, color in (
         ("eigen-angles", site.angles, COLORS["compensated"]),
-        ("output channels", site.channel_angles, COLORS["dense"]),
+        ("output channels", site.channel_angles, CHANNELS),
     ):
         figure.add_histogram(
             x=values.numpy(),

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import AGAIN, COLORS, NEUTRAL, new_figure
 from app.figures.repairs import ERROR
 from rcpu.turning import Turning
 
@@ -79,6 +79,7 @@ def space(path: Turning, t: float, tokens: Sequence[str]) -> go.Figure:
         mode="lines",
         line={"color": NEUTRAL, "width": 1},
         name="what is left to Y",
+        meta=AGAIN,
         visible="legendonly",
         hoverinfo="skip",
         hovertemplate="<extra></extra>",

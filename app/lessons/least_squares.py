@@ -5,7 +5,6 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
-from app.chart import chart
 from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
 from app.job_panels import job_panel
@@ -18,6 +17,14 @@ from app.tiles import Tile, tiles
 from app.widgets import figure
 from rcpu.growth import RIDGES, squares
 
+WORDS = (
+    "‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the calibration "
+    "windows themselves (dotted). Each point is what a run that prunes this projection alone would do with so many "
+    "windows: scores, kept columns and repair come from those alone. Hover over a point for its tokens and how many "
+    "they are for each kept input. With much text a dotted line may end above its solid one: the two are errors on "
+    f"different texts. Source of both repairs: {PAPER}."
+)
+
 
 def picture() -> None:
     """Errors over more and more calibration windows."""
@@ -27,7 +34,7 @@ def picture() -> None:
     with left:
         layer = layer_slider(tuple(range(model.net.config.num_hidden_layers)))
     with right:
-        ratio = ratio_slider()
+        ratio_slider()
     names = {str(r): f"{r:g}" for r in RIDGES}
     left, right = st.columns(2, vertical_alignment="bottom")
     with left:
@@ -47,7 +54,7 @@ def picture() -> None:
 
     def growing(job: Job) -> None:
         if job.partial and job.partial.steps:
-            chart(lines(job.partial), "lesson-growing")
+            figure(lines(job.partial), "lesson-growing", WORDS)
 
     with right:
         job = job_button("Measure", "curve", lambda: work.growth_job(model, settings().prune_config(), layer, site))
@@ -58,7 +65,7 @@ def picture() -> None:
     if job.state != "done":
         return
     made = job.result
-    if (made.layer, made.site, made.ratio) != (layer, site, ratio):
+    if job.asks != work.growth_asked(model, settings().prune_config(), layer, site):
         st.info("The controls have changed since: press the button to measure what they say.", icon=":material/info:")
     key, first, last = squares(float(ridge)), made.steps[0].held_out, made.steps[-1].held_out
     st.caption(
@@ -66,17 +73,12 @@ def picture() -> None:
         "is repaired, because the text also chooses which columns leave:"
     )
     labels = {"none": "Not repaired", "rotation": "Rotation", key: "Least squares"}
-    least = made.steps[0].windows
+    least = f"{made.steps[0].windows} window{'s' * (made.steps[0].windows > 1)}"
     tiles(*(Tile(label, _error(last[name]), f"{_error(first[name])} with {least}") for name, label in labels.items()))
     figure(
         lines(made),
         "lesson-growth",
-        f"‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the "
-        f"calibration windows themselves (dotted). Each point is what a run that prunes this projection alone would "
-        f"do with so many windows: scores, kept columns and repair come from those alone. Hover over a point "
-        f"for its tokens and how many they are for each kept input. With much text a dotted line may end above its "
-        f"solid one: the two are errors on different texts. "
-        f"Source of both repairs: {PAPER}.",
+        WORDS,
     )
     st.markdown(about_crossing(made.steps, float(ridge)))
     st.caption(DENSE_PATH)

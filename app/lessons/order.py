@@ -20,7 +20,7 @@ def picture() -> None:
     model = need_net()
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
-        ratio = ratio_slider()
+        ratio_slider()
     with right:
         job = job_button(
             "Prune in both orders",
@@ -37,8 +37,8 @@ def picture() -> None:
     if job.state != "done":
         return
     made = job.result
-    if made.config.ratio != ratio:
-        st.info("The ratio has changed since: press the button to prune at it.", icon=":material/info:")
+    if job.asks != work.orders_asked(model, settings().prune_config(), settings().eval_text):
+        st.info("The controls have changed since: press the button to prune as they say.", icon=":material/info:")
     pruned = made.config.layers
     some = made.perplexity["dense"]
     st.caption(f"Perplexity on {some.windows} windows of {some.window} tokens of the evaluation text; lower is better:")

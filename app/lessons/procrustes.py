@@ -5,11 +5,13 @@ from __future__ import annotations
 import streamlit as st
 import torch
 
+from app.figures import learn as figures
 from app.lessons.base import PAPER, Lesson, Link
 from app.lessons.drag import drag, format_points, parse_points
 from app.lessons.findings import about_fit
 from app.settings import control, settings, write_url
 from app.tiles import Tile, tiles
+from app.widgets import downloads
 from rcpu.plane import fit
 
 #: Points, targets first: the text of drag.py.
@@ -66,6 +68,7 @@ def picture() -> None:
                 "The relative errors are ‖Y − Z‖ ÷ ‖Y‖ and ‖Y − QZ‖ ÷ ‖Y‖. Source: P. Schönemann, *A generalized "
                 f"solution of the orthogonal Procrustes problem*, 1966, as {PAPER} uses it."
             )
+            downloads(figures.plane(y, z, found.turned.T.tolist()), "plane")
             st.caption("The points as this page's address holds them, the targets Y first:")
             st.code(format_points(y, z), language=None, wrap_lines=True)
         write_url()

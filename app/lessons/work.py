@@ -12,8 +12,8 @@ import rcpu
 from app import demo
 from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
-from app.shared import load_text, models, windows
-from app.work import join_or_submit
+from app.shared import jobs, load_text, models, windows
+from app.work import asked_windows
 from rcpu.answers import Answers
 from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collect
@@ -44,7 +44,6 @@ class Growth:
     layer: int
     site: str
     ratio: float
-    scorer: str
     steps: tuple[Step, ...]
 
 
@@ -82,7 +81,9 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    return join_or_submit("collect", f"Lessons: measure {name} on {config.samples} windows of {config.text}", work)
+    title = f"Measure {name} on {config.text}"
+    windows_asked = config.text, config.samples, config.held_out, config.window, config.seed
+    return jobs().submit("collect", title, work, (key, windows_asked))
 
 
 @st.cache_resource(show_spinner=False)
@@ -122,23 +123,27 @@ def drift_job(
     def work(job: Job) -> Drift:
         return kept.ask(key, lambda: drift(job))
 
-    # The folder's name tells windows apart, so that a job of other settings is not taken for this one.
-    return join_or_submit(
-        "drift", f"Lessons: drift of every layer by {config.scorer}, unit {config.unit} ({found.folder.name[:6]})", work
-    )
+    return jobs().submit("drift", f"Lesson 2: drift by {config.scorer}", work, key)
+
+
+def growth_asked(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: str) -> tuple:
+    """What errors over growing windows depend on."""
+    windows_asked = asked_windows(model, replace(config, **GROWING))
+    return (*windows_asked, config.scorer, config.unit, config.ratio, layer, site)
 
 
 def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: str) -> Job:
     """Queue held-out errors of one projection over more and more calibration windows; ``partial`` grows by steps."""
+    asked = growth_asked(model, config, layer, site)
     config = replace(config, **GROWING)
     demo.check_text(config.text)
     demo.check_calibration(config.samples, config.window, config.held_out)
-    ratio, drawn = config.ratio_of(layer), windows()
+    ratio, drawn = config.ratio, windows()
 
     def work(job: Job) -> Growth:
         job.report(0.0, "drawing calibration windows")
         calibration = drawn.get(model, config, patient=True)
-        job.partial = Growth(layer, site, ratio, config.scorer, ())
+        job.partial = Growth(layer, site, ratio, ())
 
         def told(p: rcpu.Progress) -> None:
             job.report(p.fraction, p.message)
@@ -158,12 +163,19 @@ def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: st
         )
         return job.partial
 
-    title = f"Lessons: layer {layer} {site}, {ratio:.0%} removed, 1 to {config.samples} windows"
-    return join_or_submit("curve", title, work)
+    title = f"Lesson 5: layer {layer} {site}, {ratio:.0%}"
+    return jobs().submit("curve", title, work, asked)
+
+
+def orders_asked(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> tuple:
+    """What pruning in both orders depends on."""
+    windows_asked = asked_windows(model, replace(config, **ORDERED))
+    return (*windows_asked, config.scorer, config.unit, config.ratio, config.proper, eval_text)
 
 
 def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> Job:
     """Queue the pruning of the first layers in both orders, and what either does to the model."""
+    asked = orders_asked(model, config, eval_text)
     config = replace(config, **ORDERED)
     demo.check_text(config.text)
     demo.check_text(eval_text)
@@ -211,5 +223,5 @@ def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> J
             )
         return Orders(config, drift, perplexity)
 
-    title = f"Lessons: layers {rcpu.format_layers(layers)} in both orders, {config.ratio:.0%} removed"
-    return join_or_submit("orders", title, work)
+    title = f"Lesson 6: both orders, {config.ratio:.0%}"
+    return jobs().submit("orders", title, work, asked)
