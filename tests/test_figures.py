@@ -78,7 +78,7 @@ def test_the_map_tells_what_will_be_pruned():
     fig = prune.layer_map(rcpu.PruneConfig(ratios=((1, 0.5),), sites=("o_proj",)), (0, 1), 3)
     stays, goes = fig.data
     assert list(goes.customdata) == [0, 1]
-    assert list(goes.hovertext) == ["20%", "50%"]
+    assert list(goes.text) == ["20%", "50%"]
     assert len(stays.x) == 4
 
 

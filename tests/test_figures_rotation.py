@@ -87,6 +87,12 @@ def test_every_figure_has_titles_hover_text_and_alternative_text(asked, overview
         assert to_csv(fig).count("\n") > 3, name
 
 
+def test_curves_are_known_by_names_that_a_page_can_have(asked):
+    shown = [spectrum.Spectrum(r, torch.tensor([2.0, 1.0]), 2) for r in (0.25, 0.0, 0.125)]
+    for fig in (spectrum.spectrum(shown), spectrum.energy(shown)):
+        assert [t.uid for t in fig.data if t.uid] == ["first", "ratio-0", "ratio-125"]
+
+
 def test_spectra_lie_over_one_another_up_to_their_ranks(asked):
     found = spectra(asked)
     traces = spectrum.spectrum(found).data

@@ -23,7 +23,7 @@ def parameters(parts: Mapping[str, int]) -> go.Figure:
         x=[v / 1e6 for v in parts.values()],
         orientation="h",
         marker_color=COLORS["dense"],
-        text=[f"{v / 1e6:,.1f} M · {v / total:.0%}" for v in parts.values()],
+        text=[f"{v / 1e6:,.2f} M · {v / total:.1%}" for v in parts.values()],
         textposition="auto",
         hovertemplate="%{y}: %{x:,.2f} million<extra></extra>",
     )

@@ -24,35 +24,32 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
         dragmode="select",
         clickmode="event+select",
     )
-    faint = {"color": "rgba(140,140,140,0.12)", "line": {"color": NEUTRAL, "width": 1}}
-    figure.add_bar(
-        **_squares(others), marker=faint, name="stays as it is", hovertemplate="%{text}: stays as it is<extra></extra>"
+    side = max(6, min(22, 400 // count))  # side by side in a window of 1024, too
+    figure.add_scatter(
+        x=[i for i, _ in others],
+        y=[site for _, site in others],
+        mode="markers",
+        marker={"symbol": "square-open", "size": side, "color": NEUTRAL},
+        customdata=[i for i, _ in others],
+        name="stays as it is",
+        hovertemplate="layer %{x}, %{y}: stays as it is<extra></extra>",
     )
-    figure.add_bar(
-        **_squares(chosen),
+    figure.add_scatter(
+        x=[i for i, _ in chosen],
+        y=[site for _, site in chosen],
+        mode="markers",
         marker={
+            "symbol": "square",
+            "size": side,
             "color": COLORS["compensated"],
             "opacity": [0.35 + 0.65 * r / high if high else 0.35 for r in ratios],
         },
+        customdata=[i for i, _ in chosen],
+        text=[f"{r:.0%}" for r in ratios],
         name="will be pruned, darker with its ratio",
-        hovertext=[f"{r:.0%}" for r in ratios],
-        hovertemplate="%{text}: %{hovertext} of its units go<extra></extra>",
+        hovertemplate="layer %{x}, %{y}: %{text} of its units go<extra></extra>",
     )
-    figure.update_yaxes(tickvals=list(range(len(SITES))), ticktext=list(reversed(SITES)), showgrid=False)
-    figure.update_xaxes(range=[-0.6, count - 0.4], showgrid=False, zeroline=False)
-    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44}, barmode="overlay")
+    figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
+    figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)
+    figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44})
     return figure
-
-
-def _squares(places: Sequence[tuple[int, str]]) -> dict[str, object]:
-    """Bars that stand where marks would, and are as wide as the figure allows."""
-    rows = [len(SITES) - 1 - SITES.index(site) for _, site in places]
-    return {
-        "x": [layer for layer, _ in places],
-        "y": [0.7] * len(places),
-        "base": [row - 0.35 for row in rows],
-        "width": 0.84,
-        "customdata": [layer for layer, _ in places],
-        "text": [f"layer {layer}, {site}" for layer, site in places],
-        "textposition": "none",
-    }

@@ -48,7 +48,7 @@ def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
             y=shown.signal.numpy(),
             mode="lines",
             line=style,
-            uid=_percent(shown.ratio) if shown is not first else "first",
+            uid=_known(shown, spectra),
             name=_percent(shown.ratio),
             hovertemplate="index %{x}<br>σ = %{y:.3e}<extra>%{fullData.name}</extra>",
         )
@@ -71,7 +71,7 @@ def energy(spectra: Sequence[Spectrum]) -> go.Figure:
             y=100 * carried(shown.signal).numpy(),
             mode="lines",
             line=style,
-            uid=_percent(shown.ratio) if shown is not spectra[0] else "first",
+            uid=_known(shown, spectra),
             name=_percent(shown.ratio),
             hovertemplate="%{x} values<br>%{y:.2f}%<extra>%{fullData.name}</extra>",
         )
@@ -109,6 +109,11 @@ def _styles(spectra: Sequence[Spectrum]) -> list[dict]:
         color, dash = (COLORS["dense"], "solid") if shown.ratio == 0 else next(others)
         found.append({"color": color, "dash": dash, "width": 1.75})
     return found
+
+
+def _known(shown: Spectrum, spectra: Sequence[Spectrum]) -> str:
+    """What plotly knows a curve by, so that one that was hidden stays hidden; it becomes a class of the page."""
+    return "first" if shown is spectra[0] else f"ratio-{1000 * shown.ratio:.0f}"
 
 
 def _percent(ratio: float) -> str:
