@@ -122,8 +122,8 @@ else:
         table(
             {
                 "model": [chosen[k].label for k in found],
-                "perplexity": [f"{p.perplexity:.3f}" for p in found.values()],
-                f"÷ {chosen[next(iter(found))].label}": [f"{p.perplexity / first:.3f}" for p in found.values()],
+                "perplexity": [round(p.perplexity, 3) for p in found.values()],
+                f"÷ {chosen[next(iter(found))].label}": [round(p.perplexity / first, 3) for p in found.values()],
                 "window": [p.window for p in found.values()],
                 "predictions": [p.tokens for p in found.values()],
             },
