@@ -103,12 +103,11 @@ async function draw(box, always = false) {
   box.drawing = false;
 }
 
-function describe({ below }, { words, alt }) {
-  below.hidden = !words;
-  if (!words) return;
-  const [told, seen] = below.querySelectorAll('details > div > *');
-  if (told.rcpuWords !== words) told.innerHTML = words; // made from the app's own Markdown, with all HTML in it escaped
-  told.rcpuWords = words;
+function describe(box, { words, alt }) {
+  const [told, seen] = box.below.querySelectorAll('details > div > *');
+  box.below.hidden = !words;
+  if (box.words !== words) told.innerHTML = words; // made from the app's own Markdown, with all HTML in it escaped
+  box.words = words;
   seen.textContent = `${alt}.`;
 }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+#: The source of most formulas, in Markdown.
+PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 SCORERS = {
     "rcpu": "RCPU: ‖Wⱼ‖ · mean|xⱼ| · Var(xⱼ)",
     "wanda_sp": "WANDA-sp: Σ|Wᵢⱼ| · mean|xⱼ|",

@@ -29,10 +29,14 @@ def load_model_job(key: tuple[str, str, str]) -> Job:
     return jobs().submit("load", f"Load {name} ({device}, {dtype})", work, key)
 
 
+def windows_of(config: rcpu.PruneConfig) -> tuple:
+    """What windows depend on beside the tokenizer."""
+    return config.text, config.samples, config.held_out, config.window, config.seed
+
+
 def asked_windows(model: rcpu.Model, config: rcpu.PruneConfig) -> tuple:
     """What statistics depend on: the model, its precision and place, and the windows."""
-    c = config
-    return model.fingerprint, model.dtype, model.device, c.text, c.samples, c.held_out, c.window, c.seed
+    return model.fingerprint, model.dtype, model.device, *windows_of(config)
 
 
 def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:

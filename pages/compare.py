@@ -11,6 +11,7 @@ from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
+from app.labels import PAPER
 from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
@@ -58,15 +59,15 @@ styles = {k: figures.style(v.label, v.role, v.order) for k, v in chosen.items()}
 run = next(reversed(runs.values()))
 tokenizer = run.model.tokenizer
 
-costs = [(variant.label, rcpu.cost(variant.net)) for variant in chosen.values()]
+costs = {key: rcpu.cost(variant.net) for key, variant in chosen.items()}
 tiles(
     *(
         Tile(
-            f"{label}: parameters",
+            f"{chosen[key].label}: parameters",
             count(cost.parameters),
             f"{size(cost.bytes)} · {count(cost.flops_per_token, 'FLOPs')} a token",
         )
-        for label, cost in costs
+        for key, cost in costs.items()
     )
 )
 used = memory(run.model.device)
@@ -107,7 +108,7 @@ else:
                 "perplexity",
                 "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
                 "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
-                "length and tokenizer. The same as in [RCPU, arXiv 2510.07782](https://arxiv.org/abs/2510.07782).",
+                f"length and tokenizer. Source: {PAPER}.",
             )
         with right:
             figure(
@@ -115,8 +116,7 @@ else:
                 "by-position",
                 "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
                 "context and are hard for every model; where the curves draw apart, a model has lost the use of "
-                "longer context. Perplexity: "
-                "[Jelinek et al. 1977](https://doi.org/10.1121/1.2016299).",
+                f"longer context. Perplexity as at the left; {PAPER}.",
             )
         first = next(iter(found.values())).perplexity
         table(

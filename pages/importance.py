@@ -8,6 +8,7 @@ from app.answers.importance import ANSWERS, cut_answer, factors_answer, layers_a
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
 from app.figures.ranking import unit_name
+from app.labels import PAPER
 from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
@@ -26,7 +27,6 @@ VIEWS = {
     "scorers": "Scorers compared",
     "unit": "One unit",
 }
-PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 CONTEXT = 6  # tokens before and after one that is shown
 
 

@@ -11,7 +11,7 @@ from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
-from app.labels import COMPENSATIONS, ORDERS, SCORERS, SITES, UNITS, called, short
+from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, UNITS, called, short
 from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
 from app.tiles import Tile, difference, tiles
@@ -19,7 +19,6 @@ from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
 from rcpu.masking import UNIT_NAMES
 
-PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 MAP = (
     "A column is a layer with the two projections that lose inputs. ⌊ratio · n⌋ of the n units of a green one go, and "
     "the rows of the matrices before it that feed them; the others stay whole. **Click a square or draw a box** to "

@@ -13,6 +13,7 @@ from app.figures.repairs import COMPENSATIONS, errors_table
 from app.figures.spectrum import spectrum_table
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
+from app.labels import PAPER
 from app.settings import control, control_list, part, settings
 from app.tiles import Tile, difference, tiles
 from app.widgets import abreast, figure, numbers, say
@@ -33,7 +34,6 @@ OVERLAID = 4
 T_STEP = 0.05
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
-PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 PROCRUSTES = "Schönemann, [Psychometrika 31, 1966](https://doi.org/10.1007/BF02289451)"
 #: Below the small multiples.
 WORDS = {

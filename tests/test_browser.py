@@ -145,6 +145,10 @@ def test_texts_and_tokens_side_by_side(url, visit, prepared):
     assert "lighthouse" not in page.url, "the default prompt stays out of the URL"
     page.get_by_role("button", name="Measure perplexity").click()
     visitor.figures(2)
+    labels = [row[1] for row in rows(saved(page, page, "CSV").path().read_text())[1:]]
+    assert labels[0] == "dense", "labels and not keys"
+    assert labels[1].endswith("not repaired")
+    assert "<" not in "".join(labels)
     page.get_by_role("button", name="Look at the tokens").click()
     visitor.figures(3)
     page.locator("span[title*='KL from the reference']").nth(10).wait_for()
@@ -183,10 +187,10 @@ def rows(text: str) -> list[list[str | float]]:
     return [[read(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
 
 
-def saved(page: Page, figure: Locator, kind: str) -> Download:
-    """A download of a figure."""
+def saved(page: Page, figure: Locator | Page, kind: str) -> Download:
+    """A download of a figure, of the first one of a page."""
     with page.expect_download() as found:
-        figure.get_by_title(f"Download as {kind}").click()
+        figure.get_by_title(f"Download as {kind}").first.click()
     return found.value
 
 
@@ -208,6 +212,10 @@ def test_figures_download_as_csv_json_and_a_page_of_their_own(url, visit, prepar
     alone = visitor.context.new_page()
     alone.goto((tmp_path / "figure.html").as_uri())
     alone.locator(".js-plotly-plot .main-svg").first.wait_for()
+    words = figures.last.locator("details > div").evaluate("e => e.textContent")
+    shown = alone.locator("body > div").last.evaluate("e => e.textContent")
+    assert "".join(words.split()) == "".join(shown.split())
+    assert alone.title()
     assert alone.locator(".gtitle").text_content() == page.locator(".gtitle").last.text_content()
     visitor.is_well()
 
@@ -334,6 +342,11 @@ def test_tiles_stand_in_one_row_beside_a_scrollbar(url, visit, prepared):
     left, right = page.locator(".js-plotly-plot").first, page.locator(".js-plotly-plot").nth(1)
     right.wait_for()
     assert right.bounding_box()["x"] > left.bounding_box()["x"]
+    page.set_viewport_size(dict(zip(("width", "height"), SIZES[1], strict=True)))
+    page.wait_for_function(
+        "[a, b] = document.querySelectorAll('.js-plotly-plot'),"
+        " Math.abs(a.getBoundingClientRect().x - b.getBoundingClientRect().x) < 2"
+    )  # where there is no room beside it, it stands below
 
 
 def test_the_answer_of_the_next_lesson_stays_shut(url, visit, prepared):

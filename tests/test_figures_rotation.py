@@ -136,6 +136,8 @@ def test_eigenvalues_lie_on_the_circle_in_conjugate_pairs_and_reflections_apart(
     np.testing.assert_allclose(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1), 0.1, atol=1e-3)
     assert mirrored.x == (-1.0,)
     assert "1 at −1" in angles.circle(reflection()).layout.meta["alt"]
+    assert reflection().angles.max() == pytest.approx(180)
+    assert angles.largest_turn(reflection()) < 179
     assert len(angles.circle(rotation(torch.eye(4))).data) == 2
 
 

@@ -1,18 +1,20 @@
 """What the lessons say: complete, pointing at pages and settings that exist, and true in every case of the numbers."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import rcpu
 from app.figures import learn as figures
 from app.job_panels import JOB_PAGES
-from app.lessons import LESSONS
+from app.lessons import LESSONS, work
 from app.lessons.drag import LIMIT, format_points, parse_points
 from app.lessons.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
 from app.lessons.procrustes import EXAMPLES, FIRST
 from app.settings import RESULTS, Settings
+from rcpu.config import SITES
 from rcpu.growth import Step, squares
 from rcpu.outline import outline
 from rcpu.plane import fit
@@ -225,3 +227,31 @@ def test_figures_of_errors_have_alt_texts_units_and_gaps_where_there_is_no_answe
     dots = figures.channels(torch.ones(4), torch.ones(4), mask, mask.roll(1), "Inputs")
     assert sum(len(t.x) for t in dots.data) == 4
     assert "1 leave" in dots.layout.meta["alt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "matters"),
+    [
+        ({"scorer": "flap"}, True),
+        ({"seed": 1}, True),
+        ({"window": 64}, True),
+        ({"text": "wikitext2"}, True),
+        ({"ratio": 0.3}, True),
+        ({"unit": "kv_group"}, True),
+        ({"ratios": ((0, 0.5),)}, False),
+        ({"layers": (1,)}, False),
+        ({"compensation": "bias"}, False),
+        ({"samples": 7}, False),  # lessons take their own
+    ],
+)
+def test_jobs_of_lessons_are_joined_by_all_that_matters(model, changes, matters):
+    config = rcpu.PruneConfig()
+    changed = replace(config, **changes)
+    assert (work.growth_asked(model, config, 0, "o_proj") != work.growth_asked(model, changed, 0, "o_proj")) is matters
+    assert (work.orders_asked(model, config, "embedded") != work.orders_asked(model, changed, "embedded")) is matters
+
+
+def test_jobs_of_lessons_are_apart_by_projection_and_evaluation_text(model):
+    config = rcpu.PruneConfig()
+    assert len({work.growth_asked(model, config, layer, site) for layer in (0, 1) for site in SITES}) == 4
+    assert work.orders_asked(model, config, "embedded") != work.orders_asked(model, config, "wikitext2")

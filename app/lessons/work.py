@@ -13,7 +13,7 @@ from app import demo
 from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
 from app.shared import jobs, load_text, models, windows
-from app.work import asked_windows
+from app.work import asked_windows, windows_of
 from rcpu.answers import Answers
 from rcpu.architecture import weight_of
 from rcpu.collect import Collection, collect
@@ -82,8 +82,7 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
         )
 
     title = f"Measure {name} on {config.text}"
-    windows_asked = config.text, config.samples, config.held_out, config.window, config.seed
-    return jobs().submit("collect", title, work, (key, windows_asked))
+    return jobs().submit("collect", title, work, (key, windows_of(config)))
 
 
 @st.cache_resource(show_spinner=False)
