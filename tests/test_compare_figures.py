@@ -75,6 +75,11 @@ def test_runs_of_one_name_have_a_bar_each():
     assert fig.layout.xaxis.ticktext == ("run", "run")
 
 
+def test_long_labels_stand_in_lines_below_their_bars():
+    assert FIGURES["bars"].layout.xaxis.ticktext[1] == "first, not<br>repaired"
+    assert FIGURES["bars"].layout.xaxis.ticktext[2] == "&lt;b&gt;first&lt;/b&gt;"
+
+
 def test_infinite_perplexity_is_named_and_not_drawn():
     fig = perplexity_bars({"dense": rcpu.Perplexity(math.inf, 10, 11, 1, "x")}, STYLES)
     assert fig.data[0].y == (None,)

@@ -102,9 +102,10 @@ def test_an_uploaded_file_becomes_the_calibration_text(settings):
 )
 def test_an_upload_that_cannot_serve_is_said(settings, content, words):
     at = opened(settings)
-    at.file_uploader[0].set_value(("mine.txt", content, "text/plain")).run()
+    at.file_uploader[0].set_value(("![mine](there).txt", content, "text/plain")).run()
     assert not at.exception
     assert words in texts(at, "error")
+    assert "![" not in texts(at, "error"), "a name is no Markdown"
 
 
 def test_an_empty_paste_is_said_and_the_text_stays(settings):

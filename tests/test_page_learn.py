@@ -125,11 +125,20 @@ def test_lesson_5_measures_over_windows_and_says_when_the_controls_have_moved(me
     assert "have changed" in texts(at, "info")
 
 
+def test_lesson_5_takes_the_ratio_of_its_slider(measured):
+    at = finish(click(lesson(5, **{**measured, "ratio": 0.25, "ratios": "0-2=0.5"}), "Measure"), "curve")
+    assert "25% removed" in charts(at)[0]["layout"]["title"]["text"]
+    assert not texts(at, "info")
+
+
 def test_lesson_6_prunes_in_both_orders(measured):
     at = finish(click(lesson(6, **measured), "Prune in both orders"), "orders")
     assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(tiles(at))
     assert len(charts(at)) == 2
     assert "After layer 2" in texts(at, "markdown")
+    assert not texts(at, "info")
+    at.slider(key="set_ratio").set_value(0.35).run()
+    assert "have changed" in texts(at, "info")
 
 
 @pytest.mark.parametrize(("number", "button", "kind"), [(5, "Measure", "curve"), (6, "Prune in both orders", "orders")])

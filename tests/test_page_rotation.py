@@ -277,6 +277,8 @@ def test_a_job_that_fails_says_why(settings):
     at = opened(settings, spectrum="layers", held_out=0, ridge="auto", seed=5)
     finish(click(at, "Solve 3 layers"), "all_layers_job")
     assert "held-out windows" in texts(at, "error")
+    at.slider(key="set_ratio").set_value(0.5).run()
+    assert not texts(at, "error"), "it was asked something else"
 
 
 @pytest.mark.parametrize(
