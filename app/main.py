@@ -28,6 +28,7 @@ except RcpuError as error:  # of the person who serves it, not of a visitor
     st.stop()
 settings()
 follow_history()
+write_url()  # before the navigation: the browser then moves to another page and its settings in one step
 for sentence in unread():
     st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
 chosen = st.navigation(

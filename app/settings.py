@@ -161,11 +161,8 @@ def read_url() -> tuple[Settings, list[str]]:
 
 
 def follow_history() -> None:
-    """After Back or Forward in the browser, what was set is what the URL says; what jobs made stays.
-
-    An address without settings is left by a click in the navigation, which keeps them all.
-    """
-    if not get_script_run_ctx().is_history_navigation or not st.query_params:
+    """After Back or Forward in the browser, what was set is what the URL says; what jobs made stays."""
+    if not get_script_run_ctx().is_history_navigation:
         return
     now, then = settings(), read_url()[0]
     back = {field.name: getattr(then, field.name) for field in fields(Settings) if field.name not in RESULTS}
