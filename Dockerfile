@@ -56,4 +56,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
 
 # A Space, which sets SPACE_HOST, shows the app in a frame of another site: without SameSite=None the browser would
 # keep the cookie back that protects uploads, and every upload would fail.
-CMD ["sh", "-c", "exec python -m streamlit run app/main.py --server.port \"$PORT\" ${SPACE_HOST:+--server.xsrfCookieSameSite none --server.corsAllowedOrigins \"https://$SPACE_HOST\"}"]
+CMD ["sh", "-c", "exec python -m streamlit run app/server.py --server.port \"$PORT\" ${SPACE_HOST:+--server.xsrfCookieSameSite none --server.corsAllowedOrigins \"https://$SPACE_HOST\"}"]

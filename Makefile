@@ -14,7 +14,7 @@ help:
 setup: .venv/.setup # virtual environment, pinned packages, embedded model
 
 app: .venv/.setup # set up, then serve the app on this machine alone
-	$(BIN)/python -m streamlit run app/main.py --server.port $(PORT)
+	$(BIN)/python -m streamlit run app/server.py --server.port $(PORT)
 
 test: .venv/.setup-dev # set up, then check the style and run every test
 	$(BIN)/ruff check .

@@ -139,9 +139,9 @@ function options(plot, select) {
 
 function listen(box) {
   box.listening = true;
-  const pick = (points) => {
+  const pick = (points) => { // by a person: drawing a figure can change what is selected, too
     const picked = points.map((point) => [point.customdata].flat()[0]).filter(Number.isInteger);
-    if (box.data.pick) box.pick({ points: picked.slice(0, 4096), at: Date.now() });
+    if (box.data.pick && !box.drawing) box.pick({ points: picked.slice(0, 4096), at: Date.now() });
   };
   // Where a click selects, it says so as a box does.
   box.plot.on('plotly_click', (event) => box.plot.layout.clickmode?.includes('select') || pick(event.points));

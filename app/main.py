@@ -1,4 +1,4 @@
-"""Entry of the app: navigation, the jobs, and the settings in the URL. Run from the root: ``make app``."""
+"""Every page: navigation, the jobs, and the settings in the URL."""
 
 import contextlib
 from pathlib import Path
@@ -28,7 +28,8 @@ except RcpuError as error:  # of the person who serves it, not of a visitor
     st.stop()
 settings()
 follow_history()
-write_url()  # before the navigation: the browser then moves to another page and its settings in one step
+if not st.query_params:  # on the way to another page: the browser then gets there and to its settings in one step
+    write_url()
 for sentence in unread():
     st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
 chosen = st.navigation(

@@ -58,6 +58,8 @@ class Settings:
     ridge: str = "0.01"
     proper: bool = False
     name: str = ""  # of the next run
+    picked: str = ""  # layers on the map of Prune
+    picked_ratio: float = 0.2  # that they may get
     # what is looked at
     layer: int = 0
     site: str = "o_proj"
@@ -80,6 +82,9 @@ class Settings:
     gen_seed: int = 0
     probe: str = "The with statement wraps a block with methods defined by a context manager."
     colour: str = "loss"
+    kept: str = ""  # the run to save, unless it is the newest
+    folder: str = ""
+    stock: bool = False
     # lessons
     lesson: int = 0
     points: str = ""  # of the 2-D picture
@@ -228,13 +233,18 @@ def control(widget: Callable, label: str, name: str, **options) -> Any:
     return value
 
 
-def control_list(widget: Callable, label: str, name: str, options: Sequence[str], **others) -> list[str]:
-    """As :func:`control` for a widget that chooses several ``options``; the setting joins them with commas."""
+def control_list(
+    widget: Callable, label: str, name: str, options: Sequence[str], usual: Sequence[str] = (), **others
+) -> list[str]:
+    """As :func:`control` for a widget that chooses several ``options``; the setting joins them with commas.
+
+    As long as nothing was chosen, or nothing that there is, it is what is ``usual``, and the setting stays empty.
+    """
     key, now = PREFIX + name, settings()
     value = st.session_state.get(key)
     if value is None:
-        value = getattr(now, name).split(",")
+        value = [v for v in getattr(now, name).split(",") if v in options] or usual
     st.session_state[key] = [v for v in value if v in options][: others.get("max_selections")]
     value = widget(label, key=key, options=options, **others)
-    setattr(now, name, ",".join(value))
+    setattr(now, name, "" if value == list(usual) else ",".join(value))
     return value

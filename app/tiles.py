@@ -32,6 +32,14 @@ def difference(after: float, before: float) -> str:
     return f"{after / before - 1:+.1%}".replace("-", "−") if before else ""
 
 
+def percent(part: float, whole: float = 1.0) -> str:
+    """A share in percent, of about three figures; a dash where there is nothing to share."""
+    if not whole > 0:
+        return "–"
+    share = part / whole
+    return f"{share:.{1 if abs(share) >= 0.1 else 2}%}".replace("-", "−")
+
+
 def _drawn(tile: Tile) -> str:
     label, value, note, more = (html.escape(text) for text in (tile.label, tile.value, tile.note, tile.help))
     if tile.help:

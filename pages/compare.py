@@ -39,13 +39,12 @@ if not runs:
     raise PageEnd
 
 everything = variants(runs)
-if not [k for k in s.compare.split(",") if k in everything]:
-    change(compare=",".join(usual(everything)))
 keys = control_list(
     st.multiselect,
     "Models to compare",
     "compare",
     options=list(everything),
+    usual=usual(everything),
     format_func=lambda k: everything[k].label,
     max_selections=MOST,
     help="Each run as it is, and with the same units removed but nothing repaired",
@@ -243,11 +242,27 @@ else:
 if allowed.saving:
     st.subheader("Keep it")
     which, folder, stock, button = st.columns([3, 4, 3, 2], vertical_alignment="bottom")
-    kept = which.selectbox("Run", list(reversed(runs)), format_func=run_names(runs).get)
-    target = folder.text_input("New folder on the machine that serves this app", placeholder="/path/to/pruned-model")
-    padded = stock.toggle("Stock shape, zeros in place", help="Larger, but any loader takes it; off: truly smaller")
-    if button.button("Save", width="stretch", disabled=not target):
-        start("save", lambda: save_job(runs[kept], target, padded))
+    newest, *older = reversed(runs)
+    called = run_names(runs)
+    with which:
+        kept = control(st.selectbox, "Run", "kept", options=["", *older], format_func=lambda k: called[k or newest])
+    with folder:
+        control(
+            st.text_input,
+            "New folder on the machine that serves this app",
+            "folder",
+            placeholder="/path/to/pruned-model",
+            max_chars=1000,
+        )
+    with stock:
+        control(
+            st.toggle,
+            "Stock shape, zeros in place",
+            "stock",
+            help="Larger, but any loader takes it; off: truly smaller",
+        )
+    if button.button("Save", width="stretch", disabled=not s.folder):
+        start("save", lambda: save_job(runs[kept or newest], s.folder, s.stock))
     if saved := known_job("save"):
         job_panel(saved)
         if saved.state == "done":

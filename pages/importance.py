@@ -12,7 +12,7 @@ from app.labels import PAPER
 from app.settings import change, control, part, settings
 from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
-from app.tiles import Tile, tiles
+from app.tiles import Tile, percent, tiles
 from app.widgets import abreast, figure, numbers
 from rcpu.channels import activations, exciting
 from rcpu.collect import SITES
@@ -28,11 +28,6 @@ VIEWS = {
     "unit": "One unit",
 }
 CONTEXT = 6  # tokens before and after one that is shown
-
-
-def percent(part: float, whole: float = 1.0) -> str:
-    """A share in percent, a dash where there is nothing to share."""
-    return f"{part / whole:.1%}".replace("-", "−") if whole > 0 else "–"
 
 
 def times(most: float, usual: float) -> str:

@@ -6,7 +6,7 @@ import streamlit as st
 
 import rcpu
 from app.chart import chart
-from app.dense import PROJECTION, need_model, offer_defaults, ratio_slider
+from app.dense import PROJECTION, RATIO_STEP, need_model, offer_defaults, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
@@ -21,8 +21,9 @@ from rcpu.masking import UNIT_NAMES
 
 MAP = (
     "A column is a layer with the two projections that lose inputs. ⌊ratio · n⌋ of the n units of a green one go, and "
-    "the rows of the matrices before it that feed them; the others stay whole. **Click a square or draw a box** to "
-    f"give layers a ratio of their own: {PAPER} takes the same one everywhere."
+    "the rows of the matrices before it that feed them; the others stay whole. **Click squares or draw a box** to give "
+    f"layers a ratio of their own: {PAPER} takes the same one everywhere. A click on a picked one lets go of it, a "
+    "double click on the ground lets go of all."
 )
 
 st.title("Prune")
@@ -80,22 +81,35 @@ except rcpu.RcpuError as error:
     offer_defaults(partial(rcpu.plan, model.net))
     raise PageEnd from error
 
-# A new one after each change, with nothing picked; what is picked stays with it, so nothing is to be done at once.
-map_key = f"map-{s.layers}-{s.ratios}"
-plan_of_layers = figures.layer_map(config, todo.layers, last + 1)
-picked = sorted(set(chart(plan_of_layers, map_key, on_pick=lambda _: None, name="layers", words=MAP)))
+
+def pick(layers: list[int]) -> None:
+    """Pick the layers of these squares as well, or let go of them if all are picked already; of all, if of none."""
+    new, now = set(layers), set(picked)
+    change(picked=rcpu.format_layers(tuple((now - new if new <= now else now | new) if new else ())))
+
+
+picked: list[int] = []
+try:
+    picked = [layer for layer in rcpu.parse_layers(s.picked) or () if layer <= last] if s.picked else []
+except rcpu.RcpuError as error:
+    say(f"Picked on the map: {error}")
+chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
 if picked:
     names = rcpu.format_layers(tuple(picked))
     only, ratio, give, everything = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
     if only.button(f"Prune only layers {names}", width="stretch"):
-        change(layers=names)
+        change(layers=names, picked="")
         st.rerun()
-    own = ratio.number_input(f"Ratio for layers {names}", 0.0, 0.95, s.ratio, 0.05)
+    with ratio:
+        control(
+            st.number_input, f"Ratio for layers {names}", "picked_ratio", min_value=0.0, max_value=0.95, step=RATIO_STEP
+        )
     if give.button("Give them this ratio", width="stretch"):
-        change(ratios=rcpu.format_ratios(tuple(sorted((dict(config.ratios) | dict.fromkeys(picked, own)).items()))))
+        own = dict(config.ratios) | dict.fromkeys(picked, s.picked_ratio)
+        change(ratios=rcpu.format_ratios(tuple(sorted(own.items()))), picked="")
         st.rerun()
     if everything.button("All layers, one ratio", width="stretch"):
-        change(layers="all", ratios="")
+        change(layers="all", ratios="", picked="")
         st.rerun()
 
 

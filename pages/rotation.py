@@ -15,7 +15,7 @@ from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
 from app.labels import PAPER
 from app.settings import control, control_list, part, settings
-from app.tiles import Tile, difference, tiles
+from app.tiles import Tile, difference, percent, tiles
 from app.widgets import abreast, figure, numbers, say
 from app.work_views import all_layers_job, asked, solved
 from rcpu.collect import SITES
@@ -50,11 +50,6 @@ REFLECTION = (
     "reflected direction shrinks through zero at t = ½ and comes out mirrored, while all others turn. **Proper "
     "rotation** asks for det Q = +1 instead, at a slightly larger error."
 )
-
-
-def percent(part: float) -> str:
-    """A share in percent."""
-    return f"{part:.2%}"
 
 
 def show_spectrum(options: DeltaGenerator, dense: Dense, projection: Projection) -> None:

@@ -170,7 +170,7 @@ def test_the_port_is_the_spaces_and_the_one_exposed(tmp_path):
 
 def test_the_command_serves_the_entry_and_keeps_its_guards(tmp_path):
     command = started(tmp_path)
-    assert command[:4] == ["-m", "streamlit", "run", "app/main.py"]
+    assert command[:4] == ["-m", "streamlit", "run", "app/server.py"]
     assert (ROOT / command[3]).is_file()
     assert len(command) == 6, "nothing for a Space where there is none"
     space = started(tmp_path, SPACE_HOST="owner-name.hf.space")

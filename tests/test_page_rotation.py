@@ -12,6 +12,7 @@ from app import work_views
 from app.answers import rotation as answers
 from app.shared import ahead, jobs, models
 from rcpu import procrustes
+from app.tiles import percent
 from tests.pages import charts, click, finish, notes, numbers, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
@@ -191,9 +192,9 @@ def test_repairs_are_judged_on_held_out_windows(settings):
     found, told = tiles(at), numbers(at, "errors")
     told = told.set_index("repair")["held-out"]
     for label, name in (("Not repaired", "none"), ("Rotation", "rotation"), ("Least squares", "least squares")):
-        assert found[label] == f"{told[name]:.2%}"
+        assert found[label] == percent(told[name])
     (best,) = (label for label in found if label.startswith("Best: "))
-    assert found[best] == f"{told.min():.2%}"
+    assert found[best] == percent(told.min())
 
 
 def test_errors_without_held_out_windows_are_of_the_calibration_windows(settings):

@@ -138,6 +138,18 @@ def test_unreadable_values_in_a_link_fall_back_to_defaults(loaded):
     assert at.slider[0].value == 0.9
 
 
+def test_layers_picked_on_the_map_are_in_the_link(loaded):
+    at = open_page("prune", **loaded, picked="0,2,99")
+    at.number_input(key="set_picked_ratio").set_value(0.25).run()
+    assert at.query_params["picked_ratio"] == "0.25"
+    click(at, "Give them this ratio")
+    assert at.query_params["ratios"] == "0=0.25,2=0.25"
+    assert "picked" not in at.query_params
+    at = open_page("prune", **loaded, picked="1-x")
+    assert "layers must be" in texts(at, "error")
+    assert any(b.label == "Run" for b in at.button)
+
+
 def test_a_run_that_is_gone_is_said(loaded):
     assert "no longer in memory" in texts(open_page("compare", **loaded, runs="nothing"), "info")
 
@@ -174,12 +186,16 @@ def test_what_a_model_writes_is_never_markup(with_run, monkeypatch):
 
 def test_compare_takes_other_models_and_keeps_them_in_the_url(with_run):
     at = open_page("compare", **with_run)
+    everything = at.multiselect(key="set_compare").value
+    assert len(everything) == 3
     at.multiselect(key="set_compare").set_value(["dense"]).run()
     assert at.query_params["compare"] == "dense"
     assert len(tiles(at)) == 1
     at.multiselect(key="set_compare").set_value([]).run()
     assert not at.exception
     assert "Choose at least one model" in texts(at, "info")
+    at.multiselect(key="set_compare").set_value(everything).run()
+    assert "compare" not in at.query_params, "what is usual needs no word in the link"
 
 
 def test_a_prompt_can_be_picked(with_run):
@@ -207,6 +223,11 @@ def test_compare_says_what_is_wrong(with_run, changes, button, kind, words):
 def test_a_pruned_model_is_saved_and_never_over_something(with_run, tmp_path):
     at = open_page("compare", **with_run)
     at.text_input[-1].set_value(str(tmp_path / "kept")).run()
+    at.toggle(key="set_stock").set_value(True).run()
+    link = dict(at.query_params)
+    at = open_page("compare", **link)
+    assert at.toggle(key="set_stock").value
+    at.toggle(key="set_stock").set_value(False).run()
     finish(click(at, "Save"), "save")
     assert "Saved to" in texts(at, "success")
     assert rcpu.load_model(str(tmp_path / "kept"), "cpu").net.config.model_type == "rcpu_compact_llama"

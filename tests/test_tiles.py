@@ -3,7 +3,7 @@
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from app.tiles import difference
+from app.tiles import difference, percent
 from tests.pages import notes, tiles
 
 
@@ -31,3 +31,11 @@ def test_tiles_show_their_texts_as_they_are():
 @pytest.mark.parametrize(("after", "before", "text"), [(3, 4, "−25.0%"), (4, 3, "+33.3%"), (1, 1, "+0.0%"), (1, 0, "")])
 def test_difference(after, before, text):
     assert difference(after, before) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0.2, 1, "20.0%"), (0.0711, 1, "7.11%"), (1, 4, "25.0%"), (-0.01, 1, "−1.00%"), (1, 0, "–"), (1, -1, "–")],
+)
+def test_percent(part, whole, text):
+    assert percent(part, whole) == text

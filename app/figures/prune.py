@@ -10,8 +10,11 @@ from app.figures.base import COLORS, NEUTRAL, new_figure
 from rcpu import SITES, PruneConfig
 
 
-def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figure:
-    """One square a projection: filled where it will be pruned, darker with its ratio; its layer is in customdata."""
+def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Sequence[int] = ()) -> go.Figure:
+    """One square a projection: filled where it will be pruned, darker with its ratio; its layer is in customdata.
+
+    The squares of ``picked`` layers stand out.
+    """
     chosen = [(i, site) for i in layers for site in SITES if site in config.sites]
     others = [(i, site) for i in range(count) for site in SITES if (i, site) not in set(chosen)]
     ratios = [config.ratio_of(i) for i, _ in chosen]
@@ -23,7 +26,12 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
         f"{len(chosen)} of {2 * count} projections will be pruned, at ratios from {low:g} to {high:g}",
         dragmode="select",
         clickmode="event+select",
+        selectionrevision=",".join(map(str, picked)),
     )
+
+    def those_of(squares: Sequence[tuple[int, str]]) -> list[int] | None:
+        return [k for k, (layer, _) in enumerate(squares) if layer in picked] if picked else None
+
     side = max(6, min(22, 400 // count))  # side by side in a window of 1024, too
     figure.add_scatter(
         x=[i for i, _ in others],
@@ -31,6 +39,7 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
         mode="markers",
         marker={"symbol": "square-open", "size": side, "color": NEUTRAL},
         customdata=[i for i, _ in others],
+        selectedpoints=those_of(others),
         name="stays as it is",
         hovertemplate="layer %{x}, %{y}: stays as it is<extra></extra>",
     )
@@ -45,6 +54,7 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int) -> go.Figu
             "opacity": [0.35 + 0.65 * r / high if high else 0.35 for r in ratios],
         },
         customdata=[i for i, _ in chosen],
+        selectedpoints=those_of(chosen),
         text=[f"{r:.0%}" for r in ratios],
         name="will be pruned, darker with its ratio",
         hovertemplate="layer %{x}, %{y}: %{text} of its units go<extra></extra>",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from app.tiles import percent
 from rcpu.growth import Step, crossing, squares
 
 
@@ -63,11 +64,6 @@ def shown(perplexity: float) -> str:
     return f"{perplexity:.{digits}f}"
 
 
-def share(error: float) -> str:
-    """A relative error in percent, as tiles and sentences of one lesson show it: of about three figures."""
-    return f"{100 * error:.{1 if error >= 0.1 else 2}f}%"
-
-
 def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str, float]], held_out: bool) -> str:
     """How much the factor decides here; ``errors`` by score (with, without) and repair (none, bias)."""
     if not removed:
@@ -83,7 +79,7 @@ def about_variance(changed: int, removed: int, errors: Mapping[str, Mapping[str,
         return f"the score {'with' if a < b else '*without*'} variance loses less"
 
     def numbers(repair: str) -> str:
-        return f"{share(with_[repair])} with, {share(without[repair])} without"
+        return f"{percent(with_[repair])} with, {percent(without[repair])} without"
 
     if better("none") == better("bias"):
         verdict = (

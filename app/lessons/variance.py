@@ -8,8 +8,8 @@ import torch
 from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
 from app.lessons.base import PAPER, Lesson, Link, need_dense, site_control
-from app.lessons.findings import about_variance, share
-from app.tiles import Tile, tiles
+from app.lessons.findings import about_variance
+from app.tiles import Tile, percent, tiles
 from app.widgets import figure, table
 from rcpu.drift import constant_error
 from rcpu.masking import remove
@@ -46,8 +46,8 @@ def picture() -> None:
         *(
             Tile(
                 f"Error {name} Var",
-                share(found["none"]),
-                f"{share(found['bias'])} with a bias",
+                percent(found["none"]),
+                f"{percent(found['bias'])} with a bias",
                 help="RCPU adds no bias. This is the error if one constant vector replaced the mean of what was lost",
             )
             for name, found in errors.items()
