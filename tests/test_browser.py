@@ -468,6 +468,14 @@ def test_back_and_forward_restore_what_was_set_and_keep_results(url, visit, prep
     visitor.is_well()
 
 
+def test_the_first_page_has_an_address_of_its_own(url, visit):
+    visitor = visit()
+    visitor.page.goto(f"{url}/model?ratio=0.5&layers=0-3%2C7")
+    visitor.page.get_by_role("heading", name="Model", exact=True).wait_for()
+    visitor.page.wait_for_url(f"{url}/?ratio=0.5&layers=0-3%2C7")
+    visitor.is_well()
+
+
 def test_back_to_a_bare_address_is_back_to_the_defaults(url, visit):
     visitor = visit()
     page = visitor.page

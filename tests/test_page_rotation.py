@@ -11,8 +11,8 @@ import rcpu
 from app import work_views
 from app.answers import rotation as answers
 from app.shared import ahead, jobs, models
-from rcpu import procrustes
 from app.tiles import percent
+from rcpu import procrustes
 from tests.pages import charts, click, finish, notes, numbers, open_page, texts, tiles
 
 VIEWS = {"spectrum": 2, "angles": 4, "errors": 1, "space": 2}  # figures
