@@ -186,7 +186,7 @@ def layer_slider(layers: tuple[int, ...]) -> int:
 
 def pick_removal() -> None:
     """Widgets for what would go: ratio, score, and unit of o_proj."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True, key="removal"):
         ratio_slider()
         control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
         control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
@@ -194,7 +194,7 @@ def pick_removal() -> None:
 
 def pick_projection(dense: Dense) -> Projection:
     """Widgets for site and layer, and the projection they name."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with st.container(horizontal=True):
         site = control(st.segmented_control, "Projection", "site", options=list(SITES), width=PROJECTION)
         layer = layer_slider(dense.layers)
     own = dict(dense.config.ratios).get(layer)

@@ -24,7 +24,7 @@ UNITS = {
     "auto": "Automatic",
     "head": "Whole heads",
     "kv_group": "Whole KV groups",
-    "channel": "Value channels of every KV head",
+    "channel": "Value channels per KV head",
 }
 ORDERS = {
     "paper": "Paper: measure both, then repair",

@@ -77,7 +77,7 @@ st.caption(
 )
 
 st.subheader("Perplexity")
-text, window, number, button = st.columns([4, 2, 2, 2], vertical_alignment="bottom")
+text, window, number, button = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
 with text:
     control(
         st.text_input, "Evaluation text", "eval_text", help="`embedded`, a UTF-8 file, `wikitext2` or a hub data set"

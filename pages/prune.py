@@ -215,7 +215,7 @@ if done != config:
     st.info("The settings above have changed since this run: what follows belongs to the run.", icon=":material/info:")
 st.page_link("../pages/compare.py", label="Next: compare text and perplexity", icon=":material/arrow_forward:")
 
-with st.container(horizontal=True, vertical_alignment="bottom"):
+with st.container(horizontal=True):
     measured = list(dict.fromkeys(site for _, site in results))
     control(st.segmented_control, "Projection", "site", options=measured, width=PROJECTION)
     layers = [layer for layer, site in results if site == s.site]

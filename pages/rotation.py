@@ -321,12 +321,12 @@ def explore() -> None:
     need_model()
     pick_removal()
     dense = need_statistics()
-    line = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
+    line = st.container(horizontal=True, gap="medium")
     with line:
         view = control(
             st.segmented_control, "View", "spectrum", options=list(VIEWS), format_func=VIEWS.get, required=True
         )
-    options = line.container(horizontal=True, vertical_alignment="bottom", width=460)
+    options = line.container(horizontal=True, vertical_alignment="bottom", width=460, height="stretch")
     if view == "layers":
         show_layers(options, dense)
     else:

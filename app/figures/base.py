@@ -32,7 +32,7 @@ def strung(rows: Tensor) -> np.ndarray:  # (rows, points)
 def new_figure(title: str, x: str, y: str, alt: str, **layout) -> go.Figure:
     """An empty figure in the house style; ``alt`` says in words what it shows."""
     default = {
-        "title": {"text": title, "font": {"size": 16}, "y": 0.97, "yanchor": "top"},
+        "title": {"text": title, "font": {"size": 16}, "y": 1, "yanchor": "top", "pad": {"t": 12}},
         "xaxis_title": x,
         "yaxis_title": y,
         "height": HEIGHT,
