@@ -12,7 +12,7 @@ from app.settings import PREFIX, change, control, part, settings
 from app.shared import current_model
 
 LAST = Link("That was all: prune the model yourself", "prune", {"compensation": "rotation", "order": "paper"})
-#: Pixels, of a page that has 980 less a scrollbar in a window of 1440, and 564 in one of 1024; the text takes the rest.
+#: Pixels, of a page that has 980 less a scrollbar in a window of 1440, and 634 in one of 1024; the text takes the rest.
 PICTURE_WIDTH = 558
 s = settings()
 
@@ -42,8 +42,9 @@ def reset(lesson: int) -> None:
 
 
 s.lesson = min(max(s.lesson, 0), len(LESSONS) - 1)
-to_top(s.lesson)
-st.title("Learn")
+with st.container(gap=None):
+    st.title("Learn")
+    to_top(s.lesson)
 st.write(
     "RCPU ([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)) makes a language model smaller and then repairs it "
     "with a rotation. Six short lessons with numbers measured on a real model (only the points of lesson 3 are made "
