@@ -131,6 +131,7 @@ function options(plot, select) {
   return {
     displaylogo: false,
     showSendToCloud: false, // nothing leaves this machine
+    doubleClickDelay: 250, // two quick clicks on two squares are two clicks
     plotGlPixelRatio: Math.min(2, Math.max(1, window.devicePixelRatio)), // not always 2: four times the work
     modeBarButtonsToAdd: document.fullscreenEnabled ? [full] : [],
     modeBarButtonsToRemove: select ? ['lasso2d'] : ['lasso2d', 'select2d'],

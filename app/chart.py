@@ -39,12 +39,12 @@ def chart(
     *,
     name: str = "figure",
     words: str = "",
-) -> list[int]:
+) -> None:
     """Draw a figure from ``app/figures`` under ``key``, with downloads called ``name`` if there are ``words`` on it.
 
     While ``of`` stays the same, so does what a person zoomed, turned or hid. With ``on_pick`` points can be clicked,
     and boxed where ``layout.dragmode`` is "select": it is called with the ``customdata``, whole numbers, of those
-    picked last, perhaps none; they are also returned as long as the figure keeps its key. ``words`` are Markdown.
+    picked last, perhaps none. ``words`` are Markdown.
     """
     # Streamlit offers no other way to serve the files of a package.
     served = declare_component(SERVED, path=str(Path(plotly.__file__).parent / "package_data"))
@@ -63,7 +63,6 @@ def chart(
         },
         on_picked_change=on_pick and (lambda: on_pick(_picked(key))),
     )
-    return _picked(key)
 
 
 def _picked(key: str) -> list[int]:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
 
+BASE = st.get_option("server.baseUrlPath").strip("/")
 FRONT = "model"  # the page at the address without a name
 PAGES = sorted(path.stem for path in (Path(__file__).parent.parent / "pages").glob("*.py"))
 SHELL = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
@@ -24,7 +25,10 @@ def shell(_: Request) -> HTMLResponse:
 
 def front(request: Request) -> RedirectResponse:
     """To the first page, with the settings of the link."""
-    return RedirectResponse(f".?{request.url.query}")
+    return RedirectResponse(f".?{request.url.query}" if request.url.query else ".")
 
 
-app = st.App("main.py", routes=[Route(f"/{page}", front if page == FRONT else shell) for page in PAGES])
+app = st.App(
+    "main.py",
+    routes=[Route(f"/{BASE}/{page}".replace("//", "/"), front if page == FRONT else shell) for page in PAGES],
+)

@@ -238,7 +238,7 @@ def control_list(
 ) -> list[str]:
     """As :func:`control` for a widget that chooses several ``options``; the setting joins them with commas.
 
-    As long as nothing was chosen, or nothing that there is, it is what is ``usual``, and the setting stays empty.
+    A link that chooses none of those that there are shows what is ``usual``, for which the setting is empty.
     """
     key, now = PREFIX + name, settings()
     value = st.session_state.get(key)
@@ -246,5 +246,5 @@ def control_list(
         value = [v for v in getattr(now, name).split(",") if v in options] or usual
     st.session_state[key] = [v for v in value if v in options][: others.get("max_selections")]
     value = widget(label, key=key, options=options, **others)
-    setattr(now, name, "" if value == list(usual) else ",".join(value))
+    setattr(now, name, "" if set(value) == set(usual) else ",".join(value))
     return value

@@ -82,17 +82,23 @@ except rcpu.RcpuError as error:
     raise PageEnd from error
 
 
+def picked_layers() -> list[int]:
+    """Those on the map that a person, or a link, has picked; raises ``RcpuError`` where it cannot be read."""
+    return [layer for layer in rcpu.parse_layers(s.picked) or () if layer <= last] if s.picked else []
+
+
 def pick(layers: list[int]) -> None:
     """Pick the layers of these squares as well, or let go of them if all are picked already; of all, if of none."""
-    new, now = set(layers), set(picked)
+    new, now = set(layers), set(picked_layers())
     change(picked=rcpu.format_layers(tuple((now - new if new <= now else now | new) if new else ())))
 
 
-picked: list[int] = []
 try:
-    picked = [layer for layer in rcpu.parse_layers(s.picked) or () if layer <= last] if s.picked else []
+    picked = picked_layers()
 except rcpu.RcpuError as error:
     say(f"Picked on the map: {error}")
+    picked = []
+s.picked = rcpu.format_layers(tuple(picked))
 chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
 if picked:
     names = rcpu.format_layers(tuple(picked))

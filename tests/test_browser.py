@@ -311,15 +311,22 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     page.wait_for_url(re.compile("layers=4-6"))
     expect(only).to_have_count(0)
     page.wait_for_timeout(SECONDS)
-    page.mouse.click(columns[8] + wide / 2, top + wide / 2)
-    page.get_by_role("button", name="Prune only layers 8").wait_for()
-    page.wait_for_url(re.compile("picked=8"))
+    for column in (8, 12, 16):  # as fast as a hand is; plotly takes note of where the mouse is when it moves
+        page.mouse.move(columns[column] + wide / 2 - 1, top + wide / 2)
+        page.mouse.move(columns[column] + wide / 2, top + wide / 2)
+        page.mouse.click(columns[column] + wide / 2, top + wide / 2)
+        page.wait_for_timeout(0.35 * SECONDS)
+    page.get_by_role("button", name="Prune only layers 8,12,16").wait_for()
+    page.wait_for_timeout(SECONDS)
+    page.mouse.click(columns[12] + wide / 2, top + wide / 2)  # once more lets go of it
+    page.get_by_role("button", name="Prune only layers 8,16").wait_for()
+    page.wait_for_url(re.compile("picked=8%2C16"))
     other = visit()
     other.page.goto(page.url)
-    other.page.get_by_role("button", name="Prune only layers 8").wait_for()
+    other.page.get_by_role("button", name="Prune only layers 8,16").wait_for()
     other.figures()
     stands_out = f"{FIGURE}.data.flatMap(t => t.selectedpoints.map(i => t.customdata[i]))"
-    assert other.page.evaluate(stands_out) == [8, 8]
+    assert sorted(set(other.page.evaluate(stands_out))) == [8, 16]
     visitor.is_well()
     other.is_well()
 

@@ -139,7 +139,9 @@ def test_a_name_may_be_as_long_as_the_file_system_takes(model, results, tmp_path
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("name", ["file/out", "long" * 99, "~no-such-user/out"], ids=["in a file", "long", "home"])
+@pytest.mark.parametrize(
+    "name", ["file/out", "long" * 99, "~no-such-user/out", "x\0y"], ids=["in a file", "long", "home", "null"]
+)
 def test_targets_that_cannot_be_are_refused_before_the_run(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
