@@ -126,10 +126,18 @@ def need_statistics() -> Dense:
     except rcpu.RcpuError as error:
         say(error)
         raise PageEnd from error
-    everything = range(count)
+    everything, wanted = range(count), config.layer_indices(count)
     measured = () if found is None else tuple(i for i in everything if not found.missing([i]))
     job = jobs().get(s.collect)
     if measured and not (job and job.active):
+        if not set(wanted) <= set(measured):  # measuring was cancelled, or other layers were chosen since
+            told, button = st.columns([3, 1], vertical_alignment="center")
+            told.info(
+                f"Only layers {rcpu.format_layers(measured)} were measured: the rest is not shown.",
+                icon=":material/info:",
+            )
+            if button.button("Measure the rest", width="stretch"):
+                start("collect", lambda: collect_job(model, config))
         return Dense(model, config, found, measured)
     if job and (job.active or job.state == "failed"):
         job_panel(job)
@@ -139,9 +147,8 @@ def need_statistics() -> Dense:
     with st.container(border=True):
         st.markdown("#### The dense model was not measured on these windows yet")
         drawn = windows().get(model, config)
-        layers = config.layer_indices(count)
-        cost = "" if drawn is None else f" and {size(collection_bytes(model.net, drawn, layers, SITES))} on disk"
-        chosen = "all layers" if len(layers) == count else f"layers {s.layers}"
+        cost = "" if drawn is None else f" and {size(collection_bytes(model.net, drawn, wanted, SITES))} on disk"
+        chosen = "all layers" if len(wanted) == count else f"layers {s.layers}"
         st.markdown(
             f"One pass over {s.samples} + {s.held_out} windows of {s.window} tokens keeps sums of every projection: "
             f"{chosen}{cost}. From then on every ratio, scorer, unit and compensator is answered at once, and the next "

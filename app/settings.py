@@ -12,6 +12,7 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import rcpu
+from app.labels import SITES
 
 PREFIX = "set_"  # of widget keys that stand for a setting
 #: Settings that say what a figure is of. Others, like the ratio, move what it shows along the same axes.
@@ -23,6 +24,15 @@ SUBJECT = (
 #: What leaves a model and how it is repaired.
 PRUNING = ("ratio", "ratios", "scorer", "compensation", "sites", "layers", "unit", "order", "ridge", "proper")
 WINDOWS = ("samples", "window", "held_out", "seed")
+#: What a link may ask for where there are only some words, or numbers within bounds; pages may have less to offer.
+WORDS = {
+    "scorer": tuple(rcpu.SCORERS),
+    "compensation": tuple(rcpu.COMPENSATORS),
+    "unit": rcpu.masking.UNITS,
+    "order": tuple(rcpu.ORDERS),
+    "sites": tuple(SITES),
+}
+BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "run", "runs", "measure", "generate"),
@@ -157,9 +167,14 @@ def read_url() -> tuple[Settings, list[str]]:
             value = {"0": False, "1": True}[text] if isinstance(default, bool) else type(default)(text)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
+            if value not in WORDS.get(field.name, (value,)):
+                raise ValueError
+            low, high = BOUNDS.get(field.name, (value, value))
+            if not low <= value <= high:
+                raise ValueError
         except (KeyError, ValueError):
             asked = f"{field.name}={text[:40]}"
-            unreadable.append(f"The link asks for {asked}, which cannot be read: it is {default:g} here.")
+            unreadable.append(f"The link asks for {asked}, which cannot be used: it is {default} here.")
             continue
         setattr(loaded, field.name, value)
     return loaded, unreadable
@@ -214,14 +229,16 @@ def control(widget: Callable, label: str, name: str, **options) -> Any:
     """Draw ``widget`` for the setting ``name`` and return its value, which is the setting from now on.
 
     Options to choose from are given as ``options``; a setting that is not among them becomes the nearest number of
-    them, or the first.
+    them, or its default, or the first.
     """
     key, now = PREFIX + name, settings()
     value = st.session_state.get(key, getattr(now, name))
     choices = options.get("options")
     if choices is not None and value not in choices:
         numbers = all(isinstance(number, int) for number in (value, *choices))
-        value = min(choices, key=lambda choice: abs(choice - value)) if numbers else next(iter(choices))
+        usual = getattr(Settings(), name)
+        value = min(choices, key=lambda choice: abs(choice - value)) if numbers else usual
+        value = value if value in choices else next(iter(choices))
     low, high = options.get("min_value"), options.get("max_value")
     if low is not None:
         value = min(max(value, low), value if high is None else high)

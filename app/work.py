@@ -56,7 +56,7 @@ def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    title = f"Measure {model.name} on {config.text}"
+    title = f"Statistics of {model.name}"
     return jobs().submit("collect", title, work, (*asked_windows(model, config), config.layers))
 
 
@@ -91,6 +91,11 @@ def save_job(run: PrunedRun, folder: str, padded: bool) -> Job:
     )
 
 
+def asked_models(variants: dict[str, Variant]) -> tuple:
+    """Which models are compared."""
+    return tuple((key, id(variant.net)) for key, variant in variants.items())
+
+
 def measure_job(tokenizer: object, variants: dict[str, Variant], text: str, window: int, max_windows: int) -> Job:
     """Queue the perplexity of every variant; ``partial`` fills as they come."""
     demo.check_text(text)
@@ -113,7 +118,7 @@ def measure_job(tokenizer: object, variants: dict[str, Variant], text: str, wind
             job.partial = found
         return found
 
-    return jobs().submit("measure", f"Perplexity on {text}", work)
+    return jobs().submit("measure", f"Perplexity on {text}", work, (asked_models(variants), text, window, max_windows))
 
 
 def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, **options) -> Job:
@@ -137,7 +142,8 @@ def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, *
             job.report(done / options["max_new_tokens"], f"{done} of {options['max_new_tokens']} tokens")
         return texts
 
-    return jobs().submit("generate", "Generate side by side", work)
+    asks = asked_models(variants), prompt, tuple(options.items())
+    return jobs().submit("generate", "Generate side by side", work, asks)
 
 
 def tokens_job(tokenizer: object, variants: dict[str, Variant], text: str, prompt: str) -> Job:
@@ -153,4 +159,4 @@ def tokens_job(tokenizer: object, variants: dict[str, Variant], text: str, promp
         )
         return views, next_tokens(nets, tokenizer, prompt, reference=reference)
 
-    return jobs().submit("tokens", "Losses token by token", work)
+    return jobs().submit("tokens", "Losses token by token", work, (asked_models(variants), text, prompt))

@@ -23,6 +23,12 @@ from rcpu.diff import first_divergence, word_diff, words
 PROMPTS = json.loads((Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8"))
 MOST = 4  # models side by side
 
+
+def changed(what: str) -> None:
+    """Results stay when settings move on, and say what they are of; that may be anything a person wrote."""
+    st.info(f"The settings above have changed since: what follows is {plain(what)}.", icon=":material/info:")
+
+
 st.title("Compare")
 st.write("The dense model and pruned ones on the same text: how well they predict it, and what they write themselves.")
 
@@ -38,6 +44,8 @@ if not runs:
         empty("There is no pruned model yet", "../pages/prune.py", "Prune one first")
     raise PageEnd
 
+if len(runs) < len(s.runs.split(",")):
+    st.info("Some runs that this link points at are no longer in memory.", icon=":material/info:")
 everything = variants(runs)
 keys = control_list(
     st.multiselect,
@@ -96,6 +104,9 @@ if measured is None:
     st.caption("Not measured yet.")
 else:
     job_panel(measured)
+    if measured.asks[1:] != (s.eval_text, s.eval_window, s.eval_windows):
+        text, window, most = measured.asks[1:]
+        changed(f"measured on {text}, at most {most} windows of {window} tokens")
     found = {k: v for k, v in (measured.result or {}).items() if k in chosen}
     if found:
         if len(found) < len(chosen):
@@ -146,8 +157,8 @@ with top_p:
     control(st.number_input, "Top-p", "top_p", min_value=0.05, max_value=1.0, step=0.05)
 with seed:
     control(st.number_input, "Sampling seed", "gen_seed", min_value=0, max_value=2**31 - 1)
+options = {"max_new_tokens": s.tokens, "temperature": s.temperature, "top_p": s.top_p, "seed": s.gen_seed}
 if button.button("Generate", type="primary", width="stretch"):
-    options = {"max_new_tokens": s.tokens, "temperature": s.temperature, "top_p": s.top_p, "seed": s.gen_seed}
     start("generate", lambda: generate_job(tokenizer, chosen, s.prompt, **options))
 
 
@@ -178,6 +189,12 @@ if generated is None:
     st.caption("No text yet: the models will continue the same prompt with the same seed, all at once.")
 else:
     job_panel(generated, texts)
+    prompt, how = generated.asks[1:]
+    if (prompt, how) != (s.prompt, tuple(options.items())):
+        told = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in how)
+        changed(f"the continuation of “{prompt[:80]}{'…' * (len(prompt) > 80)}” with {told}")
+    if not generated.active and not set(chosen) <= set(generated.result or generated.partial or ()):
+        st.info("Not every chosen model wrote a text: generate again.", icon=":material/info:")
     if not generated.active and (generated.result or generated.partial):
         texts(generated)
         st.caption("Underlined: words that the first model did not write there. ◆ marks where a text leaves the first.")
@@ -213,6 +230,9 @@ else:
     if not seen or set(rows[0].probability) - set(seen):
         st.info("These tokens were looked at with other models: look again.", icon=":material/info:")
     else:
+        text, prompt = looked.asks[1:]
+        if (text, prompt) != (s.probe, s.prompt):
+            changed(f"of the text “{text[:60]}…” and of the token after “{prompt[-60:]}”")
         values = {k: v.loss if s.colour == "loss" else v.divergence for k, v in seen.items()}
         high = max((x for row in values.values() for x in row if x is not None), default=1.0) or 1.0
         high = min(high, 12.0)
@@ -263,7 +283,7 @@ if allowed.saving:
         )
     if button.button("Save", width="stretch", disabled=not s.folder):
         start("save", lambda: save_job(runs[kept or newest], s.folder, s.stock))
-    if saved := known_job("save"):
+    elif saved := known_job("save"):
         job_panel(saved)
         if saved.state == "done":
             st.success(f"Saved to {plain(str(saved.result))}", icon=":material/check:")

@@ -59,12 +59,13 @@ if model is None:
     except rcpu.RcpuError as error:
         say(error)
         raise PageEnd from error
-    with st.container(border=True):
-        st.markdown("#### No model is loaded yet")
-        st.markdown(
-            "Press **Load model**. The embedded one is converted once on each machine, which takes longer than "
-            "every later start."
-        )
+    if not (job and job.active):
+        with st.container(border=True):
+            st.markdown("#### No model is loaded yet")
+            st.markdown(
+                "Press **Load model**. The embedded one is converted once on each machine, which takes longer than "
+                "every later start."
+            )
     st.subheader("What fits here")
     free = free_memory(target)
     if found:

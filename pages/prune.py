@@ -102,7 +102,7 @@ s.picked = rcpu.format_layers(tuple(picked))
 chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
 if picked:
     names = rcpu.format_layers(tuple(picked))
-    only, ratio, give, everything = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
+    only, ratio, give = st.columns(3, vertical_alignment="bottom")
     if only.button(f"Prune only layers {names}", width="stretch"):
         change(layers=names, picked="")
         st.rerun()
@@ -114,9 +114,8 @@ if picked:
         own = dict(config.ratios) | dict.fromkeys(picked, s.picked_ratio)
         change(ratios=rcpu.format_ratios(tuple(sorted(own.items()))), picked="")
         st.rerun()
-    if everything.button("All layers, one ratio", width="stretch"):
-        change(layers="all", ratios="", picked="")
-        st.rerun()
+if s.layers != "all" or s.ratios:
+    st.button("All layers, one ratio", on_click=change, kwargs={"layers": "all", "ratios": "", "picked": ""})
 
 
 outlook = [
@@ -157,13 +156,17 @@ if start:
 
 
 def growing(job: Job) -> None:
-    """The error curve of the layers that are done."""
-    if job.partial:
-        figure(
-            site_figures.layer_errors(job.partial, job.partial[0].site),
-            "growing",
-            f"‖Y − Ŷ‖ ÷ ‖Y‖ of the layers that are done, each on what the pruned layers before it hand on ({PAPER}).",
-        )
+    """The error curves of the layers that are done."""
+    if not job.partial:
+        return
+    for place, name in zip(abreast("growing"), dict.fromkeys(result.site for result in job.partial), strict=False):
+        with place:
+            figure(
+                site_figures.layer_errors(job.partial, name),
+                f"growing-{name}",
+                "‖Y − Ŷ‖ ÷ ‖Y‖ of the layers that are done, each on what the pruned layers before it hand on "
+                f"({PAPER}).",
+            )
 
 
 job = known_job("run")

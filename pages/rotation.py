@@ -43,7 +43,8 @@ WORDS = {
     "angles": "The share of directions over the angle θ by which Q turns them, e^{±iθ} its eigenvalues. Layers with "
     f"large angles lost inputs that mattered. {PAPER}.",
     "errors": "‖Y − Ŷ‖ ÷ ‖Y‖ of every repair in every layer: bars on the calibration windows, diamonds on held-out "
-    f"ones. Where the diamond stands far above its bar, the repair is over-fitted. {PAPER}.",
+    "ones. Where the diamond stands far above its bar, the repair is over-fitted. Above each layer: by how much the "
+    f"rotation Q changes the calibration error. {PAPER}.",
 }
 REFLECTION = (
     "**det Q = −1**: the best fit holds a reflection, and no path of rotations leads from the identity to it. Here the "

@@ -42,7 +42,9 @@ def check_target(folder: Path | str, overwrite: bool = False) -> Path:
             len(os.fsencode(name)) > os.pathconf(parent, "PC_NAME_MAX") for name in folder.relative_to(parent).parts
         ):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-    except (OSError, RuntimeError, ValueError) as error:
+    except RcpuError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # ValueError: a null byte
         raise RcpuError(f"cannot write to {folder}: {getattr(error, 'strerror', None) or error}") from error
     return folder
 

@@ -133,9 +133,13 @@ def test_settings_are_in_the_url_and_a_link_brings_them_back(loaded):
 
 
 def test_unreadable_values_in_a_link_fall_back_to_defaults(loaded):
-    at = open_page("prune", **{**loaded, "seed": "x", "scorer": "best", "ratio": "7"})
+    wrong = {"seed": "x", "scorer": "best", "compensation": "glue", "ratio": "7", "sites": "q_proj"}
+    at = open_page("prune", **{**loaded, **wrong})
     assert at.selectbox(key="set_scorer").value == "rcpu"
-    assert at.slider[0].value == 0.9
+    assert at.selectbox(key="set_compensation").value == "rotation"
+    assert at.slider[0].value == 0.2
+    said = " ".join(toast.value for toast in open_page("model", **wrong).toast).replace("\\", "")
+    assert all(f"asks for {name}={value}, which cannot be used" in said for name, value in wrong.items())
 
 
 def test_layers_picked_on_the_map_are_in_the_link(loaded):
@@ -172,6 +176,35 @@ def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run
     assert not at.exception
     assert "KL divergence in nats" in "".join(h.body for h in at.get("html"))
     assert at.query_params["colour"] == "divergence"
+
+
+def test_results_say_what_they_are_of_when_settings_have_moved_on(with_run):
+    at = open_page("compare", **with_run)
+    for label, kind in (
+        ("Measure perplexity", "measure"),
+        ("Generate", "generate"),
+        ("Look at the tokens", "view_tokens"),
+    ):
+        finish(click(at, label), kind)
+    assert "have changed" not in texts(at, "info")
+    at.number_input(key="set_eval_windows").set_value(3).run()
+    assert "measured on" in texts(at, "info")
+    assert "at most 4 windows of 16 tokens" in texts(at, "info")
+    at.text_area(key="set_prompt").set_value("*another*").run()
+    said = texts(at, "info").replace("\\", "")
+    assert "the continuation of “abc” with max new tokens 6, temperature 0, top p 1, seed 0" in said
+    assert "of the token after “abc”" in said
+
+
+def test_models_without_a_text_and_runs_that_are_gone_are_said(with_run):
+    at = open_page("compare", **with_run)
+    at.multiselect(key="set_compare").set_value(["dense"]).run()
+    finish(click(at, "Generate"), "generate")
+    assert "Not every chosen model" not in texts(at, "info")
+    at.multiselect(key="set_compare").set_value(at.multiselect(key="set_compare").options[:2]).run()
+    assert "Not every chosen model wrote a text" in texts(at, "info")
+    link = {**dict(at.query_params), "runs": f"gone,{with_run['runs']}"}
+    assert "Some runs that this link points at are no longer in memory" in texts(open_page("compare", **link), "info")
 
 
 def test_what_a_model_writes_is_never_markup(with_run, monkeypatch):
@@ -285,7 +318,7 @@ def test_a_number_that_is_none_in_a_link_leaves_the_default(value):
     assert at.session_state["settings"].samples == 128
     assert "ratio" not in at.query_params
     assert [toast.value for toast in at.toast] == [
-        f"The link asks for {name}={value}, which cannot be read\\: it is {default} here."
+        f"The link asks for {name}={value}, which cannot be used\\: it is {default} here."
         for name, default in (("samples", 128), ("ratio", 0.2))
     ]
     assert not at.run().toast  # said once

@@ -86,7 +86,7 @@ def errors_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
     """Errors of all compensators, a panel a layer: bars for the calibration windows, diamonds for held-out ones."""
     gains = [o.errors["rotation"].calibration / (o.errors["none"].calibration or 1.0) - 1 for o in found]
     figure = _panels(
-        f"Relative errors, {where}; bars: calibration, diamonds: held-out, Q: rotation against none",
+        f"Relative errors, {where}; diamonds: held-out",
         [f"layer {o.layer}: Q {g:+.0%}".replace("-", "−") for o, g in zip(found, gains, strict=True)],
         "",
         "relative error",

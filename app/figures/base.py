@@ -14,6 +14,7 @@ from torch import Tensor
 
 COLORS = {"dense": "#0072B2", "pruned": "#E69F00", "compensated": "#009E73"}
 LABELS = {"dense": "dense", "pruned": "pruned, not repaired", "compensated": "pruned and compensated"}
+SITE_COLORS = {"o_proj": "#CC79A7", "down_proj": "#56B4E9"}  # apart from those that stand for models
 NEUTRAL = "#8C8C8C"
 HEIGHT = 360
 SMALLEST = 1e-300  # that a log axis shows

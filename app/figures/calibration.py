@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import NEUTRAL, SITE_COLORS, new_figure
 from rcpu.channels import Outlier, inflation, ranks
 
 QUANTITIES = {
@@ -112,7 +112,6 @@ def over_fitting(inputs: Mapping[str, int], tokens: int, window: int) -> go.Figu
             for site, r in here.items()
         ),
     )
-    colors = dict(zip(inputs, (COLORS["dense"], "#CC79A7"), strict=False))
     for site, kept in inputs.items():
         least = (kept + 2) / window
         counts = sorted({least * 1.02 * 10 ** (2 * i / 150) for i in range(151)} | {tokens / window})
@@ -121,7 +120,7 @@ def over_fitting(inputs: Mapping[str, int], tokens: int, window: int) -> go.Figu
             x=shown,
             y=[inflation(round(n * window), kept) for n in shown],
             mode="lines",
-            line={"color": colors[site], "dash": DASHES.get(site, "solid")},
+            line={"color": SITE_COLORS[site], "dash": DASHES.get(site, "solid")},
             name=f"{site}, {kept:,} inputs kept",
             hovertemplate="%{x:.0f} windows<br>ratio %{y:.3f}<extra>" + site + "</extra>",
         )
@@ -130,7 +129,7 @@ def over_fitting(inputs: Mapping[str, int], tokens: int, window: int) -> go.Figu
                 x=[tokens / window],
                 y=[here[site]],
                 mode="markers",
-                marker={"color": colors[site], "size": 11, "symbol": "diamond"},
+                marker={"color": SITE_COLORS[site], "size": 11, "symbol": "diamond"},
                 showlegend=False,
                 hovertemplate=f"now: {tokens:,} tokens<br>ratio %{{y:.3f}}<extra>{site}</extra>",
             )

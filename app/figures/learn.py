@@ -9,11 +9,10 @@ import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import COLORS, NEUTRAL, SITE_COLORS, new_figure
 from rcpu.growth import Step
 from rcpu.outline import Matrix
 
-SITE_COLORS = {"o_proj": "#CC79A7", "down_proj": "#56B4E9"}  # Okabe and Ito's, apart from those that stand for models
 SQUARES = "#D55E00"
 QUARTERS = np.array([0.25, 0.75])
 ORDER_NAMES = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}

@@ -9,11 +9,13 @@ import plotly.graph_objects as go
 from app.figures.base import COLORS, NEUTRAL, new_figure
 from rcpu import SITES, PruneConfig
 
+PICKED = "#D55E00"  # Okabe and Ito's vermilion
+
 
 def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Sequence[int] = ()) -> go.Figure:
     """One square a projection: filled where it will be pruned, darker with its ratio; its layer is in customdata.
 
-    The squares of ``picked`` layers stand out.
+    Those of ``picked`` layers have a ring; what plotly itself holds for selected ends when they change.
     """
     chosen = [(i, site) for i in layers for site in SITES if site in config.sites]
     others = [(i, site) for i in range(count) for site in SITES if (i, site) not in set(chosen)]
@@ -28,10 +30,6 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Se
         clickmode="event+select",
         selectionrevision=",".join(map(str, picked)),
     )
-
-    def those_of(squares: Sequence[tuple[int, str]]) -> list[int] | None:
-        return [k for k, (layer, _) in enumerate(squares) if layer in picked] if picked else None
-
     side = max(6, min(22, 400 // count))  # side by side in a window of 1024, too
     figure.add_scatter(
         x=[i for i, _ in others],
@@ -39,7 +37,6 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Se
         mode="markers",
         marker={"symbol": "square-open", "size": side, "color": NEUTRAL},
         customdata=[i for i, _ in others],
-        selectedpoints=those_of(others),
         name="stays as it is",
         hovertemplate="layer %{x}, %{y}: stays as it is<extra></extra>",
     )
@@ -54,11 +51,20 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Se
             "opacity": [0.35 + 0.65 * r / high if high else 0.35 for r in ratios],
         },
         customdata=[i for i, _ in chosen],
-        selectedpoints=those_of(chosen),
         text=[f"{r:.0%}" for r in ratios],
         name="will be pruned, darker with its ratio",
         hovertemplate="layer %{x}, %{y}: %{text} of its units go<extra></extra>",
     )
+    rings = [(i, site) for i in picked for site in SITES]
+    if rings:
+        figure.add_scatter(
+            x=[i for i, _ in rings],
+            y=[site for _, site in rings],
+            mode="markers",
+            marker={"symbol": "square-open", "size": side + 7, "color": PICKED, "line": {"width": 2}},
+            name="picked",
+            hoverinfo="skip",
+        )
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
     figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)
     figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44})
