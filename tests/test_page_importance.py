@@ -38,18 +38,6 @@ def test_without_a_model_the_page_points_to_one():
     assert "No model is loaded" in texts(at, "markdown")
 
 
-def test_what_was_measured_in_part_can_be_measured_to_the_end(settings):
-    settings = {**settings, "seed": 79}
-    at = opened(settings, layers="1")
-    assert "were measured" not in texts(at, "info")
-    at = opened(settings, site="down_proj")
-    assert "Only layers 1 were measured" in texts(at, "info")
-    assert len(charts(at)) == 1
-    at = finish(click(at, "Measure the rest"), "collect")
-    assert "were measured" not in texts(at, "info")
-    assert len(at.select_slider(key="set_layer").options) == 3
-
-
 @pytest.mark.parametrize("view", ["cut", "factors", "scorers", "unit", "layers"])
 def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkeypatch):
     asked = []
@@ -84,6 +72,18 @@ def test_without_statistics_it_offers_to_measure(settings):
     at = open_page("importance", **{**settings, "seed": 77})
     assert any(b.label == "Measure the dense model" for b in at.button)
     assert not tiles(at)
+
+
+def test_what_was_measured_in_part_can_be_measured_to_the_end(settings):
+    settings = {**settings, "seed": 79}
+    at = opened(settings, layers="1")
+    assert "were measured" not in texts(at, "info")
+    at = opened(settings, site="down_proj")
+    assert "Only layers 1 were measured" in texts(at, "info")
+    assert len(charts(at)) == 1
+    at = finish(click(at, "Measure the rest"), "collect")
+    assert "were measured" not in texts(at, "info")
+    assert len(at.select_slider(key="set_layer").options) == 3
 
 
 @pytest.mark.parametrize("site", ["o_proj", "down_proj"])
