@@ -87,6 +87,7 @@ def test_the_map_tells_what_will_be_pruned():
         (2, "o_proj"),
         (2, "down_proj"),
     ]
+    assert to_csv(fig).count("\n") == 7, "a row a square and the header: no square twice"
 
 
 def test_csv_of_a_heat_map_has_a_row_a_cell():

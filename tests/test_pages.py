@@ -266,6 +266,7 @@ def test_a_pruned_model_is_saved_and_never_over_something(with_run, tmp_path):
     assert rcpu.load_model(str(tmp_path / "kept"), "cpu").net.config.model_type == "rcpu_compact_llama"
     click(at, "Save")
     assert "exists" in texts(at, "error")
+    assert not texts(at, "success")
 
 
 def test_runs_have_names_and_are_forgotten(with_run):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import AGAIN, COLORS, NEUTRAL, new_figure
 from rcpu import SITES, PruneConfig
 
 PICKED = "#D55E00"  # Okabe and Ito's vermilion
@@ -64,6 +64,7 @@ def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Se
             marker={"symbol": "square-open", "size": side + 7, "color": PICKED, "line": {"width": 2}},
             name="picked",
             hoverinfo="skip",
+            meta=AGAIN,
         )
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
     figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)

@@ -81,7 +81,7 @@ def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
             cancelled=job.cancelled,
         )
 
-    title = f"Measure {name} on {config.text}"
+    title = f"Statistics of {name}"
     return jobs().submit("collect", title, work, (key, windows_of(config)))
 
 
