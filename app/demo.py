@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rcpu import RcpuError
+from rcpu.base import existing
 from rcpu.models import HUB_ID
-from rcpu.paths import existing
 
 UPLOAD = "upload:"  # what the name of an uploaded text begins with
 

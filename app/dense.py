@@ -18,11 +18,10 @@ from app.settings import PRUNING, WINDOWS, PageEnd, Settings, change, control, s
 from app.shared import answers, current_collection, current_model, jobs, projections, windows
 from app.widgets import empty, say, size
 from app.work import collect_job
-from rcpu.architecture import heads_of, site_named, units_of, weight_of
-from rcpu.collect import SITES, Collection, collection_bytes
-from rcpu.masking import Removal, remove, resolve_unit
-from rcpu.scoring import column_scores
-from rcpu.whatif import Projection
+from rcpu.explain import Projection
+from rcpu.methods import Removal, column_scores, remove, resolve_unit, units_of
+from rcpu.models import SITES, heads_of, site_named, weight_of
+from rcpu.statistics import Collection, collection_bytes
 
 DENSE_PATH = (
     "Describes the **dense model's own path**: every projection sees the inputs it has in the unpruned model. When a "
@@ -92,7 +91,7 @@ class Dense:
         return self.remember(("scores", site, scorer, seed), made)
 
     def remember(self, key: tuple, answer: Callable[[], Any]) -> Any:
-        """The kept answer of all layers, or a new one, see :meth:`rcpu.answers.Answers.ask`."""
+        """The kept answer of all layers, or a new one, see :meth:`rcpu.base.Answers.ask`."""
         return answers().ask((self.found.folder, self.layers, *key), answer)
 
     def removal(self, projection: Projection) -> Removal:

@@ -28,7 +28,7 @@ WINDOWS = ("samples", "window", "held_out", "seed")
 WORDS = {
     "scorer": tuple(rcpu.SCORERS),
     "compensation": tuple(rcpu.COMPENSATORS),
-    "unit": rcpu.masking.UNITS,
+    "unit": rcpu.UNITS,
     "order": tuple(rcpu.ORDERS),
     "sites": tuple(SITES),
 }

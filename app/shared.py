@@ -16,13 +16,11 @@ from app.ahead import Ahead
 from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
 from app.jobs import Jobs
 from app.settings import settings
-from rcpu.answers import Answers
-from rcpu.architecture import weight_of
-from rcpu.collect import Collection, collection_of
-from rcpu.models import HUB_ID, free_memory
-from rcpu.paths import existing
+from rcpu.base import Answers, existing
+from rcpu.explain import Projection
+from rcpu.models import HUB_ID, free_memory, weight_of
+from rcpu.statistics import Collection, collection_of
 from rcpu.text import NAMED
-from rcpu.whatif import Projection
 
 ANSWERS = 64  # about all layers that are remembered: scores of 13B take 4 MB
 UPLOADS = 32  # texts that are remembered

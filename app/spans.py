@@ -9,7 +9,8 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 
-from rcpu.predictions import VISIBLE, TokenView, visible
+from rcpu.measure import TokenView
+from rcpu.text import VISIBLE, visible
 
 RGB = "213,94,0"  # vermilion of Okabe and Ito's set; the opacity carries the value
 OPAQUE = 0.7  # more would cost dark text its contrast

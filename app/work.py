@@ -7,8 +7,8 @@ from app import demo
 from app.jobs import Job
 from app.runs import PrunedRun, Variant, default_name
 from app.shared import jobs, load_text, models, windows
-from rcpu.collect import Collection, collect
-from rcpu.predictions import NextToken, TokenView, compare_tokens, next_tokens
+from rcpu.measure import NextToken, TokenView, compare_tokens, next_tokens
+from rcpu.statistics import Collection, collect
 
 
 def load_model_job(key: tuple[str, str, str]) -> Job:

@@ -10,8 +10,8 @@ import rcpu
 from app.dense import Dense
 from app.jobs import Job
 from app.shared import jobs
-from rcpu.answers import Answers
-from rcpu.turning import Overview, overview
+from rcpu.base import Answers
+from rcpu.explain import Overview, overview
 
 KEPT = 1200  # layers
 

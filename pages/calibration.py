@@ -11,10 +11,10 @@ from app.shared import uploads, windows
 from app.spans import border_spans
 from app.tiles import Tile, tiles
 from app.widgets import abreast, figure, say, size, table
-from rcpu.architecture import heads_of
-from rcpu.channels import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
-from rcpu.collect import SITES, collection_bytes
-from rcpu.pieces import token_pieces
+from rcpu.explain import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative
+from rcpu.models import SITES, heads_of
+from rcpu.statistics import collection_bytes
+from rcpu.text import token_pieces
 
 VIEWS = {"windows": "Windows", "reach": "Tokens and over-fitting", "inputs": "Inputs over layers"}
 TEXTS = {"embedded": "Python language reference (embedded)", "wikitext2": "WikiText-2 (hub)"}

@@ -18,7 +18,7 @@ from app.shared import jobs, memory
 from app.tiles import Tile, tiles
 from app.widgets import abreast, count, empty, figure, numbers, plain, size, table
 from app.work import generate_job, measure_job, save_job, tokens_job
-from rcpu.diff import first_divergence, word_diff, words
+from rcpu.measure import first_divergence, word_diff, words
 
 PROMPTS = json.loads((Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8"))
 MOST = 4  # models side by side

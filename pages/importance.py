@@ -14,11 +14,10 @@ from app.shared import windows
 from app.spans import diff_spans, legend, token_spans
 from app.tiles import Tile, percent, tiles
 from app.widgets import abreast, figure, numbers
-from rcpu.channels import activations, exciting
-from rcpu.collect import SITES
-from rcpu.masking import UNIT_NAMES, Removal
-from rcpu.pieces import token_pieces
-from rcpu.whatif import FACTORS, Projection, factors
+from rcpu.explain import FACTORS, Projection, activations, exciting, factors
+from rcpu.methods import UNIT_NAMES, Removal
+from rcpu.models import SITES
+from rcpu.text import token_pieces
 
 VIEWS = {
     "cut": "Scores and cut",

@@ -11,9 +11,7 @@ from app.shared import current_model, memory, model_key, models
 from app.tiles import Tile, tiles
 from app.widgets import abreast, count, figure, say, size, table
 from app.work import load_model_job
-from rcpu.architecture import heads_of
-from rcpu.evaluate import parts
-from rcpu.models import DTYPES, bytes_needed, footprint, free_memory, resolve_device
+from rcpu.models import DTYPES, bytes_needed, footprint, free_memory, heads_of, parts, resolve_device
 
 #: Parameters of models that people prune, embeddings included.
 KNOWN = {

@@ -17,7 +17,7 @@ from app.settings import PageEnd, change, control, settings
 from app.tiles import Tile, difference, tiles
 from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
-from rcpu.masking import UNIT_NAMES
+from rcpu.methods import UNIT_NAMES
 
 MAP = (
     "A column is a layer with the two projections that lose inputs. ⌊ratio · n⌋ of the n units of a green one go, and "

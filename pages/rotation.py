@@ -18,8 +18,8 @@ from app.settings import control, control_list, part, settings
 from app.tiles import Tile, difference, percent, tiles
 from app.widgets import abreast, figure, numbers, say
 from app.work_views import all_layers_job, asked, solved
-from rcpu.collect import SITES
-from rcpu.whatif import Projection, effective_rank, values_for
+from rcpu.explain import Projection, effective_rank, values_for
+from rcpu.models import SITES
 
 VIEWS = {
     "spectrum": "Spectrum",

@@ -2,7 +2,7 @@
 
     text → statistics → scoring → masking → compensation → compact model → evaluate, generate, export
 
-Each of these is one file; prune.py runs them layer by layer. Nothing here knows of a user interface.
+Each of these is one file; loop.py runs them layer by layer. Nothing here knows of a user interface.
 """
 
 import os
@@ -11,20 +11,27 @@ import os
 # an SVD takes ten times as long. Must be set before torch is imported; a value of the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from rcpu.compensation import COMPENSATORS
-from rcpu.config import ORDERS, SITES, PruneConfig, format_layers, format_ratios, parse_layers, parse_ratios
-from rcpu.errors import Cancelled, RcpuError
-from rcpu.evaluate import Cost, Perplexity, cost, perplexity
-from rcpu.export import check_target, run_record, save
-from rcpu.generate import Generated, generate, stream
-from rcpu.masking import UNITS
-from rcpu.models import DTYPES, Model, load_model
-from rcpu.passes import Progress
-from rcpu.planning import Plan, plan
-from rcpu.prune import PruneResult, prune
-from rcpu.scoring import SCORERS
-from rcpu.solve import SiteResult
-from rcpu.text import Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text
+from rcpu.base.errors import Cancelled, RcpuError
+from rcpu.compact.export import check_target
+from rcpu.measure.generation import Generated, generate, stream
+from rcpu.measure.perplexity import Perplexity, perplexity
+from rcpu.methods.compensation import COMPENSATORS
+from rcpu.methods.scoring import SCORERS
+from rcpu.methods.units import UNITS
+from rcpu.models.devices import DTYPES
+from rcpu.models.families import SITES
+from rcpu.models.loading import Model, load_model
+from rcpu.models.sizes import Cost, cost
+from rcpu.pruning.lists import format_layers, format_ratios, parse_layers, parse_ratios
+from rcpu.pruning.loop import prune
+from rcpu.pruning.plan import Plan, plan
+from rcpu.pruning.recipe import ORDERS, PruneConfig
+from rcpu.pruning.result import PruneResult
+from rcpu.pruning.saving import run_record, save
+from rcpu.pruning.site import SiteResult
+from rcpu.statistics.passes import Progress
+from rcpu.text.texts import Text, from_upload, load_text
+from rcpu.text.windows import Windows, calibration_windows, evaluation_windows
 
 __all__ = [
     "COMPENSATORS",

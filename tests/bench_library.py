@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 import rcpu
-from rcpu.architecture import embed, layers_of
-from rcpu.decompose import svd_of_sums
+from rcpu.models.families import embed, layers_of
+from rcpu.statistics.decompose import svd_of_sums
 
 PROMPT, DECODED = 512, 48
 

@@ -143,7 +143,7 @@ def test_the_model_is_converted_by_the_library_into_the_cache_the_app_reads():
     cache = next(i for i, (key, rest) in enumerate(steps) if key == "ENV" and "RCPU_CACHE=" in rest)
     assert cache < place("RUN", "embedded_folder")
     assert place("COPY", "rcpu rcpu") < place("RUN", "embedded_folder") < place("COPY", "app app"), "cached by layers"
-    from rcpu.embedded import embedded_folder
+    from rcpu.models.embedded import embedded_folder
 
     assert embedded_folder.__module__ in steps[place("RUN", "embedded_folder")][1]
 

@@ -16,8 +16,8 @@ from app.dense import RATIO_STEP, Dense
 from app.labels import UNITS
 from app.settings import Settings, settings
 from app.shared import ahead
-from rcpu.collect import SITES
-from rcpu.whatif import Projection
+from rcpu.explain import Projection
+from rcpu.models import SITES
 
 #: What a view shows of a projection, and what one shows of a site in all layers.
 Answer = Callable[[Dense, Projection, Settings], object]

@@ -12,9 +12,9 @@ from app.dense import Dense
 from app.figures import importance as figures
 from app.figures.ranking import cut
 from app.settings import Settings
-from rcpu.architecture import heads_of
-from rcpu.masking import Removal, keep_units, remove, removed_count
-from rcpu.whatif import FACTORS, Errors, Projection, factors, overlap, rank_correlations, shares, without
+from rcpu.explain import FACTORS, Errors, Projection, factors, overlap, rank_correlations, shares, without
+from rcpu.methods import Removal, keep_units, remove, removed_count
+from rcpu.models import heads_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,11 +12,9 @@ from app.dense import Dense
 from app.figures import angles, repairs, space, spectrum
 from app.settings import Settings
 from app.shared import windows
-from rcpu.masking import remove
-from rcpu.pieces import token_pieces
-from rcpu.procrustes import Rotation
-from rcpu.turning import Turning, turning
-from rcpu.whatif import Errors, Projection, key_of, numerical_rank, spectra
+from rcpu.explain import Errors, Projection, Turning, key_of, numerical_rank, spectra, turning
+from rcpu.methods import Rotation, remove
+from rcpu.text import token_pieces
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,7 @@ import plotly.graph_objects as go
 from app.figures.angles import BIN, histogram
 from app.figures.base import COLORS, HEIGHT, NEUTRAL, SMALLEST, new_figure
 from app.figures.repairs import COMPENSATIONS, color_of, ordered
-from rcpu.turning import Overview
-from rcpu.whatif import effective_rank
+from rcpu.explain import Overview, effective_rank
 
 SHORT = {"none": "none", "bias": "bias", "rotation": "Q", "rotation_scale": "s·Q", "least_squares": "LS"}
 DRAWN = 120  # points of a curve in a small panel

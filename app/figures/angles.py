@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.figures.base import COLORS, NEUTRAL, new_figure
-from rcpu.procrustes import Rotation
+from rcpu.methods import Rotation
 
 CHANNELS, PRINCIPAL = "#CC79A7", "#56B4E9"
 BIN = 2.5  # degrees

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.figures.base import NEUTRAL, SITE_COLORS, new_figure
-from rcpu.channels import Outlier, inflation, ranks
+from rcpu.explain import Outlier, inflation, ranks
 
 QUANTITIES = {
     "mean_absolute": "mean|x|",

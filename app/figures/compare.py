@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.figures.base import COLORS, new_figure
 from rcpu import Perplexity
-from rcpu.predictions import NextToken
+from rcpu.measure import NextToken
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LABEL = 18  # characters in a line below a bar

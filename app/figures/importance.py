@@ -13,9 +13,8 @@ from torch import Tensor
 from app.figures.base import COLORS, SMALLEST, new_figure
 from app.figures.calibration import heat
 from app.figures.ranking import unit_name
-from rcpu.channels import ranked, ranks
-from rcpu.masking import UNIT_NAMES
-from rcpu.whatif import FACTORS, without
+from rcpu.explain import FACTORS, ranked, ranks, without
+from rcpu.methods import UNIT_NAMES
 
 SCORERS = {
     "rcpu": "RCPU",

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from app.figures.base import COLORS, NEUTRAL, SITE_COLORS, new_figure
-from rcpu.growth import Step
-from rcpu.outline import Matrix
+from rcpu.explain import Matrix, Step
 
 SQUARES = "#D55E00"
 QUARTERS = np.array([0.25, 0.75])

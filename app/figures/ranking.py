@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.figures.base import AGAIN, COLORS, NEUTRAL, SMALLEST, new_figure, strung
-from rcpu.masking import UNIT_NAMES
+from rcpu.methods import UNIT_NAMES
 
 FEW = 200  # units that are a point each; of more a browser draws a line, and points here and there to click
 CLICKED = 72  # points of a line, about

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from app.figures.base import COLORS, NEUTRAL, new_figure
-from rcpu.whatif import Errors
+from rcpu.explain import Errors
 
 COMPENSATIONS = {
     "none": "none",

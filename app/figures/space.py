@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.figures.base import AGAIN, COLORS, NEUTRAL, new_figure
 from app.figures.repairs import ERROR
-from rcpu.turning import Turning
+from rcpu.explain import Turning
 
 OUTSIDE = 0.03  # share of the points by which neither end of an axis of the 3-D view is moved
 

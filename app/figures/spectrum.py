@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from app.figures.base import COLORS, NEUTRAL, new_figure
-from rcpu.whatif import carried, effective_rank, values_for
+from rcpu.explain import carried, effective_rank, values_for
 
 #: The chosen ratio is drawn in the colour of compensated models, the dense one in its own; these are for the others.
 OTHERS = (("#56B4E9", "dash"), ("#CC79A7", "dot"), ("#D55E00", "dashdot"), (NEUTRAL, "longdash"))

@@ -16,7 +16,7 @@ from app.lessons import work
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, model_key
 from app.widgets import say
-from rcpu.config import SITES
+from rcpu.models import SITES
 
 PAPER = "[RCPU, arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
 SMALL = {"samples": 16, "held_out": 4, "layers": "all"}  # quick to measure, and enough for every lesson

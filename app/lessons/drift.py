@@ -15,7 +15,7 @@ from app.settings import PageEnd, settings
 from app.shared import jobs
 from app.tiles import Tile, tiles
 from app.widgets import figure
-from rcpu.config import SITES
+from rcpu.models import SITES
 
 
 def picture() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.tiles import percent
-from rcpu.growth import Step, crossing, squares
+from rcpu.explain import Step, crossing, squares
 
 
 def about_size(ratio: float, before: int, after: int) -> str:

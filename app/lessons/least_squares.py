@@ -15,7 +15,7 @@ from app.lessons.findings import about_crossing
 from app.settings import control, settings
 from app.tiles import Tile, tiles
 from app.widgets import figure
-from rcpu.growth import RIDGES, squares
+from rcpu.explain import RIDGES, squares
 
 WORDS = (
     "‖Y − Ŷ‖ ÷ ‖Y‖, with Ŷ the output after pruning and repair, on 16 held-out windows (solid) and on the calibration "

@@ -12,7 +12,7 @@ from app.lessons.findings import about_fit
 from app.settings import control, settings, write_url
 from app.tiles import Tile, tiles
 from app.widgets import downloads
-from rcpu.plane import fit
+from rcpu.explain import fit
 
 #: Points, targets first: the text of drag.py.
 _TARGETS = "-1.4,-1.2;1.6,-1.2;1.6,-0.2;-0.2,0.3;-0.6,1.8;"

@@ -14,10 +14,9 @@ from app.lessons.findings import about_size
 from app.settings import control
 from app.tiles import Tile, difference, tiles
 from app.widgets import count, figure
-from rcpu.architecture import heads_of
-from rcpu.config import SITES
-from rcpu.masking import remove
-from rcpu.outline import outline
+from rcpu.explain import outline
+from rcpu.methods import remove
+from rcpu.models import SITES, heads_of
 
 
 def picture() -> None:

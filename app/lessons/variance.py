@@ -11,9 +11,8 @@ from app.lessons.base import PAPER, Lesson, Link, need_dense, site_control
 from app.lessons.findings import about_variance
 from app.tiles import Tile, percent, tiles
 from app.widgets import figure, table
-from rcpu.drift import constant_error
-from rcpu.masking import remove
-from rcpu.whatif import factors, without
+from rcpu.explain import constant_error, factors, without
+from rcpu.methods import remove
 
 SWAPS = 8  # channels in the table
 

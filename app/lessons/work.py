@@ -14,13 +14,11 @@ from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
 from app.shared import jobs, load_text, models, windows
 from app.work import asked_windows, windows_of
-from rcpu.answers import Answers
-from rcpu.architecture import weight_of
-from rcpu.collect import Collection, collect
-from rcpu.config import SITES
-from rcpu.drift import drift_curve, stream_drift
-from rcpu.growth import Step, grow
-from rcpu.scoring import column_scores
+from rcpu.base import Answers
+from rcpu.explain import Step, drift_curve, grow, stream_drift
+from rcpu.methods import column_scores
+from rcpu.models import SITES, weight_of
+from rcpu.statistics import Collection, collect
 
 RATIOS = tuple(i / 20 for i in range(19))  # 0 to 0.9
 GROWING = {"samples": 128, "held_out": 16}  # windows of the lesson on calibration

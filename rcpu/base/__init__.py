@@ -1,0 +1,6 @@
+"""What every room uses: errors, paths, the hub, quiet libraries, kept answers. Imports no other room."""
+
+from rcpu.base.answers import Answers
+from rcpu.base.paths import existing
+
+__all__ = ["Answers", "existing"]

@@ -1,0 +1,78 @@
+"""What every command shares: the flags of a model, a progress bar, and results as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+import rcpu
+from rcpu.base.errors import RcpuError
+
+
+def model_flags() -> argparse.ArgumentParser:
+    """Flags of every command that loads a model."""
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default="embedded", help="embedded, a local folder or a hub id (default: embedded)")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    model.add_argument("--dtype", default="auto", help="fp32, bf16, fp16 or auto: fp32 on the CPU (default: auto)")
+    model.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object too")
+    return model
+
+
+def progress_bar(console: Console) -> Progress:
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=not console.is_terminal)
+
+
+def load(options, console: Console) -> rcpu.Model:
+    return rcpu.load_model(
+        options.model,
+        options.device,
+        options.dtype,
+        report=lambda m: console.print(f"{options.model}: {m}", markup=False),
+    )
+
+
+def output() -> Console:
+    # Not a terminal, e.g. a pipe or a file: never fold a table.
+    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=140)
+
+
+def number(text: str, flag: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RcpuError(f"{flag} must be a number or auto, got {text!r}") from error
+
+
+def check_json(path: Path | None) -> None:
+    """Find out before a long run that a result could not be written after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise RcpuError(f"--json {path} is a folder, expected a file")
+    if not path.absolute().parent.is_dir():
+        raise RcpuError(f"--json {path}: the folder {path.absolute().parent} does not exist")
+    try:
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise RcpuError(f"--json {path}: cannot write there: {error.strerror}") from error
+
+
+def write_json(path: Path | None, result: dict) -> None:
+    if path is None:
+        return
+    temporary = path.with_name(path.name + ".tmp-json")
+    temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.rename(path)

@@ -1,0 +1,55 @@
+"""``python -m rcpu generate``: continue a prompt."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+
+import rcpu
+from rcpu.cli.common import check_json, load, write_json
+
+
+def add(commands, model) -> None:
+    """Declare the command's flags."""
+    generate = commands.add_parser("generate", parents=[model], help="continue a prompt")
+    generate.add_argument("--prompt", required=True)
+    generate.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="(default: %(default)s)")
+    generate.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default: %(default)s)")
+    generate.add_argument("--top-p", type=float, default=1.0, help="nucleus sampling (default: %(default)s)")
+    generate.set_defaults(run=_generate)
+
+
+def _generate(options, console: Console) -> None:
+    check_json(options.json)
+    model = load(options, console)
+    shown, last = None, None
+    for last in rcpu.stream(
+        model.net,
+        model.tokenizer,
+        options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        seed=options.seed,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        cancelled=options.interrupted,
+    ):
+        if shown is None:  # only now is the input known to be good
+            sys.stdout.write(options.prompt)
+        sys.stdout.write(last.text[shown or 0 :])
+        sys.stdout.flush()
+        shown = len(last.text)
+    sys.stdout.write("\n")
+    console.print(f"{last.tokens} tokens, {last.tokens_per_second:.1f} tokens/s decoding", markup=False)
+    write_json(
+        options.json,
+        {
+            "model": options.model,
+            "prompt": options.prompt,
+            "text": last.text,
+            "tokens": last.tokens,
+            "tokens_per_second": last.tokens_per_second,
+            "finished": last.finished,
+        },
+    )

@@ -1,0 +1,1 @@
+"""What comes out: edits of layers, the compact model made of them, exports."""

@@ -1,0 +1,1 @@
+"""How it is run: recipe, plan, the layer loop, one site."""

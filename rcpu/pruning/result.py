@@ -1,0 +1,38 @@
+"""What a run found and made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import LlamaForCausalLM
+
+from rcpu.compact import assembly as compact
+from rcpu.models.compact_llama import CompactLlamaForCausalLM
+from rcpu.models.families import architecture_of, consumer_of, layers_of
+from rcpu.pruning.recipe import PruneConfig
+from rcpu.pruning.site import SiteResult
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """The compact model, what was found at each site in the order it was solved, and how long it took."""
+
+    net: CompactLlamaForCausalLM
+    config: PruneConfig
+    sites: tuple[SiteResult, ...]
+    notes: tuple[str, ...]  # of the plan
+    seconds: float
+
+    @property
+    def cuts(self) -> dict[tuple[int, str], compact.Cut]:
+        """Kept columns, weight and bias of every pruned site, by layer and site."""
+        return {(s.layer, s.site): compact.Cut(s.columns, s.weight, s.bias) for s in self.sites if not s.keep.all()}
+
+    def uncompensated(self, dense: LlamaForCausalLM) -> CompactLlamaForCausalLM:
+        """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``."""
+        arch = {site.name: site for site in architecture_of(dense).sites}
+        plain = {}
+        for (layer, name), cut in self.cuts.items():
+            weight = consumer_of(layers_of(dense)[layer], arch[name]).weight.data
+            plain[layer, name] = compact.Cut(cut.columns, weight[:, cut.columns.to(weight.device)])
+        return compact.with_cuts(self.net, dense, plain)

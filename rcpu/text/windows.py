@@ -1,0 +1,77 @@
+"""Token windows cut from a text: to calibrate on, to check on, to measure on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rcpu.base.errors import RcpuError
+from rcpu.text.texts import Text
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Token windows to calibrate on, and others, from a later stretch of the same text, to check on."""
+
+    calibration: Tensor  # (samples, window) int64
+    held_out: Tensor  # (held_out, window)
+    text: str
+
+
+def calibration_windows(
+    text: Text, tokenizer, *, samples: int = 128, window: int = 128, held_out: int = 16, seed: int = 0
+) -> Windows:
+    """``samples`` windows at uniformly random places, and ``held_out`` more from the text's last part.
+
+    The text is divided in proportion to the two counts, so that no held-out token was calibrated on.
+
+    Raises:
+        RcpuError: the text has fewer tokens than the windows together.
+    """
+    tokens = encode(text.calibration, tokenizer)
+    need = (samples + held_out) * window
+    if len(tokens) < need:
+        fit = max(0, len(tokens) // window - held_out)
+        raise RcpuError(
+            f"too little text: {text.name} has {len(tokens):,} tokens for calibration, but {samples} windows and "
+            f"{held_out} held-out ones of {window} tokens need {need:,}; "
+            + (f"lower the samples to {fit}" if fit else "take a shorter window")
+            + ", or give a longer text"
+        )
+    cut = len(tokens) * samples // (samples + held_out)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(part: Tensor, count: int) -> Tensor:
+        if not count:
+            return part.new_empty(0, window)
+        starts = torch.randint(len(part) - window + 1, (count,), generator=generator)
+        return torch.stack([part[s : s + window] for s in starts])
+
+    return Windows(draw(tokens[:cut], samples), draw(tokens[cut:], held_out), text.name)
+
+
+def evaluation_windows(text: Text, tokenizer, *, window: int = 128, max_windows: int | None = None) -> Tensor:
+    """Non-overlapping windows from the start of the evaluation part, (windows, window); the rest is dropped.
+
+    Raises:
+        RcpuError: there is not one whole window.
+    """
+    if window < 2:
+        raise RcpuError(f"a window needs at least 2 tokens, one to read and one to predict; got {window}")
+    if max_windows is not None and max_windows < 1:
+        raise RcpuError(f"need at least one window, got max_windows = {max_windows}")
+    tokens = encode(text.evaluation, tokenizer)
+    count = min(len(tokens) // window, max_windows or len(tokens))
+    if not count:
+        raise RcpuError(
+            f"too little text: {text.name} has {len(tokens):,} tokens for evaluation, a window needs {window}; "
+            "take a shorter window or a longer text"
+        )
+    return tokens[: count * window].view(count, window)
+
+
+def encode(text: str, tokenizer) -> Tensor:
+    """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one."""
+    return torch.tensor(tokenizer(text, verbose=False).input_ids, dtype=torch.int64)

@@ -1,0 +1,32 @@
+"""A plan tells what a run then does."""
+
+import pytest
+
+import rcpu
+from tests import tiny
+from tests.pruning.test_loop import UNITS, config
+
+
+def test_plan_tells_before_the_run(gqa):
+    plan = rcpu.plan(gqa, config(ratio=0.1, layers=(2, 0)))
+    assert plan.unit == "channel"
+    assert plan.layers == (0, 2)
+    assert {name: tuple(layout.shape) for name, layout in plan.layouts.items()} == {
+        "o_proj": (2, 8, 3),
+        "down_proj": (1, 72, 1),
+    }
+    assert plan.removed == {(i, s): n for i in (0, 2) for s, n in (("o_proj", (0, 16)), ("down_proj", (7, 72)))}
+    assert len(plan.notes) == 1
+    assert "0.1 of 8 channels" in plan.notes[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"compensation": "bias"}, {"layers": (1,), "sites": ("o_proj",)}], ids=str)
+@pytest.mark.parametrize(("kind", "unit"), [*UNITS, ("tied", "channel")])
+def test_plan_is_what_happens(kind, unit, settings, windows):
+    net, asked = tiny.net(kind), config(unit, **settings)
+    plan, result = rcpu.plan(net, asked), rcpu.prune(net, windows, asked)
+    assert plan.before == rcpu.cost(net)
+    assert plan.after == rcpu.cost(result.net)
+    assert {s.layer for s in result.sites} == set(plan.layers)
+    for s in result.sites:
+        assert plan.removed[s.layer, s.site] == (s.units - s.kept, s.units)
