@@ -1,6 +1,7 @@
 """What every room uses: errors, paths, the hub, quiet libraries, kept answers. Imports no other room."""
 
 from rcpu.base.answers import Answers
+from rcpu.base.code import code_version
 from rcpu.base.paths import existing
 
-__all__ = ["Answers", "existing"]
+__all__ = ["Answers", "code_version", "existing"]

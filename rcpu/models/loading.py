@@ -41,12 +41,15 @@ SIZES = (
     "vocab_size",
     "max_position_embeddings",
 )
+#: What is read of a folder beside the weights; a fingerprint is of all of it.
+READ = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
+READ += ("vocab.*", "merges.txt")
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A loaded model with its tokenizer; ``fingerprint`` changes when configuration or weights do."""
+    """A loaded model with its tokenizer; ``fingerprint`` changes when its configuration, weights or tokenizer do."""
 
     name: str
     net: LlamaForCausalLM
@@ -251,9 +254,9 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _fingerprint(folder: Path, shards: list[Path]) -> str:
-    """Sixteen hex digits of the configuration and of every byte of the weights."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for shard in shards:
-        with shard.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    """Sixteen hex digits of every byte of the weights, and of the files in READ."""
+    digest = hashlib.sha256()
+    for path in (*sorted({path for pattern in READ for path in folder.glob(pattern) if path.is_file()}), *shards):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rcpu.base.code import code_version
 from rcpu.base.errors import RcpuError
 from rcpu.models.embedded import cache_folder
 from rcpu.models.families import SITES, layers_of, weight_of
@@ -99,12 +100,11 @@ def statistics_folder() -> Path:
 def collection_of(model: Model, windows: Windows) -> Collection:
     """The place for statistics of this model on these very windows, whether or not it holds any yet.
 
-    Its name is a digest of the model's fingerprint, precision and the windows' tokens, and so of text, counts, seed.
+    Its name is a digest of the model's fingerprint and precision, of the windows' tokens, and of the measuring code.
     """
-    digest = hashlib.sha256(f"1 {model.fingerprint} {model.dtype} {SAMPLE}".encode())
-    for part in (windows.calibration, windows.held_out):
-        digest.update(repr(tuple(part.shape)).encode() + part.cpu().numpy().tobytes())
-    return Collection(statistics_folder() / digest.hexdigest()[:24])
+    code = code_version("models", "statistics")
+    of = f"{model.fingerprint} {model.dtype} {windows.digest} {SAMPLE} {code}"
+    return Collection(statistics_folder() / hashlib.sha256(of.encode()).hexdigest()[:24])
 
 
 def site_bytes(net: nn.Module, windows: Windows, layer: int, site: str) -> int:

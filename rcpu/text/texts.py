@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import constants
@@ -26,6 +28,13 @@ class Text:
     calibration: str
     evaluation: str
     disjoint: bool
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hex digits of both parts: results are kept by them, for a name may come to mean another text."""
+        both = hashlib.sha256(hashlib.sha256(self.calibration.encode()).digest())
+        both.update(hashlib.sha256(self.evaluation.encode()).digest())
+        return both.hexdigest()[:16]
 
 
 def load_text(name: str) -> Text:

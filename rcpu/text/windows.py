@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +20,14 @@ class Windows:
     calibration: Tensor  # (samples, window) int64
     held_out: Tensor  # (held_out, window)
     text: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Twenty-four hex digits of every token: of the text, the tokenizer, the counts and the seed that drew them."""
+        both = hashlib.sha256()
+        for part in (self.calibration, self.held_out):
+            both.update(repr(tuple(part.shape)).encode() + part.cpu().numpy().tobytes())
+        return both.hexdigest()[:24]
 
 
 def calibration_windows(

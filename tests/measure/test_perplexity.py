@@ -5,9 +5,9 @@ import math
 
 import pytest
 import torch
-from rcpu.models.sizes import parts
 
 import rcpu
+from rcpu.models.sizes import parts
 from tests import tiny
 
 

@@ -301,7 +301,7 @@ def test_a_file_is_not_a_model(folder):
         load(folder / "config.json")
 
 
-def test_fingerprint_is_of_configuration_and_weights(folder):
+def test_fingerprint_is_of_configuration_weights_and_tokenizer(folder):
     first = load(folder).fingerprint
     assert len(first) == 16
     assert load(folder).fingerprint == first
@@ -310,4 +310,9 @@ def test_fingerprint_is_of_configuration_and_weights(folder):
     edit_weights(folder, lambda w: w["model.norm.weight"][5:6].add_(1e-3))
     second = load(folder).fingerprint
     configure(folder, rms_norm_eps=1e-5)
-    assert len({first, second, load(folder).fingerprint}) == 3
+    third = load(folder).fingerprint
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "a"}))
+    fourth = load(folder).fingerprint
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "b"}')
+    assert len({first, second, third, fourth, load(folder).fingerprint}) == 5

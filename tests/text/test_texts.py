@@ -6,7 +6,7 @@ import datasets
 import pytest
 import torch
 
-from rcpu import RcpuError, Text, calibration_windows, evaluation_windows, from_upload, load_text
+from rcpu import RcpuError, Text, Windows, calibration_windows, evaluation_windows, from_upload, load_text
 from rcpu.text.windows import encode
 
 
@@ -32,6 +32,25 @@ def test_embedded_parts_share_no_paragraph():
     assert len(text.calibration) > 200_000
     assert 0.1 < len(text.evaluation) / len(text.calibration) < 0.25
     assert load_text("embedded") == text
+
+
+def test_a_text_is_told_by_its_content_and_windows_by_their_tokens():
+    text = Text("a", "one two", "three", disjoint=True)
+    assert len(text.digest) == 16
+    assert Text("another name", "one two", "three", disjoint=True).digest == text.digest
+    others = [
+        Text("a", "one", " twothree", True),
+        Text("a", "one two", "thre", True),
+        Text("a", "three", "one two", True),
+    ]
+    assert len({text.digest, *(other.digest for other in others)}) == 4
+
+    drawn = calibration_windows(counting(200), numbers, samples=4, window=8, held_out=2)
+    same = calibration_windows(counting(200), numbers, samples=4, window=8, held_out=2)
+    moved = calibration_windows(counting(200), numbers, samples=4, window=8, held_out=2, seed=1)
+    fewer = Windows(drawn.calibration[:3], torch.cat([drawn.calibration[3:], drawn.held_out]), drawn.text)
+    assert drawn.digest == same.digest
+    assert len({drawn.digest, moved.digest, fewer.digest}) == 3
 
 
 @pytest.mark.parametrize("seed", range(4))
