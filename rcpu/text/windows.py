@@ -62,26 +62,52 @@ def calibration_windows(
     return Windows(draw(tokens[:cut], samples), draw(tokens[cut:], held_out), text.name)
 
 
+def held_out_windows(
+    text: Text,
+    tokenizer,
+    *,
+    samples: int = 128,
+    held_out: int = 16,
+    window: int = 128,
+    max_windows: int | None = None,
+) -> Tensor:
+    """Non-overlapping windows, (windows, window), from the part of a calibration text that was never calibrated on.
+
+    A pruned model that does well here and badly on another text has learned its calibration text, not the language.
+
+    Raises:
+        RcpuError: nothing was held out, or not one whole window.
+    """
+    if not held_out:
+        raise RcpuError(f"nothing of {text.name} was held out: calibrate with at least one held-out window")
+    tokens = encode(text.calibration, tokenizer)
+    part = tokens[len(tokens) * samples // (samples + held_out) :]
+    return _in_a_row(part, window, max_windows, f"the held-out part of {text.name}")
+
+
 def evaluation_windows(text: Text, tokenizer, *, window: int = 128, max_windows: int | None = None) -> Tensor:
     """Non-overlapping windows from the start of the evaluation part, (windows, window); the rest is dropped.
 
     Raises:
         RcpuError: there is not one whole window.
     """
-    if window < 2:
-        raise RcpuError(f"a window needs at least 2 tokens, one to read and one to predict; got {window}")
-    if max_windows is not None and max_windows < 1:
-        raise RcpuError(f"need at least one window, got max_windows = {max_windows}")
-    tokens = encode(text.evaluation, tokenizer)
-    count = min(len(tokens) // window, max_windows or len(tokens))
-    if not count:
-        raise RcpuError(
-            f"too little text: {text.name} has {len(tokens):,} tokens for evaluation, a window needs {window}; "
-            "take a shorter window or a longer text"
-        )
-    return tokens[: count * window].view(count, window)
+    return _in_a_row(encode(text.evaluation, tokenizer), window, max_windows, text.name)
 
 
 def encode(text: str, tokenizer) -> Tensor:
     """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one."""
     return torch.tensor(tokenizer(text, verbose=False).input_ids, dtype=torch.int64)
+
+
+def _in_a_row(tokens: Tensor, window: int, max_windows: int | None, name: str) -> Tensor:
+    if window < 2:
+        raise RcpuError(f"a window needs at least 2 tokens, one to read and one to predict; got {window}")
+    if max_windows is not None and max_windows < 1:
+        raise RcpuError(f"need at least one window, got max_windows = {max_windows}")
+    count = min(len(tokens) // window, max_windows or len(tokens))
+    if not count:
+        raise RcpuError(
+            f"too little text: {name} has {len(tokens):,} tokens for evaluation, a window needs {window}; "
+            "take a shorter window or a longer text"
+        )
+    return tokens[: count * window].view(count, window)

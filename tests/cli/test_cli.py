@@ -126,6 +126,8 @@ def test_perplexity_is_the_librarys(base, tmp_path, model, text_file, capsys):
         "window": 16,
         "windows": 9,
         "text": "words.txt",
+        "digest": expected.digest,
+        "interval": pytest.approx([expected.interval.low, expected.interval.high]),
     }
     assert f"{expected.perplexity:.3f}" in capsys.readouterr().out
 

@@ -32,6 +32,8 @@ def test_perplexity_is_the_exponential_of_the_loss(kind):
         "window": 12,
         "windows": 7,
         "text": "random",
+        "digest": found.digest,
+        "interval": [found.interval.low, found.interval.high],
     }
 
 
