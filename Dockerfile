@@ -34,7 +34,7 @@ USER 1000
 
 # Converted here, so that no visitor waits for it; as the user, because only its owner can read the result.
 COPY rcpu rcpu
-RUN python -c "from rcpu.embedded import embedded_folder; embedded_folder(print)"
+RUN python -c "from rcpu.models.embedded import embedded_folder; embedded_folder(print)"
 
 COPY .streamlit/config.toml .streamlit/config.toml
 COPY assets assets

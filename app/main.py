@@ -11,9 +11,11 @@ from app.settings import PageEnd, follow_history, settings, unread, write_url
 from app.widgets import plain
 from rcpu import RcpuError
 
-st.set_page_config(page_title="RCPU Explorer", page_icon="assets/icon.svg", layout="wide")
+ASSETS = Path(__file__).parent.parent / "assets"
+ICON, LOGO = str(ASSETS / "icon.svg"), str(ASSETS / "logo.svg")
+st.set_page_config(page_title="RCPU Explorer", page_icon=ICON, layout="wide")
 st.html(Path(__file__).with_name("style.css"))
-st.logo("assets/logo.svg", size="large", icon_image="assets/icon.svg")
+st.logo(LOGO, size="large", icon_image=ICON)
 
 
 def page(name: str, title: str, icon: str, **options) -> st.Page:

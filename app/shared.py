@@ -222,7 +222,7 @@ def _collection(folder: Path) -> Collection:
 
 def memory(device: torch.device | None = None) -> dict[str, int]:
     """Bytes: this process, free on the machine, and free on the device if that is a GPU."""
-    found = {"process": psutil.Process().memory_info().rss, "free": psutil.virtual_memory().available}
+    found = {"process": psutil.Process().memory_info().rss, "free": free_memory(torch.device("cpu"))}
     if device is not None and device.type == "cuda":
         found["device free"] = free_memory(device)
     return found

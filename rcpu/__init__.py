@@ -7,6 +7,8 @@ Each of these is one file; loop.py runs them layer by layer. Nothing here knows 
 
 import os
 
+__version__ = "0.2.0"
+
 # OpenMP threads that spin while they wait lose their core to any busy neighbour: with one other process on two cores
 # an SVD takes ten times as long. Must be set before torch is imported; a value of the user's own stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

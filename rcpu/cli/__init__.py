@@ -1,4 +1,4 @@
-"""The command line: ``python -m rcpu prune | perplexity | generate``.
+"""The command line: ``python -m rcpu COMMAND``, or ``rcpu COMMAND`` where the package is installed.
 
 Results go to standard output, progress and remarks to standard error. Exit codes: 0 done, 2 bad input, 130 Ctrl-C.
 """
@@ -8,18 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.console import Console
 
 import rcpu
 from rcpu.base.errors import Cancelled, RcpuError
-from rcpu.cli import generate, perplexity, prune
+from rcpu.cli import app, generate, perplexity, prune
 from rcpu.cli.common import model_flags
 
 #: A file a command, in the order of the help.
-COMMANDS = (prune, perplexity, generate)
+COMMANDS = (prune, perplexity, generate, app)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +66,9 @@ def _heeding(interrupted: threading.Event) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m rcpu", description=rcpu.__doc__.splitlines()[0])
+    name = "rcpu" if Path(sys.argv[0]).stem == "rcpu" else "python -m rcpu"
+    parser = _Parser(prog=name, description=rcpu.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"rcpu {rcpu.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     model = model_flags()
     for command in COMMANDS:

