@@ -1,20 +1,25 @@
-"""A LLaMA whose layers differ in size: fewer heads, narrower values, fewer MLP channels, biases where wanted.
+"""A LLaMA whose layers differ in size: heads, RoPE pairs, values, MLP channels, factors, branches, residual widths.
 
 This file depends on torch and transformers alone, because ``save_pretrained`` puts a copy beside the weights.
-It knows sizes only, not where they come from (assembly.py) nor how the weights were found.
+It knows sizes only, not where they come from nor how the weights were found: every module is made from the
+configuration's lists, one number a layer, and a model of the dense sizes is the dense model.
 """
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import (
     LlamaAttention,
+    LlamaDecoderLayer,
     LlamaMLP,
+    LlamaRMSNorm,
     apply_rotary_pos_emb,
     eager_attention_forward,
+    rotate_half,
 )
 
 
@@ -25,54 +30,108 @@ class CompactLlamaConfig(LlamaConfig):
 
     query_heads: list[int] | None = None
     kv_heads: list[int] | None = None
+    key_dims: list[int] | None = None  # width of q and k in a head: two for each RoPE pair that stays
     value_dims: list[int] | None = None
     intermediate_sizes: list[int] | None = None
     o_bias: list[bool] | None = None
     down_bias: list[bool] | None = None
+    ranks: dict[str, list[int]] | None = None  # by projection: rank of its two factors, 0 for a whole matrix
+    branch_ranks: list[int] | None = None  # of a linear branch beside the MLP, 0 for none
+    residual_sizes: list[int] | None = None  # before each block and after the last, 2 · layers + 1; None: hidden_size
+    embedding_size: int | None = None  # width of the embedding's rows
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         dense = {
             "query_heads": self.num_attention_heads,
             "kv_heads": self.num_key_value_heads,
+            "key_dims": self.head_dim,
             "value_dims": self.head_dim,
             "intermediate_sizes": self.intermediate_size,
             "o_bias": self.attention_bias,
             "down_bias": self.mlp_bias,
+            "branch_ranks": 0,
         }
         for name, value in dense.items():
             if getattr(self, name) is None:
                 setattr(self, name, [value] * self.num_hidden_layers)
+        self.ranks = self.ranks or {}
+        self.embedding_size = self.embedding_size or self.hidden_size
+
+    def rank(self, projection: str, layer: int) -> int:
+        """Rank of the factors of this projection, 0 where it is one matrix."""
+        return self.ranks[projection][layer] if projection in self.ranks else 0
+
+    def widths(self, layer: int) -> list[int]:
+        """Width of the residual stream before attention, before the MLP, and after it."""
+        sizes = self.residual_sizes or [self.hidden_size] * (2 * self.num_hidden_layers + 1)
+        return sizes[2 * layer : 2 * layer + 3]
+
+
+def projection(d_in: int, d_out: int, bias: bool, rank: int = 0) -> nn.Module:
+    """A linear map: one matrix, or two with ``rank`` numbers between them."""
+    if not rank:
+        return nn.Linear(d_in, d_out, bias=bias)
+    return nn.Sequential(nn.Linear(d_in, rank, bias=False), nn.Linear(rank, d_out, bias=bias))
+
+
+def widened(x: Tensor, width: int) -> Tensor:
+    """The same with zeros behind its last dimension."""
+    return x if x.shape[-1] == width else pad(x, (0, width - x.shape[-1]))
+
+
+class CompactNorm(nn.Module):
+    """RMSNorm of a sliced residual stream: divides by the RMS over the width it had; the gain is in the weights."""
+
+    def __init__(self, hidden_size: int, eps: float):
+        super().__init__()
+        self.hidden_size, self.eps = hidden_size, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.pow(2).sum(-1, keepdim=True) / self.hidden_size + self.eps)).to(x.dtype)
 
 
 class CompactAttention(LlamaAttention):
-    """Attention with its own number of heads and with values narrower than queries and keys."""
+    """Attention with its own number of heads, and with keys and values of any width.
+
+    Where RoPE pairs went, ``pairs`` (kv_heads, key_dim / 2) says which stay: row j and row j + key_dim / 2 of a head
+    turn by the frequency of pair ``pairs[head, j]``; query heads have the pairs of their KV head.
+    """
 
     def __init__(self, config: CompactLlamaConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        d, heads, kv = config.hidden_size, config.query_heads[layer_idx], config.kv_heads[layer_idx]
-        self.value_dim = config.value_dims[layer_idx]
+        heads, kv = config.query_heads[layer_idx], config.kv_heads[layer_idx]
+        d, d_out, _ = config.widths(layer_idx)
+        self.key_dim, self.value_dim = config.key_dims[layer_idx], config.value_dims[layer_idx]
         self.num_key_value_groups = heads // kv
-        self.q_proj = nn.Linear(d, heads * self.head_dim, bias=config.attention_bias)
-        self.k_proj = nn.Linear(d, kv * self.head_dim, bias=config.attention_bias)
-        self.v_proj = nn.Linear(d, kv * self.value_dim, bias=config.attention_bias)
-        self.o_proj = nn.Linear(heads * self.value_dim, d, bias=config.o_bias[layer_idx])
+
+        def part(name: str, d_in: int, d_out: int, bias: bool) -> nn.Module:
+            return projection(d_in, d_out, bias, config.rank(name, layer_idx))
+
+        self.q_proj = part("q_proj", d, heads * self.key_dim, config.attention_bias)
+        self.k_proj = part("k_proj", d, kv * self.key_dim, config.attention_bias)
+        self.v_proj = part("v_proj", d, kv * self.value_dim, config.attention_bias)
+        self.o_proj = part("o_proj", heads * self.value_dim, d_out, config.o_bias[layer_idx])
+        if self.key_dim != self.head_dim:
+            self.register_buffer("pairs", torch.arange(self.key_dim // 2).repeat(kv, 1))
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
         shape = hidden_states.shape[:-1]
-        query = self.q_proj(hidden_states).view(*shape, -1, self.head_dim).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(*shape, -1, self.head_dim).transpose(1, 2)
+        query = self.q_proj(hidden_states).view(*shape, -1, self.key_dim).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(*shape, -1, self.key_dim).transpose(1, 2)
         value = self.v_proj(hidden_states).view(*shape, -1, self.value_dim).transpose(1, 2)
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        query, key = self.turn(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        # The fast kernels want values as wide as queries: zeros are added here, never in the cache.
+        width = max(self.key_dim, self.value_dim)
         output, weights = attend(
             self,
-            query,
-            key,
-            # The fast kernels want values as wide as queries: zeros are added here, never in the cache.
-            pad(value, (0, self.head_dim - self.value_dim)),
+            widened(query, width),
+            widened(key, width),
+            widened(value, width),
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
@@ -81,17 +140,69 @@ class CompactAttention(LlamaAttention):
         output = output[..., : self.value_dim].reshape(*shape, -1)
         return self.o_proj(output), weights
 
+    def turn(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary positions for queries (batch, heads, tokens, key_dim) and keys, from angles of all pairs."""
+        if self.key_dim == self.head_dim:
+            return apply_rotary_pos_emb(query, key, cos, sin)
+        columns = torch.cat([self.pairs, self.pairs + self.head_dim // 2], 1)  # (kv_heads, key_dim)
+        cos, sin = (x[..., columns].transpose(1, 2) for x in (cos, sin))  # (batch, kv_heads, tokens, key_dim)
+        key = key * cos + rotate_half(key) * sin
+        cos, sin = (x.repeat_interleave(self.num_key_value_groups, 1) for x in (cos, sin))
+        return query * cos + rotate_half(query) * sin, key
+
 
 class CompactMLP(LlamaMLP):
-    """MLP with its own number of channels."""
+    """MLP with its own number of channels, and maybe a linear branch of low rank beside it."""
 
     def __init__(self, config: CompactLlamaConfig, layer_idx: int):
         super().__init__(config)
-        d, size = config.hidden_size, config.intermediate_sizes[layer_idx]
+        size, bias = config.intermediate_sizes[layer_idx], config.mlp_bias
+        _, d, d_out = config.widths(layer_idx)
         self.intermediate_size = size
-        self.gate_proj = nn.Linear(d, size, bias=config.mlp_bias)
-        self.up_proj = nn.Linear(d, size, bias=config.mlp_bias)
-        self.down_proj = nn.Linear(size, d, bias=config.down_bias[layer_idx])
+        self.gate_proj = projection(d, size, bias, config.rank("gate_proj", layer_idx))
+        self.up_proj = projection(d, size, bias, config.rank("up_proj", layer_idx))
+        self.down_proj = projection(size, d_out, config.down_bias[layer_idx], config.rank("down_proj", layer_idx))
+        self.branch = None
+        if rank := config.branch_ranks[layer_idx]:
+            self.branch = projection(d, d_out, False, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y if self.branch is None else y + self.branch(x)
+
+
+class CompactLayer(LlamaDecoderLayer):
+    """A decoder layer; where the residual stream is sliced, a matrix turns it from each block's axes to the next's."""
+
+    def __init__(self, config: CompactLlamaConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.self_attn = CompactAttention(config, layer_idx)
+        self.mlp = CompactMLP(config, layer_idx)
+        self.attn_turn = self.mlp_turn = None
+        if config.residual_sizes:
+            before, between, after = config.widths(layer_idx)
+            self.input_layernorm = CompactNorm(config.hidden_size, config.rms_norm_eps)
+            self.post_attention_layernorm = CompactNorm(config.hidden_size, config.rms_norm_eps)
+            self.attn_turn = nn.Linear(before, between, bias=False)
+            self.mlp_turn = nn.Linear(between, after, bias=False)
+
+    def forward(self, hidden_states, **kwargs):
+        if self.attn_turn is None:
+            return super().forward(hidden_states, **kwargs)
+        added, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
+        hidden_states = self.attn_turn(hidden_states) + added
+        return self.mlp_turn(hidden_states) + self.mlp(self.post_attention_layernorm(hidden_states))
+
+
+class TurnedEmbedding(nn.Embedding):
+    """An embedding whose rows are turned to the axes of a sliced residual stream."""
+
+    def __init__(self, count: int, width: int, padding_idx: int | None, d_out: int):
+        super().__init__(count, width, padding_idx)
+        self.turn = nn.Linear(width, d_out, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.turn(super().forward(input_ids))
 
 
 class CompactLlamaForCausalLM(LlamaForCausalLM):
@@ -101,9 +212,16 @@ class CompactLlamaForCausalLM(LlamaForCausalLM):
 
     def __init__(self, config: CompactLlamaConfig):
         super().__init__(config)
-        for i, layer in enumerate(self.model.layers):
-            layer.self_attn = CompactAttention(config, i)
-            layer.mlp = CompactMLP(config, i)
+        self.model.layers = nn.ModuleList(CompactLayer(config, i) for i in range(config.num_hidden_layers))
+        if sizes := config.residual_sizes:
+            count, width, padding = config.vocab_size, config.embedding_size, self.model.padding_idx
+            if width == sizes[0]:
+                self.model.embed_tokens = nn.Embedding(count, width, padding)
+            else:
+                self.model.embed_tokens = TurnedEmbedding(count, width, padding, sizes[0])
+            self.lm_head = nn.Linear(sizes[-1], count, bias=False)
+            norm = LlamaRMSNorm if config.tie_word_embeddings else CompactNorm  # a tied head cannot hold the gain
+            self.model.norm = norm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
 
 

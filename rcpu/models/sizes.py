@@ -34,18 +34,21 @@ def cost(net: nn.Module) -> Cost:
 
 
 def parts(net: nn.Module) -> dict[str, int]:
-    """Parameters by what they do, shared ones once: embeddings, attention in and out, MLP in and out, the rest."""
+    """Parameters by what they do, shared ones once: embeddings, attention, MLP, what methods add, the rest."""
     groups = {
         "embeddings": ("embed_tokens",),
         "q, k, v": ("q_proj", "k_proj", "v_proj"),
         "o_proj": ("o_proj",),
         "gate, up": ("gate_proj", "up_proj"),
         "down_proj": ("down_proj",),
+        "branches": ("branch",),
+        "turns": ("turn",),
         "output head": ("lm_head",),
     }
     found = dict.fromkeys([*groups, "norms"], 0)
     for name, p in net.named_parameters():
-        owner = next((g for g, modules in groups.items() if any(f"{m}." in name for m in modules)), "norms")
+        owners = [g for g, modules in groups.items() if any(f"{m}." in name for m in modules)]
+        owner = owners[-1] if owners else "norms"  # the turn of an embedding is a turn
         found[owner] += p.numel()
     return {name: n for name, n in found.items() if n}
 
@@ -58,21 +61,36 @@ def parameter_count(config: PreTrainedConfig) -> int:
     """Parameters of the model that ``config`` describes, dense or compact; nothing is built."""
     if not isinstance(config, CompactLlamaConfig):
         config = CompactLlamaConfig.from_dict({**config.to_dict(), "model_type": CompactLlamaConfig.model_type})
-    d, width = config.hidden_size, config.head_dim
-    total = config.vocab_size * d * (1 if config.tie_word_embeddings else 2) + d
-    for heads, kv, value, size, o_bias, down_bias in zip(
-        config.query_heads,
-        config.kv_heads,
-        config.value_dims,
-        config.intermediate_sizes,
-        config.o_bias,
-        config.down_bias,
-        strict=True,
+    return outside_parameters(config) + sum(layer_parameters(config, i) for i in range(config.num_hidden_layers))
+
+
+def layer_parameters(config: CompactLlamaConfig, layer: int) -> int:
+    """Parameters of one decoder layer: its matrices, factors, biases, branch, norms and turns."""
+    heads, kv = config.query_heads[layer], config.kv_heads[layer]
+    key, value, size = config.key_dims[layer], config.value_dims[layer], config.intermediate_sizes[layer]
+    before, between, after = config.widths(layer)
+    total = between * config.o_bias[layer] + after * config.down_bias[layer]
+    for name, d_in, d_out, bias in (
+        ("q_proj", before, heads * key, config.attention_bias),
+        ("k_proj", before, kv * key, config.attention_bias),
+        ("v_proj", before, kv * value, config.attention_bias),
+        ("o_proj", heads * value, between, False),
+        ("gate_proj", between, size, config.mlp_bias),
+        ("up_proj", between, size, config.mlp_bias),
+        ("down_proj", size, after, False),
     ):
-        rows = (heads + kv) * width + kv * value
-        total += d * (rows + heads * value + 3 * size + 2)
-        total += rows * config.attention_bias + 2 * size * config.mlp_bias + d * (o_bias + down_bias)
-    return total
+        rank = config.rank(name, layer)
+        total += (rank * (d_in + d_out) if rank else d_in * d_out) + d_out * bias
+    total += config.branch_ranks[layer] * (between + after)
+    return total + (before * between + between * after if config.residual_sizes else 2 * config.hidden_size)
+
+
+def outside_parameters(config: CompactLlamaConfig) -> int:
+    """Parameters outside the decoder layers: embedding, what turns it, the last norm, and a head of its own."""
+    sizes, tied = config.residual_sizes or [config.hidden_size], config.tie_word_embeddings
+    total = config.vocab_size * config.embedding_size + (0 if tied else config.vocab_size * sizes[-1])
+    total += config.embedding_size * sizes[0] * (config.embedding_size != sizes[0])
+    return total + (0 if config.residual_sizes and not tied else config.hidden_size)
 
 
 def bytes_needed(parameters: int, dtype: torch.dtype) -> int:
