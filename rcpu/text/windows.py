@@ -40,17 +40,17 @@ def calibration_windows(
     Raises:
         RcpuError: the text has fewer tokens than the windows together.
     """
-    tokens = encode(text.calibration, tokenizer)
+    parts = divided(text, tokenizer, samples=samples, held_out=held_out)
+    tokens = sum(map(len, parts))
     need = (samples + held_out) * window
-    if len(tokens) < need:
-        fit = max(0, len(tokens) // window - held_out)
+    if tokens < need:
+        fit = max(0, tokens // window - held_out)
         raise RcpuError(
-            f"too little text: {text.name} has {len(tokens):,} tokens for calibration, but {samples} windows and "
+            f"too little text: {text.name} has {tokens:,} tokens for calibration, but {samples} windows and "
             f"{held_out} held-out ones of {window} tokens need {need:,}; "
             + (f"lower the samples to {fit}" if fit else "take a shorter window")
             + ", or give a longer text"
         )
-    cut = len(tokens) * samples // (samples + held_out)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(part: Tensor, count: int) -> Tensor:
@@ -59,7 +59,14 @@ def calibration_windows(
         starts = torch.randint(len(part) - window + 1, (count,), generator=generator)
         return torch.stack([part[s : s + window] for s in starts])
 
-    return Windows(draw(tokens[:cut], samples), draw(tokens[cut:], held_out), text.name)
+    return Windows(*map(draw, parts, (samples, held_out)), text.name)
+
+
+def divided(text: Text, tokenizer, *, samples: int, held_out: int) -> tuple[Tensor, Tensor]:
+    """The tokens of a calibration text that may be calibrated on, and those that are held out."""
+    tokens = encode(text.calibration, tokenizer)
+    cut = len(tokens) * samples // (samples + held_out)
+    return tokens[:cut], tokens[cut:]
 
 
 def held_out_windows(
@@ -80,8 +87,7 @@ def held_out_windows(
     """
     if not held_out:
         raise RcpuError(f"nothing of {text.name} was held out: calibrate with at least one held-out window")
-    tokens = encode(text.calibration, tokenizer)
-    part = tokens[len(tokens) * samples // (samples + held_out) :]
+    _, part = divided(text, tokenizer, samples=samples, held_out=held_out)
     return _in_a_row(part, window, max_windows, f"the held-out part of {text.name}")
 
 
