@@ -83,6 +83,7 @@ class Settings:
     # comparing
     compare: str = ""  # run ids, with :plain for the same removal not repaired
     eval_text: str = "embedded"
+    eval_more: str = ""  # further texts
     eval_window: int = 128
     eval_windows: int = 48
     prompt: str = "The old lighthouse keeper"

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
+
+from torch import Tensor
+
 import rcpu
 from app import demo
 from app.jobs import Job
@@ -9,6 +14,9 @@ from app.runs import PrunedRun, Variant, default_name
 from app.shared import jobs, load_text, models, windows
 from rcpu.measure import NextToken, TokenView, compare_tokens, next_tokens
 from rcpu.statistics import Collection, collect
+from rcpu.text import divided, held_out_windows, leak_note, overlap
+
+HELD_OUT = "held-out"  # the text that a calibration text keeps back
 
 
 def load_model_job(key: tuple[str, str, str]) -> Job:
@@ -96,29 +104,76 @@ def asked_models(variants: dict[str, Variant]) -> tuple:
     return tuple((key, id(variant.net)) for key, variant in variants.items())
 
 
-def measure_job(tokenizer: object, variants: dict[str, Variant], text: str, window: int, max_windows: int) -> Job:
-    """Queue the perplexity of every variant; ``partial`` fills as they come."""
-    demo.check_text(text)
+@dataclass(frozen=True)
+class Measured:
+    """Perplexities by text, as it is called in results, and by model; and warnings of what was calibrated on."""
+
+    found: dict[str, dict[str, rcpu.Perplexity]]
+    warnings: tuple[str, ...] = ()
+
+
+def measure_job(
+    tokenizer: object,
+    variants: dict[str, Variant],
+    text: str,
+    window: int,
+    max_windows: int,
+    *,
+    more: tuple[str, ...] = (),
+    calibrations: tuple[tuple[str, int, int], ...] = (),
+) -> Job:
+    """Queue the perplexity of every variant on a text and ``more``; ``partial`` fills as they come.
+
+    ``calibrations`` are text, samples and held-out windows that the variants were calibrated with, the newest last: its
+    kept-back part is the text ``held-out``, and what the texts share with any of them is warned of.
+    """
+    texts = tuple(dict.fromkeys((text, *more)))
+    for name in (*texts, *(name for name, *_ in calibrations)):
+        if name != HELD_OUT:
+            demo.check_text(name)
     demo.check_evaluation(max_windows, window)
 
-    def work(job: Job) -> dict[str, rcpu.Perplexity]:
-        source = load_text(text)
-        measured = rcpu.evaluation_windows(source, tokenizer, window=window, max_windows=max_windows)
-        found: dict[str, rcpu.Perplexity] = {}
-        for i, (key, variant) in enumerate(variants.items()):
-            found = found | {
-                key: rcpu.perplexity(
-                    variant.net,
-                    measured,
-                    text=source.name,
-                    progress=lambda f, i=i, name=variant.label: job.report((i + f) / len(variants), name),
-                    cancelled=job.cancelled,
-                )
-            }
-            job.partial = found
-        return found
+    def cut(name: str) -> tuple[str, Tensor]:
+        counts = {"window": window, "max_windows": max_windows}
+        if name != HELD_OUT:
+            source = load_text(name)
+            return source.name, rcpu.evaluation_windows(source, tokenizer, **counts)
+        if not calibrations:
+            raise rcpu.RcpuError("held-out is the part of a calibration text that was kept back: choose a pruned model")
+        source, samples, held_out = load_text(calibrations[-1][0]), *calibrations[-1][1:]
+        return f"{source.name}, held out", held_out_windows(
+            source, tokenizer, samples=samples, held_out=held_out, **counts
+        )
 
-    return jobs().submit("measure", f"Perplexity on {text}", work, (asked_models(variants), text, window, max_windows))
+    def work(job: Job) -> Measured:
+        job.report(0.0, "reading texts")
+        measured: dict[str, Tensor] = {}
+        for shown, ids in map(cut, texts):
+            measured[f"{shown} ({len(measured) + 1})" if shown in measured else shown] = ids
+        warnings = tuple(
+            note
+            for name, samples, held_out in calibrations
+            for source in (load_text(name),)
+            for seen in (divided(source, tokenizer, samples=samples, held_out=held_out)[0],)
+            for shown, ids in measured.items()
+            if (note := leak_note(overlap(seen, ids), source.name, shown))
+        )
+        job.partial = Measured({}, warnings)
+        steps = len(measured) * len(variants)
+        for i, ((shown, ids), (key, variant)) in enumerate(product(measured.items(), variants.items())):
+            result = rcpu.perplexity(
+                variant.net,
+                ids,
+                text=shown,
+                progress=lambda f, i=i, told=f"{variant.label} on {shown}": job.report((i + f) / steps, told),
+                cancelled=job.cancelled,
+            )
+            before = job.partial.found
+            job.partial = Measured(before | {shown: before.get(shown, {}) | {key: result}}, warnings)
+        return job.partial
+
+    asks = asked_models(variants), text, window, max_windows, more, calibrations
+    return jobs().submit("measure", f"Perplexity on {', '.join(texts)}", work, asks)
 
 
 def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, **options) -> Job:

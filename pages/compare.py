@@ -11,22 +11,17 @@ from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
 from app.jobs import Job
-from app.labels import PAPER
+from app.perplexities import changed, perplexity_section
 from app.runs import run_names, session_runs, usual, variants
 from app.settings import PageEnd, change, control, control_list, settings
 from app.shared import jobs, memory
 from app.tiles import Tile, tiles
-from app.widgets import abreast, count, empty, figure, numbers, plain, size, table
-from app.work import generate_job, measure_job, save_job, tokens_job
+from app.widgets import count, empty, figure, numbers, plain, size, table
+from app.work import generate_job, save_job, tokens_job
 from rcpu.measure import first_divergence, word_diff, words
 
 PROMPTS = json.loads((Path(__file__).parent.parent / "assets" / "prompts.json").read_text(encoding="utf-8"))
 MOST = 4  # models side by side
-
-
-def changed(what: str) -> None:
-    """Results stay when settings move on, and say what they are of; that may be anything a person wrote."""
-    st.info(f"The settings above have changed since: what follows is {plain(what)}.", icon=":material/info:")
 
 
 st.title("Compare")
@@ -84,61 +79,7 @@ st.caption(
     + ". Pruned models share with the dense one whatever was not pruned."
 )
 
-st.subheader("Perplexity")
-text, window, number, button = st.columns([3, 2, 2, 3], vertical_alignment="bottom")
-with text:
-    control(
-        st.text_input, "Evaluation text", "eval_text", help="`embedded`, a UTF-8 file, `wikitext2` or a hub data set"
-    )
-with window:
-    control(st.number_input, "Tokens a window", "eval_window", min_value=2, max_value=allowed.window, step=16)
-with number:
-    control(st.number_input, "Windows at most", "eval_windows", min_value=1, max_value=allowed.eval_windows, step=16)
-if button.button("Measure perplexity", type="primary", width="stretch"):
-    start("measure", lambda: measure_job(tokenizer, chosen, s.eval_text, s.eval_window, s.eval_windows))
-if s.eval_text == run.result.config.text and s.eval_text != "embedded":
-    st.warning("The evaluation text is the calibration text: that flatters pruned models.", icon=":material/info:")
-
-measured = known_job("measure")
-if measured is None:
-    st.caption("Not measured yet.")
-else:
-    job_panel(measured)
-    if measured.asks[1:] != (s.eval_text, s.eval_window, s.eval_windows):
-        text, window, most = measured.asks[1:]
-        changed(f"measured on {text}, at most {most} windows of {window} tokens")
-    found = {k: v for k, v in (measured.result or {}).items() if k in chosen}
-    if found:
-        if len(found) < len(chosen):
-            st.info("Not every chosen model was measured: measure again.", icon=":material/info:")
-        left, right = abreast("perplexity")
-        with left:
-            figure(
-                figures.perplexity_bars(found, styles),
-                "perplexity",
-                "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
-                "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
-                f"length and tokenizer. Source: {PAPER}.",
-            )
-        with right:
-            figure(
-                figures.by_position({k: p.by_position for k, p in found.items()}, styles),
-                "by-position",
-                "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
-                "context and are hard for every model; where the curves draw apart, a model has lost the use of "
-                f"longer context. Perplexity as at the left; {PAPER}.",
-            )
-        first = next(iter(found.values())).perplexity
-        table(
-            {
-                "model": [chosen[k].label for k in found],
-                "perplexity": [round(p.perplexity, 3) for p in found.values()],
-                f"÷ {chosen[next(iter(found))].label}": [round(p.perplexity / first, 3) for p in found.values()],
-                "window": [p.window for p in found.values()],
-                "predictions": [p.tokens for p in found.values()],
-            },
-            "perplexity",
-        )
+perplexity_section(runs, chosen, styles, tokenizer)
 
 st.subheader("Text")
 names = ["a prompt of your own"] + [p["label"] for p in PROMPTS]

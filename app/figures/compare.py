@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.figures.base import COLORS, new_figure
 from rcpu import Perplexity
-from rcpu.measure import NextToken
+from rcpu.measure import Difference, Interval, NextToken
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 LABEL = 18  # characters in a line below a bar
@@ -40,7 +40,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
     first = next(iter(found.values()))
     figure = new_figure(
         f"Perplexity on {_plain(first.text)}<br><sup>{first.windows:,} windows of {first.window:,} tokens, "
-        f"{first.tokens:,} predictions</sup>",
+        f"{first.tokens:,} predictions; lines: 95% intervals</sup>",
         "",
         "perplexity (lower is better)",
         "Perplexity: " + ", ".join(f"{styles[k].label} {v.perplexity:,.2f}" for k, v in found.items()),
@@ -54,13 +54,57 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
             name=_plain(s.label),
             marker={"color": s.color, "pattern": {"shape": s.pattern}},
             text=[f"{value.perplexity:,.2f}" if finite else "∞"],
-            textposition="outside",
+            textposition="inside" if value.interval else "outside",
+            insidetextanchor="start",
             cliponaxis=False,
-            hovertemplate="%{fullData.name}: %{y:,.3f}<extra></extra>",
+            error_y=_ends(value.perplexity, value.interval) if finite else None,
+            customdata=[between(value)],
+            hovertemplate="%{fullData.name}: %{y:,.3f}<br>95% interval %{customdata}<extra></extra>",
         )
     # Keys on the axis and labels as its ticks: two runs of the same name keep a bar each.
     figure.update_xaxes(type="category", tickvals=list(found), ticktext=[_wrapped(styles[k].label) for k in found])
     return figure
+
+
+def difference_bars(
+    gaps: Mapping[str, Mapping[str, Difference]],  # by text, then by model
+    styles: Mapping[str, Style],
+    reference: str,
+) -> go.Figure:
+    """By how many percent each model's perplexity exceeds the reference's: one group a text, one bar a model."""
+    keys = list(dict.fromkeys(key for group in gaps.values() for key in group))
+    figure = new_figure(
+        f"More than {_plain(reference)}<br><sup>paired over windows; lines: 95% intervals</sup>",
+        "",
+        "perplexity added (%)",
+        f"By how many percent perplexity exceeds that of {reference}: "
+        + "; ".join(
+            f"{text}: " + ", ".join(f"{styles[k].label} {g}" for k, g in group.items()) for text, group in gaps.items()
+        ),
+        barmode="group",
+    )
+    for key in keys:
+        s, shown = styles[key], [group.get(key) for group in gaps.values()]
+        drawn = [g if g and math.isfinite(g.value) else None for g in shown]
+        figure.add_bar(
+            x=[_wrapped(text) for text in gaps],
+            y=[g and g.value for g in drawn],
+            name=_plain(s.label),
+            marker={"color": s.color, "pattern": {"shape": s.pattern}},
+            error_y={
+                "array": [g.high - g.value if g and g.high is not None else 0 for g in drawn],
+                "arrayminus": [g.value - g.low if g and g.low is not None else 0 for g in drawn],
+                "thickness": 1.5,
+            },
+            customdata=[str(g) for g in shown],
+            hovertemplate="%{x}: %{customdata}<extra>%{fullData.name}</extra>",
+        )
+    return figure
+
+
+def between(found: Perplexity) -> str:
+    """The interval of a perplexity as text."""
+    return f"{found.interval.low:,.2f} – {found.interval.high:,.2f}" if found.interval else "unknown: one window"
 
 
 def by_position(
@@ -138,6 +182,10 @@ def next_token_table(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> 
         table[f"{s.label} (%)"] = [round(100 * row.probability[key], 3) for row in rows]
         table[f"{s.label} rank"] = [row.rank[key] for row in rows]
     return table
+
+
+def _ends(value: float, ends: Interval | None) -> dict | None:
+    return ends and {"array": [ends.high - value], "arrayminus": [value - ends.low], "thickness": 1.5}
 
 
 def _exp(losses: Sequence[float]) -> float:

@@ -7,7 +7,8 @@ import torch
 
 import rcpu
 from app.figures.base import COLORS
-from app.figures.compare import by_position, next_token_bars, next_token_table, perplexity_bars, style
+from app.figures.compare import by_position, difference_bars, next_token_bars, next_token_table, perplexity_bars, style
+from rcpu.measure import Difference
 from rcpu.measure.predictions import NextToken
 
 STYLES = {
@@ -27,8 +28,10 @@ def found() -> dict[str, rcpu.Perplexity]:
     return {key: rcpu.Perplexity(2.0 + i, 1016, 128, 8, "notes <1>.txt") for i, key in enumerate(STYLES)}
 
 
+GAPS = {text: {k: Difference(10.0 + i, "%", 9.0, 12.0, 8) for i, k in enumerate(STYLES)} for text in ("a<b>.txt", "b")}
 FIGURES = {
     "bars": perplexity_bars(found(), STYLES),
+    "differences": difference_bars(GAPS, STYLES, "dense"),
     "positions": by_position(CURVES, STYLES, "8 windows"),
     "next": next_token_bars(ROWS, STYLES),
 }
@@ -78,6 +81,23 @@ def test_runs_of_one_name_have_a_bar_each():
 def test_long_labels_stand_in_lines_below_their_bars():
     assert FIGURES["bars"].layout.xaxis.ticktext[1] == "first, not<br>repaired"
     assert FIGURES["bars"].layout.xaxis.ticktext[2] == "&lt;b&gt;first&lt;/b&gt;"
+
+
+def test_bars_have_the_interval_of_their_perplexity():
+    losses = tuple(1.0 + 0.1 * i for i in range(8))
+    p = rcpu.Perplexity(math.exp(1.35), 1016, 128, 8, "x", by_window=losses)
+    bar = perplexity_bars({"dense": p}, STYLES).data[0]
+    assert bar.y[0] + bar.error_y.array[0] == pytest.approx(p.interval.high)
+    assert bar.y[0] - bar.error_y.arrayminus[0] == pytest.approx(p.interval.low)
+
+
+def test_differences_stand_by_text_with_their_intervals():
+    fig = FIGURES["differences"]
+    assert fig.data[2].x == ("a&lt;b&gt;.txt", "b")
+    assert fig.data[2].y == (12, 12)
+    assert fig.data[1].error_y.array == (1, 1)
+    assert fig.data[1].error_y.arrayminus == (2, 2)
+    assert difference_bars({"a": {"1": Difference(math.inf, "%", None, None, 1)}}, STYLES, "x").data[0].y == (None,)
 
 
 def test_infinite_perplexity_is_named_and_not_drawn():

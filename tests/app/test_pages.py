@@ -164,7 +164,8 @@ def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run
     finish(click(at, "Measure perplexity"), "measure")
     table = at.dataframe[0].value
     assert list(table["model"]) == ["dense", "rotation 50% rcpu, not repaired", "rotation 50% rcpu"]
-    assert table["÷ dense"][0] == 1.0
+    assert table["more than dense"][0] == ""
+    assert table["more than dense"][2].endswith("]%")
     assert (table["perplexity"] > 1).all()
     finish(click(at, "Generate"), "generate")
     assert texts(at, "caption").count("tokens/s") == 3
@@ -194,6 +195,26 @@ def test_results_say_what_they_are_of_when_settings_have_moved_on(with_run):
     said = texts(at, "info").replace("\\", "")
     assert "the continuation of “abc” with max new tokens 6, temperature 0, top p 1, seed 0" in said
     assert "of the token after “abc”" in said
+
+
+def test_several_texts_are_measured_at_once_and_leaks_are_said(with_run):
+    at = open_page("compare", **with_run, eval_more="held-out,embedded")
+    finish(click(at, "Measure perplexity"), "measure")
+    table = at.dataframe[0].value
+    assert list(table["text"].unique()) == [
+        "words.txt",
+        "words.txt, held out",
+        rcpu.load_text("embedded").name,
+    ]
+    assert len(table) == 9
+    assert all(" – " in interval for interval in table["95% interval"])
+    assert all(gap == "" or gap.endswith("%") for gap in table["more than dense"])
+    assert len(charts(at)) == 3
+    (said,) = [w for w in at.warning if "stands in the calibration text" in w.value]
+    assert said.value.startswith("100% of words.txt")
+    at.multiselect(key="set_eval_more").set_value(["held-out"]).run()
+    assert at.query_params["eval_more"] == "held-out"
+    assert "measured on" in texts(at, "info")
 
 
 def test_models_without_a_text_and_runs_that_are_gone_are_said(with_run):
