@@ -25,6 +25,16 @@ def narrow(m: Tensor, kept: Tensor) -> Tensor:
     return torch.einsum("...khd,krd->...khr", grouped, kept.to(m)).reshape(*m.shape[:-1], -1)
 
 
+def widen(v: Tensor, kept: Tensor, d_in: int = 0) -> Tensor:
+    """V Ē, (d_out, d_in): the weight on all inputs that a weight for those that stay amounts to."""
+    if kept.ndim == 1:
+        wide = v.new_zeros(len(v), d_in)
+        wide[:, kept] = v
+        return wide
+    kv, rank, _ = kept.shape
+    return torch.einsum("okhr,krd->okhd", v.view(len(v), kv, -1, rank), kept.to(v)).reshape(len(v), -1)
+
+
 def begin(weight: Tensor, h: Tensor, heads: Heads, rank: int) -> Tensor:
     """Encoders as if heads were uncorrelated and those of a KV head had the same moments C: (kv, rank, dim).
 

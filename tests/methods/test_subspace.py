@@ -32,6 +32,10 @@ def test_narrow_is_a_product_with_the_encoders(heads):
     e = torch.randn(heads.kv, 3, heads.dim, dtype=torch.float64)
     torch.testing.assert_close(subspace.narrow(weight, e), weight @ wide(e, heads).mT)
     assert subspace.narrow(weight, torch.tensor([1, 4])).equal(weight[:, [1, 4]])
+    v = torch.randn(20, heads.query * 3, dtype=torch.float64)
+    torch.testing.assert_close(subspace.widen(v, e), v @ wide(e, heads))
+    columns = torch.tensor([0, 3, 5])
+    assert subspace.widen(v[:, :3], columns, 7)[:, columns].equal(v[:, :3])
 
 
 def test_one_head_is_reduced_rank_regression():

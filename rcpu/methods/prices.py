@@ -1,0 +1,85 @@
+"""What it costs a projection to lose columns, in nats a token, at several removal levels: the curves of ``prices``.
+
+By K-FAC V in the place of W costs ½ tr(Γ (W − V) C (W − V)ᵀ), with Γ and C of statistics/curvature.py and V the
+ridge repair of what a one-shot score leaves. Levels are nested, so that one Cholesky factor serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import floor
+
+import torch
+from torch import Tensor
+
+from rcpu.methods.obs import damped, factor
+from rcpu.methods.subspace import begin, decoder, widen
+from rcpu.models.families import Heads
+
+#: Shares of a site's units at which its price is worked out; no site loses more than the last.
+LEVELS = (0.0, 0.04, 0.08, 0.14, 0.2, 0.3, 0.4, 0.54, 0.7)
+
+
+def counts(units: int, levels: Sequence[float] = LEVELS) -> tuple[int, ...]:
+    """Whole units at these levels, each once."""
+    return tuple(sorted({floor(level * units + 1e-9) for level in levels}))
+
+
+def price(error: Tensor, c: Tensor, output: Tensor | None = None) -> float:
+    """½ tr(Γ E C Eᵀ) of E (d_out, d_in); without Γ, ½ tr(E C Eᵀ)."""
+    seen = error if output is None else output.to(error) @ error
+    return 0.5 * ((error @ c.to(error)) * seen).sum(dtype=torch.float64).item()
+
+
+def of_columns(
+    weight: Tensor,
+    gram: Tensor,
+    layout: Tensor,  # (strata, units, columns), see units.py
+    gone: Sequence[int],
+    cost: Callable[[Tensor], float],  # of W − V, (d_out, d_in)
+    *,
+    damping: float,
+    ridge: float,
+) -> list[float]:
+    """Costs after this many units of every stratum, the cheapest by their one-shot scores.
+
+    Columns that stay longest come first in H = A Aᵀ, so H_KK at every level is the product of a leading block of A.
+    """
+    h = damped(gram, damping)
+    w = weight.to(h)
+    scores = w.square().sum(0) / torch.cholesky_inverse(factor(h)).diagonal()
+    rank = scores[layout].sum(-1).argsort(dim=1, descending=True)  # (strata, units)
+    ordered = layout.to(rank.device).gather(1, rank[..., None].expand(layout.shape)).transpose(0, 1).flatten()
+    h = damped(gram, ridge)[ordered][:, ordered]
+    a = factor(h)
+    half = torch.linalg.solve_triangular(a, h @ w[:, ordered].mT, upper=False)  # A⁻¹ H Wᵀ
+    each = layout.shape[0] * layout.shape[2]
+    found = []
+    for n in gone:
+        kept = len(ordered) - n * each
+        left = w.clone()
+        v = torch.linalg.solve_triangular(a[:kept, :kept].mT, half[:kept], upper=True).mT
+        left[:, ordered[:kept]] -= v
+        found.append(cost(left) if n else 0.0)
+    return found
+
+
+def of_subspace(
+    weight: Tensor,
+    gram: Tensor,
+    heads: Heads,
+    gone: Sequence[int],
+    cost: Callable[[Tensor], float],
+    *,
+    damping: float,
+    ridge: float,
+    seen: Tensor | None = None,  # F W, to choose the subspace by
+) -> list[float]:
+    """Costs after the values of every KV head became this much narrower."""
+    h, wide = damped(gram, damping), damped(gram, ridge)
+    found = []
+    for n in gone:
+        encoder = begin(weight if seen is None else seen, h, heads, heads.dim - n)
+        v = decoder(weight, wide, encoder)
+        found.append(cost(weight.to(v) - widen(v, encoder)) if n else 0.0)
+    return found
