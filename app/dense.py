@@ -41,7 +41,7 @@ def need_model() -> rcpu.Model:
     return model
 
 
-def layout_of(model: rcpu.Model, config: rcpu.PruneConfig, site: str) -> Tensor:
+def layout_of(model: rcpu.Model, config: rcpu.Recipe, site: str) -> Tensor:
     """The input columns of each unit of a site, (strata, units, columns), see masking.py.
 
     Raises:
@@ -55,7 +55,7 @@ class Dense:
     """The statistics of the dense path that a page looks at."""
 
     model: rcpu.Model
-    config: rcpu.PruneConfig
+    config: rcpu.Recipe
     found: Collection
     layers: tuple[int, ...]  # that were measured
 
@@ -109,12 +109,12 @@ def need_statistics() -> Dense:
     s = settings()
     count = model.net.config.num_hidden_layers
 
-    def check(config: rcpu.PruneConfig) -> None:
+    def check(config: rcpu.Recipe) -> None:
         config.layer_indices(count)
         resolve_unit(config.unit, heads_of(model.net))
 
     try:
-        config = s.prune_config()
+        config = s.recipe()
         check(config)
     except rcpu.RcpuError as error:
         say(error)
@@ -161,7 +161,7 @@ def need_statistics() -> Dense:
     raise PageEnd
 
 
-def offer_defaults(check: Callable[[rcpu.PruneConfig], object]) -> None:
+def offer_defaults(check: Callable[[rcpu.Recipe], object]) -> None:
     """A button that sets back what makes no sense, and no more: ``check`` raises ``RcpuError`` at what is refused."""
     for label, names in (
         ("Set back what is pruned and how", PRUNING),
@@ -170,7 +170,7 @@ def offer_defaults(check: Callable[[rcpu.PruneConfig], object]) -> None:
     ):
         back = {name: getattr(Settings(), name) for name in names}
         with contextlib.suppress(rcpu.RcpuError):
-            check(replace(settings(), **back).prune_config())
+            check(replace(settings(), **back).recipe())
             st.button(label, on_click=partial(change, **back))
             return
 

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import rcpu
+from rcpu.base import named
+
 #: The source of most formulas, in Markdown.
 PAPER = "RCPU, [arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
-SCORERS = {
-    "rcpu": "RCPU: ‖Wⱼ‖ · mean|xⱼ| · Var(xⱼ)",
-    "wanda_sp": "WANDA-sp: Σ|Wᵢⱼ| · mean|xⱼ|",
-    "flap": "FLAP: Var(xⱼ) · ‖Wⱼ‖²",
-    "magnitude": "Magnitude: ‖Wⱼ‖",
-    "random": "Random",
-}
-COMPENSATIONS = {
-    "none": "None",
-    "rotation": "Rotation (RCPU)",
-    "rotation_scale": "Rotation and scale",
-    "least_squares": "Least squares with ridge",
-    "bias": "Bias (FLAP)",
-}
-UNITS = {
-    "auto": "Automatic",
-    "head": "Whole heads",
-    "kv_group": "Whole KV groups",
-    "channel": "Value channels per KV head",
-}
-ORDERS = {
-    "paper": "Paper: measure both, then repair",
-    "site": "Site: repair o_proj first",
-}
+SCORERS, COMPENSATIONS, UNITS, ORDERS = map(named, (rcpu.SCORERS, rcpu.COMPENSATORS, rcpu.UNITS, rcpu.ORDERS))
 SITES = {"o_proj,down_proj": "both", "o_proj": "o_proj", "down_proj": "down_proj"}
 
 

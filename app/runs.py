@@ -34,7 +34,7 @@ class Variant:
     net: Any
 
 
-def default_name(config: rcpu.PruneConfig) -> str:
+def default_name(config: rcpu.Recipe) -> str:
     """What a run is called unless it was given a name."""
     return f"{config.compensation.replace('_', ' ')} {config.ratio:.0%} {config.scorer}"
 

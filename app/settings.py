@@ -28,7 +28,7 @@ WINDOWS = ("samples", "window", "held_out", "seed")
 WORDS = {
     "scorer": tuple(rcpu.SCORERS),
     "compensation": tuple(rcpu.COMPENSATORS),
-    "unit": rcpu.UNITS,
+    "unit": tuple(rcpu.UNITS),
     "order": tuple(rcpu.ORDERS),
     "sites": tuple(SITES),
 }
@@ -120,13 +120,13 @@ class Settings:
         """What figures are of: the same text as long as their axes mean the same."""
         return " ".join(str(getattr(self, name)) for name in SUBJECT)
 
-    def prune_config(self) -> rcpu.PruneConfig:
+    def recipe(self) -> rcpu.Recipe:
         """The pruning run that these settings describe; raises ``RcpuError`` where they make no sense."""
         try:
             ridge = None if self.ridge == "auto" else float(self.ridge)
         except ValueError as error:
             raise rcpu.RcpuError(f"ridge must be a number or auto, got {self.ridge!r}") from error
-        return rcpu.PruneConfig(
+        return rcpu.Recipe(
             model=self.model,
             text=self.text,
             samples=self.samples,

@@ -89,7 +89,7 @@ class Windows:
         self._drawn: OrderedDict[tuple, rcpu.Windows] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, model: rcpu.Model, config: rcpu.PruneConfig, patient: bool = False) -> rcpu.Windows | None:
+    def get(self, model: rcpu.Model, config: rcpu.Recipe, patient: bool = False) -> rcpu.Windows | None:
         """The windows of a config, or None if drawing them takes longer than a page may wait, unless ``patient``.
 
         Raises:
@@ -205,7 +205,7 @@ def current_model() -> rcpu.Model | None:
     return models().get(model_key())
 
 
-def current_collection(model: rcpu.Model, config: rcpu.PruneConfig) -> Collection | None:
+def current_collection(model: rcpu.Model, config: rcpu.Recipe) -> Collection | None:
     """The statistics for these windows, complete or not; None if the windows were not drawn yet.
 
     Raises:

@@ -37,17 +37,17 @@ def load_model_job(key: tuple[str, str, str]) -> Job:
     return jobs().submit("load", f"Load {name} ({device}, {dtype})", work, key)
 
 
-def windows_of(config: rcpu.PruneConfig) -> tuple:
+def windows_of(config: rcpu.Recipe) -> tuple:
     """What windows depend on beside the tokenizer."""
     return config.text, config.samples, config.held_out, config.window, config.seed
 
 
-def asked_windows(model: rcpu.Model, config: rcpu.PruneConfig) -> tuple:
+def asked_windows(model: rcpu.Model, config: rcpu.Recipe) -> tuple:
     """What statistics depend on: the model, its precision and place, and the windows."""
     return model.fingerprint, model.dtype, model.device, *windows_of(config)
 
 
-def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
+def collect_job(model: rcpu.Model, config: rcpu.Recipe) -> Job:
     """Queue one pass of the dense model that keeps the statistics of the config's layers and sites, or join it."""
     demo.check_text(config.text)
     demo.check_calibration(config.samples, config.window, config.held_out)
@@ -68,7 +68,7 @@ def collect_job(model: rcpu.Model, config: rcpu.PruneConfig) -> Job:
     return jobs().submit("collect", title, work, (*asked_windows(model, config), config.layers))
 
 
-def prune_job(model: rcpu.Model, config: rcpu.PruneConfig, name: str = "") -> Job:
+def prune_job(model: rcpu.Model, config: rcpu.Recipe, name: str = "") -> Job:
     """Queue a pruning run; ``partial`` grows by one SiteResult at a time."""
     demo.check_text(config.text)
     demo.check_calibration(config.samples, config.window, config.held_out)

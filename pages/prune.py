@@ -74,7 +74,7 @@ with where:
     st.page_link("../pages/calibration.py", label="Change the calibration", icon=":material/dataset:")
 
 try:
-    config = s.prune_config()
+    config = s.recipe()
     todo = rcpu.plan(model.net, config)
 except rcpu.RcpuError as error:
     say(error)
@@ -194,10 +194,10 @@ held_out = {key: [r.error_compensated_held_out for r in run.result.sites] for ke
 table(
     {
         "run": list(run_names(runs).values()),
-        "scorer": [run.result.config.scorer for run in runs.values()],
-        "compensation": [run.result.config.compensation for run in runs.values()],
-        "ratio": [run.result.config.ratio for run in runs.values()],
-        "layers": [rcpu.format_layers(run.result.config.layers) for run in runs.values()],
+        "scorer": [run.result.recipe.scorer for run in runs.values()],
+        "compensation": [run.result.recipe.compensation for run in runs.values()],
+        "ratio": [run.result.recipe.ratio for run in runs.values()],
+        "layers": [rcpu.format_layers(run.result.recipe.layers) for run in runs.values()],
         "parameters": [count(costs[key].parameters) for key in runs],
         "mean error, held-out": [
             "–" if None in values else f"{sum(values) / len(values):.4f}" for values in held_out.values()
@@ -211,7 +211,7 @@ if s.run not in runs:
 
 run = runs[s.run]
 results = {(r.layer, r.site): r for r in run.result.sites}
-done = run.result.config
+done = run.result.recipe
 st.subheader("What was found")
 before, after = rcpu.cost(run.model.net), costs[s.run]
 st.caption(

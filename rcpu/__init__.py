@@ -1,8 +1,8 @@
 """Structured pruning of LLaMA models with rotation compensation (RCPU, arXiv 2510.07782).
 
-    text → statistics → scoring → masking → compensation → compact model → evaluate, generate, export
+    base → text, models → statistics → compact → methods → pruning → measure → explain → cli
 
-Each of these is one file; loop.py runs them layer by layer. Nothing here knows of a user interface.
+Each of these is a folder that imports only those before it. Nothing here knows of a user interface.
 """
 
 import os
@@ -17,6 +17,8 @@ from rcpu.base.errors import Cancelled, RcpuError
 from rcpu.compact.export import check_target
 from rcpu.measure.generation import Generated, generate, stream
 from rcpu.measure.perplexity import Perplexity, perplexity
+from rcpu.methods.catalog import METHODS
+from rcpu.methods.columns import ORDERS
 from rcpu.methods.compensation import COMPENSATORS
 from rcpu.methods.scoring import SCORERS
 from rcpu.methods.units import UNITS
@@ -24,10 +26,11 @@ from rcpu.models.devices import DTYPES
 from rcpu.models.families import SITES
 from rcpu.models.loading import Model, load_model
 from rcpu.models.sizes import Cost, cost
+from rcpu.pruning.library import RECIPES, load_recipe
 from rcpu.pruning.lists import format_layers, format_ratios, parse_layers, parse_ratios
 from rcpu.pruning.loop import prune
 from rcpu.pruning.plan import Plan, plan
-from rcpu.pruning.recipe import ORDERS, PruneConfig
+from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import PruneResult
 from rcpu.pruning.saving import run_record, save
 from rcpu.pruning.site import SiteResult
@@ -38,7 +41,9 @@ from rcpu.text.windows import Windows, calibration_windows, evaluation_windows
 __all__ = [
     "COMPENSATORS",
     "DTYPES",
+    "METHODS",
     "ORDERS",
+    "RECIPES",
     "SCORERS",
     "SITES",
     "UNITS",
@@ -49,7 +54,7 @@ __all__ = [
     "Perplexity",
     "Plan",
     "Progress",
-    "PruneConfig",
+    "Recipe",
     "PruneResult",
     "RcpuError",
     "SiteResult",
@@ -64,6 +69,7 @@ __all__ = [
     "from_upload",
     "generate",
     "load_model",
+    "load_recipe",
     "load_text",
     "parse_layers",
     "parse_ratios",

@@ -114,7 +114,7 @@ def decompositions(at_once: int, columns: int = 576, turns: int = 8) -> float:
 def main() -> None:
     """Print the table."""
     model, text = rcpu.load_model("embedded", "cpu", "fp32"), rcpu.load_text("embedded")
-    net, base = model.net, rcpu.PruneConfig(text="embedded", unit="channel")
+    net, base = model.net, rcpu.Recipe(text="embedded", unit="channel")
     windows = rcpu.calibration_windows(text, model.tokenizer, samples=base.samples, held_out=base.held_out)
     ids = torch.cat([windows.calibration, windows.held_out])
     # The first prunes are watched for memory alone: they also warm up whatever the first use of a routine costs.
@@ -137,7 +137,7 @@ def main() -> None:
             flush=True,
         )
     few = rcpu.calibration_windows(text, model.tokenizer, samples=4, held_out=0)  # speed does not depend on them
-    pruned = rcpu.prune(net, few, rcpu.PruneConfig(ratio=0.3, samples=4, held_out=0))
+    pruned = rcpu.prune(net, few, rcpu.Recipe(ratio=0.3, samples=4, held_out=0))
     prompt = ids[: PROMPT // ids.shape[1]].reshape(1, PROMPT)
     speed = {"dense": net, "compact": pruned.net}
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in speed}

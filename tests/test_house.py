@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 #: A room imports only those before it.
-ROOMS = ("base", "text", "models", "statistics", "methods", "compact", "pruning", "measure", "explain", "runs", "cli")
+ROOMS = ("base", "text", "models", "statistics", "compact", "methods", "pruning", "measure", "explain", "runs", "cli")
 LONGEST = 350  # lines
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from app.figures.base import AGAIN, COLORS, NEUTRAL, new_figure
-from rcpu import SITES, PruneConfig
+from rcpu import SITES, Recipe
 
 PICKED = "#D55E00"  # Okabe and Ito's vermilion
 
 
-def layer_map(config: PruneConfig, layers: Sequence[int], count: int, picked: Sequence[int] = ()) -> go.Figure:
+def layer_map(config: Recipe, layers: Sequence[int], count: int, picked: Sequence[int] = ()) -> go.Figure:
     """One square a projection: filled where it will be pruned, darker with its ratio; its layer is in customdata.
 
     Those of ``picked`` layers have a ring; what plotly itself holds for selected ends when they change.

@@ -49,12 +49,12 @@ class Growth:
 class Orders:
     """The same layers pruned in both orders: drift along the layers, and perplexity."""
 
-    config: rcpu.PruneConfig  # of order "paper"
+    config: rcpu.Recipe  # of order "paper"
     drift: Mapping[str, list[float]]  # by order, and "none"
     perplexity: Mapping[str, rcpu.Perplexity]  # by order, "none" and "dense"
 
 
-def prepare_job(key: tuple[str, str, str], config: rcpu.PruneConfig) -> Job:
+def prepare_job(key: tuple[str, str, str], config: rcpu.Recipe) -> Job:
     """Queue the loading of a model and one pass of it over the calibration windows: all that lessons look at."""
     name, device, dtype = key
     demo.check_model(name, device, dtype)
@@ -89,7 +89,7 @@ def drifts() -> Answers:
     return Answers(KEPT)
 
 
-def drift_key(found: Collection, layers: tuple[int, ...], config: rcpu.PruneConfig) -> tuple:
+def drift_key(found: Collection, layers: tuple[int, ...], config: rcpu.Recipe) -> tuple:
     """What a drift depends on."""
     return found.folder, layers, config.scorer, config.seed, config.unit
 
@@ -98,7 +98,7 @@ def drift_job(
     model: rcpu.Model,
     found: Collection,
     layers: tuple[int, ...],
-    config: rcpu.PruneConfig,
+    config: rcpu.Recipe,
     layouts: Mapping[str, Tensor],  # (strata, units, columns) of each site
 ) -> Job:
     """Queue the errors without repair of every measured layer at all ratios; they are put into ``drifts()``."""
@@ -123,13 +123,13 @@ def drift_job(
     return jobs().submit("drift", f"Lesson 2: drift by {config.scorer}", work, key)
 
 
-def growth_asked(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: str) -> tuple:
+def growth_asked(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> tuple:
     """What errors over growing windows depend on."""
     windows_asked = asked_windows(model, replace(config, **GROWING))
     return (*windows_asked, config.scorer, config.unit, config.ratio, layer, site)
 
 
-def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: str) -> Job:
+def growth_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> Job:
     """Queue held-out errors of one projection over more and more calibration windows; ``partial`` grows by steps."""
     asked = growth_asked(model, config, layer, site)
     config = replace(config, **GROWING)
@@ -164,13 +164,13 @@ def growth_job(model: rcpu.Model, config: rcpu.PruneConfig, layer: int, site: st
     return jobs().submit("curve", title, work, asked)
 
 
-def orders_asked(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> tuple:
+def orders_asked(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> tuple:
     """What pruning in both orders depends on."""
     windows_asked = asked_windows(model, replace(config, **ORDERED))
     return (*windows_asked, config.scorer, config.unit, config.ratio, config.proper, eval_text)
 
 
-def orders_job(model: rcpu.Model, config: rcpu.PruneConfig, eval_text: str) -> Job:
+def orders_job(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> Job:
     """Queue the pruning of the first layers in both orders, and what either does to the model."""
     asked = orders_asked(model, config, eval_text)
     config = replace(config, **ORDERED)

@@ -2,6 +2,7 @@
 
 from rcpu.base.answers import Answers
 from rcpu.base.code import code_version
+from rcpu.base.options import Option, named, options_of
 from rcpu.base.paths import existing
 
-__all__ = ["Answers", "code_version", "existing"]
+__all__ = ["Answers", "Option", "code_version", "existing", "named", "options_of"]

@@ -15,10 +15,10 @@ import rcpu
 from rcpu.base.errors import RcpuError
 
 
-def model_flags() -> argparse.ArgumentParser:
+def model_flags(default: str | None = "embedded") -> argparse.ArgumentParser:
     """Flags of every command that loads a model."""
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default="embedded", help="embedded, a local folder or a hub id (default: embedded)")
+    model.add_argument("--model", default=default, help="embedded, a local folder or a hub id (default: embedded)")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     model.add_argument("--dtype", default="auto", help="fp32, bf16, fp16 or auto: fp32 on the CPU (default: auto)")
     model.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object too")

@@ -2,70 +2,111 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 from rich.console import Console
 from rich.table import Table
 
 import rcpu
-from rcpu.cli.common import check_json, load, number, output, progress_bar, write_json
+from rcpu.base.errors import RcpuError, choose
+from rcpu.base.options import options_of
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+
+#: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
+FIELDS = {
+    "text": (str, "calibration: embedded, a UTF-8 file, wikitext2 or a hub id"),
+    "samples": (int, "calibration windows"),
+    "window": (int, "tokens a window"),
+    "held_out": (int, "further windows, disjoint, to report errors on"),
+    "seed": (int, "of the windows"),
+    "ratio": (float, "share of units to remove"),
+    "sites": (lambda text: tuple(dict.fromkeys(s.strip() for s in text.split(","))), "o_proj,down_proj or one of them"),
+    "layers": (rcpu.parse_layers, "all, or numbers and ranges like 0-3,7"),
+}
 
 
 def add(commands, model) -> None:
-    """Declare the command's flags."""
-    defaults = rcpu.PruneConfig()
-    prune = commands.add_parser("prune", parents=[model], help="prune, repair and save a model")
-    prune.add_argument("--text", default="embedded", help="calibration: embedded, a UTF-8 file, wikitext2 or a hub id")
+    """Declare the command's flags: fields of a recipe, options of every method, where the result goes."""
+    prune = commands.add_parser("prune", parents=[model_flags(default=None)], help="prune, repair and save a model")
+    prune.add_argument("--recipe", metavar="NAME_OR_FILE", help=f"settings to start from: {', '.join(rcpu.RECIPES)}")
+    prune.add_argument("--print-recipe", action="store_true", help="print the recipe as YAML and do nothing else")
+    prune.add_argument("--method", help=f"{', '.join(rcpu.METHODS)}; `python -m rcpu methods` says more")
+    defaults = rcpu.Recipe()
+    for name, (_, about) in FIELDS.items():
+        usual = {"sites": "both", "layers": "all"}.get(name, getattr(defaults, name))
+        prune.add_argument(_flag(name), default=None, metavar="VALUE", help=f"{about} (default: {usual})")
     prune.add_argument(
-        "--samples", type=int, default=defaults.samples, help="calibration windows (default: %(default)s)"
+        "--layer-ratios", default=None, metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
     )
-    prune.add_argument("--window", type=int, default=defaults.window, help="tokens a window (default: %(default)s)")
-    prune.add_argument(
-        "--held-out",
-        type=int,
-        default=defaults.held_out,
-        help="further windows, disjoint, to report errors on (default: %(default)s)",
-    )
-    prune.add_argument("--seed", type=int, default=defaults.seed, help="of the windows (default: %(default)s)")
-    prune.add_argument("--ratio", type=float, default=defaults.ratio, help="share of units to remove (default: 0.2)")
-    prune.add_argument(
-        "--layer-ratios", default="", metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
-    )
-    prune.add_argument("--scorer", default=defaults.scorer, help=", ".join(rcpu.SCORERS))
-    prune.add_argument("--compensation", default=defaults.compensation, help=", ".join(rcpu.COMPENSATORS))
-    prune.add_argument("--sites", default=",".join(defaults.sites), help="o_proj,down_proj or one of them")
-    prune.add_argument("--layers", default="all", help="all, or numbers and ranges like 0-3,7 (default: all)")
-    prune.add_argument("--unit", default=defaults.unit, help=f"of o_proj: {', '.join(rcpu.UNITS)}")
-    prune.add_argument("--order", default=defaults.order, help=" or ".join(rcpu.ORDERS))
-    prune.add_argument(
-        "--ridge",
-        default=str(defaults.ridge),
-        help="least squares: λ relative to the mean diagonal, or auto on held-out windows (default: %(default)s)",
-    )
-    prune.add_argument("--proper-rotation", action="store_true", help="rotation without reflection, det Q = +1")
-    prune.add_argument("--out", required=True, metavar="DIR", help="folder for the pruned model")
+    options = prune.add_argument_group("options of methods")
+    for name, row in _all_options().items():
+        choices = f": {', '.join(row.choices)}" if row.choices else ""
+        usual = f" (default: {row.written(row.default)})".replace("%", "%%")
+        about = f"{row.label}{choices}. {row.help}".replace("%", "%%") + usual
+        if row.kind is bool:
+            options.add_argument(_flag(name), nargs="?", const="true", default=None, metavar="true|false", help=about)
+        else:
+            options.add_argument(_flag(name), default=None, metavar="VALUE", help=about)
+    prune.add_argument("--proper-rotation", dest="proper", action="store_const", const="true", help="as --proper")
+    prune.add_argument("--out", metavar="DIR", help="folder for the pruned model")
     prune.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
     prune.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     prune.set_defaults(run=_prune)
 
 
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _all_options() -> dict:
+    """Options of all methods by name; where two share a name, the first says what it is."""
+    found = {}
+    for method in rcpu.METHODS.values():
+        found = options_of(method.options) | found
+    return found
+
+
+def recipe_of(options) -> rcpu.Recipe:
+    """The recipe that flags ask for: that of ``--recipe`` or the usual one, and what flags say instead.
+
+    Raises:
+        RcpuError: a value that cannot be read, or an option that the method does not have.
+    """
+    base = rcpu.load_recipe(options.recipe) if options.recipe else rcpu.Recipe()
+    changes: dict = {"method": options.method or base.method}
+    if options.model is not None:
+        changes["model"] = options.model
+    for name, (read, _) in FIELDS.items():
+        if (text := getattr(options, name)) is not None:
+            try:
+                changes[name] = read(text)
+            except RcpuError:
+                raise
+            except ValueError as error:
+                raise RcpuError(f"{_flag(name)} must be a number, got {text!r}") from error
+    if options.layer_ratios is not None:
+        changes["ratios"] = rcpu.parse_ratios(options.layer_ratios)
+    own = options_of(choose("method", changes["method"], rcpu.METHODS).options)
+    for name in _all_options():
+        if (text := getattr(options, name)) is None:
+            continue
+        if name not in own:
+            raise RcpuError(
+                f"method {changes['method']!r} has no option {_flag(name)}: it has {', '.join(own) or 'none'}"
+            )
+        changes[name] = own[name].parse(text)
+    return replace(base, **changes)
+
+
 def _prune(options, console: Console) -> None:
-    config = rcpu.PruneConfig(
-        model=options.model,
-        text=options.text,
-        samples=options.samples,
-        window=options.window,
-        held_out=options.held_out,
-        seed=options.seed,
-        ratio=options.ratio,
-        ratios=rcpu.parse_ratios(options.layer_ratios),
-        scorer=options.scorer,
-        compensation=options.compensation,
-        sites=tuple(dict.fromkeys(s.strip() for s in options.sites.split(","))),
-        layers=rcpu.parse_layers(options.layers),
-        unit=options.unit,
-        order=options.order,
-        ridge=None if options.ridge == "auto" else number(options.ridge, "--ridge"),
-        proper=options.proper_rotation,
-    )
+    config = recipe_of(options)
+    if options.print_recipe:
+        sys.stdout.write(config.to_yaml())
+        return
+    if not options.out:
+        raise RcpuError("--out DIR is needed: the folder for the pruned model")
+    options.model = config.model
     folder = rcpu.check_target(options.out, options.overwrite)
     check_json(options.json)
     text = rcpu.load_text(config.text)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from rcpu.methods.units import attention_rows
+from rcpu.base.errors import RcpuError
+from rcpu.compact.edits import Edits
 from rcpu.models.compact_llama import CompactAttention, CompactLlamaConfig, CompactLlamaForCausalLM, CompactMLP
-from rcpu.models.families import Site, architecture_of, consumer_of, heads_of, layers_of, with_consumer
+from rcpu.models.families import Site, architecture_of, attention_rows, consumer_of, heads_of, layers_of, with_consumer
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,51 @@ class Cut:
     bias: Tensor | None = None  # (d_out,)
 
 
+def edits_of(net: LlamaForCausalLM, cuts: Mapping[tuple[int, str], Cut]) -> Edits:
+    """Cuts as edits: the kept columns of each consumer with its new weight and what is added to its bias."""
+    sites = {site.name: f"{site.block}.{site.consumer}" for site in architecture_of(net).sites}
+    layers: dict[int, dict[str, Tensor]] = {}
+    for (layer, name), cut in cuts.items():
+        named = {"columns": cut.columns, "weight": cut.weight} | ({} if cut.bias is None else {"bias": cut.bias})
+        layers.setdefault(layer, {}).update({f"{sites[name]}.{what}": t for what, t in named.items()})
+    return Edits(layers)
+
+
+def cuts_of(net: LlamaForCausalLM, edits: Edits) -> dict[tuple[int, str], Cut]:
+    """The cuts that edits consist of; raises ``RcpuError`` where they are more than kept columns."""
+    sites = {f"{site.block}.{site.consumer}": site.name for site in architecture_of(net).sites}
+    cuts, device, dtype = {}, net.device, net.dtype
+    for layer, named in edits.layers.items():
+        by_site: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in named.items():
+            projection, _, what = key.rpartition(".")
+            if projection not in sites or what not in ("columns", "weight", "bias"):
+                raise RcpuError(f"layer {layer}: {key} is more than a choice of columns")
+            by_site.setdefault(sites[projection], {})[what] = tensor
+        for name, found in by_site.items():
+            bias = found.get("bias")
+            new = (None if t is None else t.to(device, dtype) for t in (found["weight"], bias))
+            cuts[layer, name] = Cut(found["columns"], *new)
+    return cuts
+
+
+def rebuild(net: LlamaForCausalLM, edits: Edits) -> CompactLlamaForCausalLM:
+    """The compact model that these edits make of the dense one, which it shares all else with.
+
+    Raises:
+        RcpuError: the edits are of another shape than this model.
+    """
+    assembly, sites = Assembly(net), {site.name: site for site in architecture_of(net).sites}
+    for (layer, name), cut in sorted(cuts_of(net, edits).items(), key=lambda item: item[0][0]):
+        if layer >= len(layers_of(net)):
+            raise RcpuError(f"the edits change layer {layer}, but this model has layers 0 to {len(layers_of(net)) - 1}")
+        consumer = consumer_of(layers_of(net)[layer], sites[name])
+        if cut.weight.shape[0] != consumer.out_features or int(cut.columns.max()) >= consumer.in_features:
+            raise RcpuError(f"layer {layer}, {name}: the edits belong to a model of another shape")
+        assembly.add(layer, sites[name], cut)
+    return assembly.model()
+
+
 class Assembly:
     """Builds the compact model block by block, so that a layer loop can run each block as soon as it is solved."""
 
@@ -36,6 +82,7 @@ class Assembly:
         self.config = CompactLlamaConfig(**values)
         self.config._attn_implementation = net.config._attn_implementation
         self.blocks: dict[tuple[int, str], nn.Module] = {}
+        self.cuts: dict[tuple[int, str], Cut] = {}
 
     def add(self, layer: int, site: Site, cut: Cut) -> nn.Module:
         """Make the compact block of one site from the dense one and return it."""
@@ -57,7 +104,7 @@ class Assembly:
             for name in names:
                 setattr(block, name, _rows(dense.get_submodule(name), rows[role]))
         setattr(block, site.consumer, linear(cut.weight, bias))
-        self.blocks[layer, site.name] = block.eval()
+        self.blocks[layer, site.name], self.cuts[layer, site.name] = block.eval(), cut
         return block
 
     def model(self) -> CompactLlamaForCausalLM:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rcpu.methods.units import attention_rows
-from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_of
+from rcpu.models.families import architecture_of, attention_rows, consumer_of, heads_of, layers_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rcpu.base.errors import RcpuError
+from rcpu.base.options import Part, option
 from rcpu.methods import procrustes
 from rcpu.statistics.sums import Statistics, blocks
 
@@ -176,10 +177,30 @@ def bias(p: Problem) -> Compensated:
     return Compensated(p.kept, bias=p.weight[:, p.removed] @ mean[p.removed])
 
 
+@dataclass(frozen=True)
+class Turn:
+    """Options of rotations."""
+
+    proper: bool = option(False, "Proper rotation (det Q = +1)", "No reflection is part of Q.")
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Options of least squares."""
+
+    ridge: float | None = option(
+        1e-2,
+        "Ridge λ ÷ mean diagonal",
+        "Relative to the mean of the diagonal of X_K X_Kᵀ; auto chooses on the held-out windows.",
+        low=0,
+        auto=True,
+    )
+
+
 COMPENSATORS = {
-    "none": none,
-    "rotation": rotation,
-    "rotation_scale": rotation_scale,
-    "least_squares": least_squares,
-    "bias": bias,
+    "none": Part(none, "None"),
+    "rotation": Part(rotation, "Rotation (RCPU)", Turn, "arXiv 2510.07782"),
+    "rotation_scale": Part(rotation_scale, "Rotation and scale", Turn, "arXiv 2510.07782"),
+    "least_squares": Part(least_squares, "Least squares with ridge", Ridge),
+    "bias": Part(bias, "Bias (FLAP)", source="An et al., AAAI 2024"),
 }

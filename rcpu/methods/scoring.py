@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rcpu.base.options import Part
 from rcpu.statistics.sums import Statistics
 
 
@@ -47,4 +48,10 @@ def column_scores(weight: Tensor, x: Statistics, scorer: str, *, layer: int, sit
     return SCORERS[scorer](weight, x, attention=site == "o_proj", seed=mixed)
 
 
-SCORERS = {"rcpu": rcpu, "wanda_sp": wanda_sp, "flap": flap, "magnitude": magnitude, "random": random}
+SCORERS = {
+    "rcpu": Part(rcpu, "RCPU: ‖Wⱼ‖ · mean|xⱼ| · Var(xⱼ)", source="arXiv 2510.07782"),
+    "wanda_sp": Part(wanda_sp, "WANDA-sp: Σ|Wᵢⱼ| · mean|xⱼ|", source="arXiv 2510.07782"),
+    "flap": Part(flap, "FLAP: Var(xⱼ) · ‖Wⱼ‖²", source="An et al., AAAI 2024"),
+    "magnitude": Part(magnitude, "Magnitude: ‖Wⱼ‖"),
+    "random": Part(random, "Random"),
+}

@@ -16,7 +16,12 @@ from rcpu.base.errors import RcpuError
 from rcpu.models.families import Heads, Site, consumer_of, heads_of, layers_of
 
 UNIT_NAMES = {"head": "heads", "kv_group": "KV groups", "channel": "channels"}
-UNITS = ("auto", *UNIT_NAMES)
+UNITS = {
+    "auto": "Automatic",
+    "head": "Whole heads",
+    "kv_group": "Whole KV groups",
+    "channel": "Value channels per KV head",
+}
 
 
 def resolve_unit(unit: str, heads: Heads) -> str:
@@ -88,20 +93,6 @@ def remove(scores: Tensor, layout: Tensor, ratio: float) -> Removal:
     """What goes from a projection by these scores of its columns, (d_in,)."""
     unit_scores, keep = keep_units(scores, layout, ratio)
     return Removal(unit_scores, keep, kept_columns(layout, keep))
-
-
-def attention_rows(columns: Tensor, heads: Heads) -> dict[str, Tensor]:
-    """Rows of the query, key and value projections that kept columns of o_proj still need, ascending.
-
-    A value row stays with its column; query and key rows stay while any column of their head does.
-    """
-    head, channel = columns // heads.dim, columns % heads.dim
-    group = head // (heads.query // heads.kv)
-
-    def whole(kept: Tensor) -> Tensor:
-        return (kept.unique()[:, None] * heads.dim + torch.arange(heads.dim)).flatten()
-
-    return {"query": whole(head), "key": whole(group), "value": (group * heads.dim + channel).unique()}
 
 
 def units_of(net: nn.Module, site: Site, unit: str) -> Tensor:

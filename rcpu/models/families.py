@@ -145,3 +145,17 @@ def run_block(block: nn.Module, norm: nn.Module, site: Site, hidden: Tensor, att
     """What a residual block adds to its hidden states (windows, tokens, d_model)."""
     x = norm(hidden)
     return block(x, **attention)[0] if site.attention else block(x)
+
+
+def attention_rows(columns: Tensor, heads: Heads) -> dict[str, Tensor]:
+    """Rows of the query, key and value projections that kept columns of o_proj still need, ascending.
+
+    A value row stays with its column; query and key rows stay while any column of their head does.
+    """
+    head, channel = columns // heads.dim, columns % heads.dim
+    group = head // (heads.query // heads.kv)
+
+    def whole(kept: Tensor) -> Tensor:
+        return (kept.unique()[:, None] * heads.dim + torch.arange(heads.dim)).flatten()
+
+    return {"query": whole(head), "key": whole(group), "value": (group * heads.dim + channel).unique()}

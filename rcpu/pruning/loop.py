@@ -23,7 +23,7 @@ from rcpu.models.families import Site, architecture_of, consumer_of, layers_of, 
 from rcpu.pruning import direct
 from rcpu.pruning.direct import DirectOutputs
 from rcpu.pruning.plan import Plan, plan
-from rcpu.pruning.recipe import PruneConfig
+from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import PruneResult
 from rcpu.pruning.site import SiteResult, Solving
 from rcpu.statistics.passes import Pass, Progress
@@ -50,7 +50,7 @@ def _threads_set_back() -> Iterator[None]:
 def prune(
     net: LlamaForCausalLM,
     windows: Windows,
-    config: PruneConfig,
+    config: Recipe,
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -107,7 +107,8 @@ def prune(
     _return_freed_memory()
     for result in run.solved:  # the last ones: no decomposition follows that they could come behind
         result.turned()
-    return PruneResult(assembly.model(), config, tuple(results), todo.notes, time.perf_counter() - started)
+    edits = compact.edits_of(net, assembly.cuts)
+    return PruneResult(assembly.model(), config, edits, tuple(results), todo.notes, time.perf_counter() - started)
 
 
 @dataclass
@@ -146,7 +147,7 @@ class _Run(Pass):
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-    def solve(self, stage: _Stage, todo: Plan, config: PruneConfig, tidy: bool) -> list[SiteResult]:
+    def solve(self, stage: _Stage, todo: Plan, config: Recipe, tidy: bool) -> list[SiteResult]:
         """Measure what is live of a stage and solve it.
 
         A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
@@ -174,7 +175,7 @@ class _Run(Pass):
             _return_freed_memory()
         return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
 
-    def open(self, stage: _Stage, config: PruneConfig) -> None:
+    def open(self, stage: _Stage, config: Recipe) -> None:
         """Make room for what is measured of the stage.
 
         As far as a batch holds them, the inputs of its first consumer are kept, to serve again, and those of consumers
@@ -206,7 +207,7 @@ class _Run(Pass):
                     break
                 h = h + consumer_of(stage.layer, site)(x)
 
-    def score(self, stage: _Stage, site: Site, calibration: Statistics, todo: Plan, config: PruneConfig) -> Solving:
+    def score(self, stage: _Stage, site: Site, calibration: Statistics, todo: Plan, config: Recipe) -> Solving:
         """Choose what stays at one site."""
         solving = Solving(
             consumer_of(stage.layer, site).weight.data,

@@ -13,7 +13,7 @@ from rcpu.methods.units import UNIT_NAMES, removed_count, resolve_unit, units_of
 from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_of
 from rcpu.models.limits import check_window
 from rcpu.models.sizes import Cost, cost
-from rcpu.pruning.recipe import PruneConfig
+from rcpu.pruning.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Plan:
     after: Cost
 
 
-def plan(net: LlamaForCausalLM, config: PruneConfig) -> Plan:
+def plan(net: LlamaForCausalLM, config: Recipe) -> Plan:
     """What :func:`rcpu.prune` will remove from this model, without running it.
 
     Raises:

@@ -1,50 +1,72 @@
-"""What a pruning run was asked to do: scalars and tuples only, so that it hashes, compares and turns into JSON."""
+"""A recipe: what a pruning run is asked to do. It hashes, compares, and turns into YAML that people pass around."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import yaml
 
 from rcpu.base.errors import RcpuError, check_seed, choose
-from rcpu.methods.compensation import COMPENSATORS
-from rcpu.methods.scoring import SCORERS
-from rcpu.methods.units import UNITS
+from rcpu.base.options import options_of
+from rcpu.methods.catalog import METHODS
 from rcpu.models.families import SITES
 from rcpu.pruning.lists import format_ratios
 
-#: ``paper`` captures both sites in one pass of the dense layer; ``site`` repairs o_proj before down_proj is captured.
-ORDERS = ("paper", "site")
 
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """Settings of one run; the same object is the cache key, the run's record and what people share.
 
-@dataclass(frozen=True)
-class PruneConfig:
-    """Settings of one run; the same object is the cache key, the run's record and the export's metadata.
+    Options of the method can be given by name beside the fields, and read as if they were fields:
+    ``Recipe(ratio=0.3, scorer="flap").scorer``; ``dataclasses.replace`` takes both, too.
 
     Raises:
-        RcpuError: on construction, if a value is out of range or a method is unknown.
+        RcpuError: on construction, if a value is out of range, or a method or an option is unknown.
     """
 
+    method: str = "columns"
     model: str = "embedded"
     text: str = "embedded"
     samples: int = 128  # calibration windows
     window: int = 128  # tokens a window
     held_out: int = 16  # further windows, disjoint from those, on which errors are reported and λ is chosen
     seed: int = 0
-    ratio: float = 0.2  # floor(ratio · units) leave every stratum
+    ratio: float = 0.2  # of what a unit is to the method: floor(ratio · units) columns leave every stratum
     ratios: tuple[tuple[int, float], ...] = ()  # (layer, ratio) where a layer has its own
-    scorer: str = "rcpu"
-    compensation: str = "rotation"
     sites: tuple[str, ...] = SITES
     layers: tuple[int, ...] | None = None  # None: all
-    unit: str = "auto"  # of o_proj; down_proj always loses single channels
-    order: str = "paper"
-    ridge: float | None = 1e-2  # least squares: λ / mean diag(X_K X_Kᵀ); None chooses on the held-out windows
-    proper: bool = False  # rotation: det Q = +1
+    options: Any = None  # of the method: a frozen dataclass of scalars
 
-    def __post_init__(self) -> None:
-        choose("scorer", self.scorer, SCORERS)
-        choose("compensation", self.compensation, COMPENSATORS)
-        choose("unit", self.unit, dict.fromkeys(UNITS))
-        choose("order", self.order, dict.fromkeys(ORDERS))
+    def __init__(self, method: str = "columns", **values: Any) -> None:
+        own = {f.name: f.default for f in fields(self)} | {"method": method}
+        own |= {name: values.pop(name) for name in list(values) if name in own}
+        kind = choose("method", method, METHODS).options
+        options, known = own["options"], options_of(kind)
+        if options is not None and not isinstance(options, kind):  # another method was chosen since
+            options = None
+        given = {name: getattr(options, name) for name in known} if options is not None else {}
+        if unknown := [name for name in values if name not in known]:
+            raise RcpuError(
+                f"method {method!r} has no option {unknown[0]!r}: it has {', '.join(known)}, beside "
+                f"{', '.join(name for name in own if name != 'options')}"
+            )
+        own["options"] = kind(**given | values)
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "options" not in self.__dict__:
+            raise AttributeError(name)
+        try:
+            return getattr(self.__dict__["options"], name)
+        except AttributeError:
+            raise AttributeError(f"a recipe of method {self.method!r} has no {name!r}") from None
+
+    def _check(self) -> None:
         for ratio in (self.ratio, *(r for _, r in self.ratios)):
             if not 0 <= ratio < 1:
                 raise RcpuError(f"ratio must be at least 0 and below 1 (0.2 removes a fifth), got {ratio:g}")
@@ -56,16 +78,13 @@ class PruneConfig:
                 f"{self.samples} × {self.window} and {self.held_out}"
             )
         check_seed(self.seed)
-        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
-            raise RcpuError(f"ridge must be a finite number of at least 0, or auto; got {self.ridge:g}")
-        if self.ridge is None and self.compensation == "least_squares" and not self.held_out:
-            raise RcpuError("ridge auto is chosen on held-out windows: ask for at least one, or give a number")
         if not self.sites:
             raise RcpuError(f"no site to prune: choose one or more of {', '.join(SITES)}")
         for site in self.sites:
             choose("site", site, dict.fromkeys(SITES))
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise RcpuError(f"layers must be one or more numbers from 0, or all; got {self.layers}")
+        METHODS[self.method].check(self)
 
     def layer_indices(self, count: int) -> tuple[int, ...]:
         """The chosen layers of a model with ``count``, ascending; raises ``RcpuError`` beyond the last."""
@@ -88,35 +107,88 @@ class PruneConfig:
             found.setdefault(self.ratio_of(layer), []).append(layer)
         return found
 
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits of everything that was set."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
     def to_dict(self) -> dict:
         """Plain values for JSON; :meth:`from_dict` takes them back."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> PruneConfig:
-        """The config of a record.
+    def from_dict(cls, values: dict) -> Recipe:
+        """The recipe of a record; options stand under ``options`` or beside the other settings.
 
         Raises:
-            RcpuError: a key that is not one of its fields, or a value that a field cannot have.
+            RcpuError: a key that is not one of its fields or options, or a value that one cannot have.
         """
         known = {f.name: f.default for f in fields(cls)}
-        if unknown := set(values) - set(known):
-            raise RcpuError(f"unknown settings in the record: {', '.join(sorted(unknown))}")
-        given = {k: _tuples(v) for k, v in values.items()}
+        options = values.get("options") or {}
+        if not isinstance(options, dict):
+            raise RcpuError(f"the record's options must be names with values, got {options!r}")
+        flat = {k: v for k, v in values.items() if k != "options"} | options
+        method = flat.get("method", known["method"])
+        if not isinstance(method, str):
+            raise RcpuError(f"the record's method cannot be {method!r}; without it, it is {known['method']!r}")
+        rows = options_of(choose("method", method, METHODS).options)
+        if unknown := set(flat) - set(known) - set(rows):
+            raise RcpuError(
+                f"unknown settings in the record: {', '.join(sorted(map(str, unknown)))}; "
+                f"known are {', '.join([*known, *rows])}"
+            )
+        given = {k: _tuples(v) for k, v in flat.items()}
         for name, value in given.items():
-            default = known[name]
-            fits = isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
-            if name in ("layers", "ridge"):
-                fits = value is None or isinstance(value, tuple if name == "layers" else int | float)
-            elif isinstance(default, float):
-                fits = isinstance(value, int | float) and not isinstance(value, bool)
-            if not fits:
-                raise RcpuError(f"the record's {name} cannot be {value!r}; without it, it is {default!r}")
+            if name in rows:
+                try:
+                    rows[name].check(value)
+                except (RcpuError, TypeError) as error:
+                    raise RcpuError(f"the record's {error}") from error
+            elif not _fits(name, value, known[name]):
+                raise RcpuError(f"the record's {name} cannot be {value!r}; without it, it is {known[name]!r}")
         try:
             return cls(**given)
         except TypeError as error:  # within a list
             raise RcpuError(f"the record holds a value of another kind than its setting: {error}") from error
 
+    def to_yaml(self) -> str:
+        """The recipe as people read and edit it; :meth:`from_yaml` takes it back."""
+        return yaml.safe_dump(_lists(self.to_dict()), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Recipe:
+        """The recipe of a YAML text; ``about`` and ``source`` may say where it comes from.
+
+        Raises:
+            RcpuError: no YAML, no mapping, or as :meth:`from_dict`.
+        """
+        return cls.from_dict({k: v for k, v in read_yaml(text).items() if k not in ("about", "source")})
+
+
+def read_yaml(text: str) -> dict:
+    """A mapping written in YAML; raises ``RcpuError`` with the place where it cannot be read."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RcpuError(f"a recipe is YAML, and this cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise RcpuError(f"a recipe is a list of settings like 'ratio: 0.2', got {type(values).__name__}")
+    return values
+
+
+def _fits(name: str, value: Any, default: Any) -> bool:
+    if name == "layers":
+        return value is None or isinstance(value, tuple)
+    if isinstance(default, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)
+
 
 def _tuples(value: object) -> object:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _lists(value: object) -> object:
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    return [_lists(v) for v in value] if isinstance(value, list | tuple) else value

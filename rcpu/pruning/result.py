@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
+from rcpu.compact.edits import Edits
 from rcpu.models.compact_llama import CompactLlamaForCausalLM
 from rcpu.models.families import architecture_of, consumer_of, layers_of
-from rcpu.pruning.recipe import PruneConfig
+from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.site import SiteResult
 
 
@@ -18,7 +19,8 @@ class PruneResult:
     """The compact model, what was found at each site in the order it was solved, and how long it took."""
 
     net: CompactLlamaForCausalLM
-    config: PruneConfig
+    recipe: Recipe
+    edits: Edits  # enough to rebuild the compact model from the dense one
     sites: tuple[SiteResult, ...]
     notes: tuple[str, ...]  # of the plan
     seconds: float

@@ -23,7 +23,7 @@ def run_record(model: Model, result: PruneResult, **extra) -> dict:
     """Everything needed to say how a pruned model was made: settings, model, software, and a summary of each site."""
     before, after = cost(model.net), cost(result.net)
     return {
-        "config": result.config.to_dict(),
+        "recipe": result.recipe.to_dict(),
         "fingerprint": model.fingerprint,
         "dtype": model.dtype,
         "device": str(model.device),

@@ -18,7 +18,7 @@ from rcpu.methods.compensation import COMPENSATORS, Outputs, Problem, turned_err
 from rcpu.methods.scoring import column_scores
 from rcpu.methods.units import remove
 from rcpu.pruning.direct import DirectOutputs
-from rcpu.pruning.recipe import PruneConfig
+from rcpu.pruning.recipe import Recipe
 from rcpu.statistics.precision import full_fp32
 from rcpu.statistics.sums import Statistics
 
@@ -113,7 +113,7 @@ class Solving:
         weight: Tensor,  # (d_out, d_in)
         calibration: Statistics,
         layout: Tensor,  # (strata, units, columns), see units.py
-        config: PruneConfig,
+        config: Recipe,
         *,
         layer: int,
         site: str,

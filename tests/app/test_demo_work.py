@@ -6,11 +6,11 @@ import rcpu
 from app import shared, work
 from app.demo import DEMO
 from app.lessons import work as lessons_work
-from rcpu import PruneConfig, RcpuError
+from rcpu import RcpuError, Recipe
 
-PASSWORDS = PruneConfig(text="/etc/passwd", samples=4, held_out=0)
-MANY = PruneConfig(samples=DEMO.samples + 1)
-WIDE = PruneConfig(window=DEMO.window + 1)
+PASSWORDS = Recipe(text="/etc/passwd", samples=4, held_out=0)
+MANY = Recipe(samples=DEMO.samples + 1)
+WIDE = Recipe(window=DEMO.window + 1)
 LONG = "x" * (DEMO.prompt_characters + 1)
 ELSEWHERE = ("/some/folder", "auto", "auto")
 CHOSEN = ("embedded", "auto", "auto")
@@ -38,7 +38,7 @@ def public(monkeypatch, tmp_path):
 
 CALLS = {
     "load a folder": lambda m: work.load_model_job(ELSEWHERE),
-    "prepare a folder": lambda m: lessons_work.prepare_job(ELSEWHERE, PruneConfig()),
+    "prepare a folder": lambda m: lessons_work.prepare_job(ELSEWHERE, Recipe()),
     "prepare on a file": lambda m: lessons_work.prepare_job(CHOSEN, PASSWORDS),
     "prepare on many windows": lambda m: lessons_work.prepare_job(CHOSEN, MANY),
     "measure on a file": lambda m: work.collect_job(m, PASSWORDS),
@@ -57,7 +57,7 @@ CALLS = {
     "grow on long windows": lambda m: lessons_work.growth_job(m, WIDE, 0, "o_proj"),
     "orders on long windows": lambda m: lessons_work.orders_job(m, WIDE, "embedded"),
     "orders on a file": lambda m: lessons_work.orders_job(m, PASSWORDS, "embedded"),
-    "orders measured on a file": lambda m: lessons_work.orders_job(m, PruneConfig(), "/etc/passwd"),
+    "orders measured on a file": lambda m: lessons_work.orders_job(m, Recipe(), "/etc/passwd"),
     "an upload": lambda m: shared.TextStore().put("x", b"x" * (DEMO.upload_bytes + 1)),
     "a file as text": lambda m: shared.load_text("/etc/passwd"),
     "windows of a file": lambda m: shared.Windows().get(m, PASSWORDS),
@@ -77,5 +77,5 @@ def test_what_is_allowed_is_queued(public, model, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setenv("RCPU_DEMO", "1")
     monkeypatch.setattr(work.jobs(), "submit", lambda *call: queued.append(call))
-    work.collect_job(model, rcpu.PruneConfig(samples=4))
+    work.collect_job(model, rcpu.Recipe(samples=4))
     assert len(queued) == 1

@@ -11,7 +11,7 @@ from tests.tables import to_csv
 
 @pytest.fixture(scope="module")
 def results(gqa, windows) -> rcpu.PruneResult:
-    return rcpu.prune(gqa, windows, rcpu.PruneConfig(ratio=0.5))
+    return rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.5))
 
 
 def all_figures(results, gqa) -> dict:
@@ -22,7 +22,7 @@ def all_figures(results, gqa) -> dict:
         "angles": sites.angles(site),
         "site_errors": sites.site_errors(site),
         "layer_errors": sites.layer_errors(results.sites, site.site),
-        "layer_map": prune.layer_map(rcpu.PruneConfig(ratios=((1, 0.5),)), (0, 1), 3),
+        "layer_map": prune.layer_map(rcpu.Recipe(ratios=((1, 0.5),)), (0, 1), 3),
         "parameters": model.parameters(rcpu.models.parts(gqa)),
     }
 
@@ -75,12 +75,12 @@ def test_errors_carry_the_numbers_of_the_run_in_the_models_colours(results):
 
 
 def test_the_map_tells_what_will_be_pruned():
-    fig = prune.layer_map(rcpu.PruneConfig(ratios=((1, 0.5),), sites=("o_proj",)), (0, 1), 3)
+    fig = prune.layer_map(rcpu.Recipe(ratios=((1, 0.5),), sites=("o_proj",)), (0, 1), 3)
     stays, goes = fig.data
     assert list(goes.customdata) == [0, 1]
     assert list(goes.text) == ["20%", "50%"]
     assert len(stays.x) == 4
-    fig = prune.layer_map(rcpu.PruneConfig(sites=("o_proj",)), (0, 1), 3, picked=[1, 2])
+    fig = prune.layer_map(rcpu.Recipe(sites=("o_proj",)), (0, 1), 3, picked=[1, 2])
     assert list(zip(fig.data[2].x, fig.data[2].y, strict=True)) == [
         (1, "o_proj"),
         (1, "down_proj"),

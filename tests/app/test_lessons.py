@@ -245,13 +245,13 @@ def test_figures_of_errors_have_alt_texts_units_and_gaps_where_there_is_no_answe
     ],
 )
 def test_jobs_of_lessons_are_joined_by_all_that_matters(model, changes, matters):
-    config = rcpu.PruneConfig()
+    config = rcpu.Recipe()
     changed = replace(config, **changes)
     assert (work.growth_asked(model, config, 0, "o_proj") != work.growth_asked(model, changed, 0, "o_proj")) is matters
     assert (work.orders_asked(model, config, "embedded") != work.orders_asked(model, changed, "embedded")) is matters
 
 
 def test_jobs_of_lessons_are_apart_by_projection_and_evaluation_text(model):
-    config = rcpu.PruneConfig()
+    config = rcpu.Recipe()
     assert len({work.growth_asked(model, config, layer, site) for layer in (0, 1) for site in SITES}) == 4
     assert work.orders_asked(model, config, "embedded") != work.orders_asked(model, config, "wikitext2")

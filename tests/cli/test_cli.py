@@ -65,7 +65,7 @@ def test_prune_does_as_the_library_with_every_option(base, tmp_path, model, text
         "auto",
     ]
     options += ["--sites", "down_proj, o_proj", "--layers", "0,2", "--unit", "kv_group", "--order", "site"]
-    config = rcpu.PruneConfig(
+    config = rcpu.Recipe(
         model=str(model.folder),
         text=str(text_file),
         samples=6,
@@ -88,7 +88,7 @@ def test_prune_does_as_the_library_with_every_option(base, tmp_path, model, text
     assert main([*base["prune"], *options, "--proper-rotation", "--out", str(tmp_path / "out")]) == 0
     pruned = rcpu.load_model(str(tmp_path / "out"), device="cpu")
     record = json.loads((tmp_path / "out" / "rcpu_run.json").read_text())
-    assert rcpu.PruneConfig.from_dict(record["config"]) == config
+    assert rcpu.Recipe.from_dict(record["recipe"]) == config
     assert tiny.logits(pruned.net).equal(tiny.logits(rcpu.prune(model.net, windows, config).net))
 
 
@@ -108,7 +108,7 @@ def test_an_export_is_replaced_on_request(base, tmp_path, capsys):
     )
     assert (out / "rcpu_run.json").read_text() == before
     assert main([*base["prune"], "--seed", "1", "--out", str(out), "--overwrite"]) == 0
-    assert json.loads((out / "rcpu_run.json").read_text())["config"]["seed"] == 1
+    assert json.loads((out / "rcpu_run.json").read_text())["recipe"]["seed"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -149,10 +149,10 @@ def test_generate_prints_the_prompt_and_what_follows(base, tmp_path, model, caps
     [
         ([], "arguments are required: COMMAND"),
         (["polish"], "invalid choice: 'polish'"),
-        (["prune"], "arguments are required: --out"),
+        (["prune"], "--out DIR is needed"),
         (["generate"], "arguments are required: --prompt"),
         (["prune", "--out", "{tmp}/out", "--colour"], "unrecognized arguments: --colour"),
-        (["prune", "--out", "{tmp}/out", "--ratio", "half"], "invalid float value: 'half'"),
+        (["prune", "--out", "{tmp}/out", "--ratio", "half"], "--ratio must be a number, got 'half'"),
         (["prune", "--out", "{tmp}/out", "--ratio", "1.5"], "ratio must be at least 0 and below 1"),
         (["prune", "--out", "{tmp}/out", "--ratio", "nan"], "ratio must be at least 0 and below 1"),
         (["prune", "--out", "{tmp}/out", "--samples", "0"], "need at least 1 window"),
@@ -166,7 +166,10 @@ def test_generate_prints_the_prompt_and_what_follows(base, tmp_path, model, caps
         (["prune", "--out", "{tmp}/out", "--layers", "²"], "layers must be 'all' or like '0-3,7'"),
         (["prune", "--out", "{tmp}/out", "--unit", "row"], "unknown unit 'row'"),
         (["prune", "--out", "{tmp}/out", "--order", "any"], "unknown order 'any'"),
-        (["prune", "--out", "{tmp}/out", "--ridge", "much"], "--ridge must be a number or auto, got 'much'"),
+        (["prune", "--out", "{tmp}/out", "--ridge", "much"], "ridge must be a number or auto, got 'much'"),
+        (["prune", "--out", "{tmp}/out", "--recipe", "cake"], "no recipe 'cake': give one of "),
+        (["prune", "--out", "{tmp}/out", "--recipe", "{tmp}/file"], "a recipe is a list of settings"),
+        (["prune", "--out", "{tmp}/out", "--method", "cake"], "unknown method 'cake': choose one of columns"),
         (["prune", "--out", "{tmp}/out", "--text", "{tmp}/no.txt"], "no text '{tmp}/no.txt'"),
         (["prune", "--out", "{tmp}/out", "--text", "{tmp}"], "is a folder, expected a text file"),
         (["prune", "--out", "{tmp}/out", "--text", "long" * 99], "no text 'long"),
@@ -243,6 +246,23 @@ def test_an_interrupt_is_not_an_error(base, tmp_path, monkeypatch, capsys, place
     assert main([*base["prune"], "--out", str(tmp_path / "new" / "out"), "--json", str(tmp_path / "x.json")]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_win_over_the_recipe(tmp_path, capsys):
+    file = tmp_path / "mine.yaml"
+    file.write_text("about: mine\nratio: 0.4\nseed: 5\nscorer: magnitude\noptions: {compensation: bias}\n")
+    flags = ["--seed", "7", "--ridge", "auto", "--proper", "--layers", "0-2"]
+    assert main(["prune", "--recipe", str(file), *flags, "--print-recipe"]) == 0
+    found = rcpu.Recipe.from_yaml(capsys.readouterr().out)
+    assert found == rcpu.Recipe(
+        ratio=0.4, seed=7, scorer="magnitude", compensation="bias", ridge=None, proper=True, layers=(0, 1, 2)
+    )
+
+
+def test_methods_and_recipes_are_listed(capsys):
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*rcpu.METHODS, *rcpu.RECIPES))
 
 
 def test_help_lists_every_method(capsys):

@@ -27,7 +27,7 @@ EVERY = [
 def prune(kind: str, unit: str, compensation: str = "rotation", **settings) -> rcpu.PruneResult:
     """A result to look at and never to change."""
     ratio = 0.5 if unit == "kv_group" else 0.3
-    config = rcpu.PruneConfig(ratio=ratio, unit=unit, compensation=compensation, **settings)
+    config = rcpu.Recipe(ratio=ratio, unit=unit, compensation=compensation, **settings)
     return rcpu.prune(tiny.net(kind), tiny.calibration(samples=6, held_out=0), config)
 
 

@@ -18,7 +18,7 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def results(model, windows) -> dict[str, rcpu.PruneResult]:
     """One result of a compensation without bias, and one with."""
-    return {name: rcpu.prune(model.net, windows, rcpu.PruneConfig(compensation=name)) for name in ("rotation", "bias")}
+    return {name: rcpu.prune(model.net, windows, rcpu.Recipe(compensation=name)) for name in ("rotation", "bias")}
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_is_saved_comes_back(model, results, tmp_path, compensation, as_pad
 @pytest.mark.parametrize("kind", ["mha", "biased", "tied"])
 def test_every_kind_of_model_comes_back(kind, windows, tmp_path):
     source = rcpu.load_model(str(tiny.save(tiny.net(kind), tmp_path / "dense")), device="cpu")
-    result = rcpu.prune(source.net, windows, rcpu.PruneConfig(ratio=0.3))
+    result = rcpu.prune(source.net, windows, rcpu.Recipe(ratio=0.3))
     for as_padded in (False, True):
         folder = rcpu.save(source, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
         tiny.assert_same_function(rcpu.load_model(str(folder), device="cpu").net, result.net)
@@ -74,7 +74,7 @@ def test_a_compact_model_brings_its_code(model, result, tmp_path, monkeypatch):
 def test_the_record_tells_how_it_was_made(model, result, tmp_path, as_padded):
     folder = rcpu.save(model, result, tmp_path / "out", as_padded=as_padded)
     record = json.loads((folder / RECORD).read_text())
-    assert rcpu.PruneConfig.from_dict(record["config"]) == result.config
+    assert rcpu.Recipe.from_dict(record["recipe"]) == result.recipe
     assert record["fingerprint"] == model.fingerprint
     assert record["padded"] is as_padded
     assert (record["dtype"], record["device"]) == ("fp32", "cpu")
@@ -104,7 +104,7 @@ def test_an_earlier_export_is_only_replaced_on_request(model, results, tmp_path)
     rcpu.save(model, results["bias"], folder, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert not (folder / "stale.safetensors").exists()
-    assert json.loads((folder / RECORD).read_text())["config"]["compensation"] == "bias"
+    assert json.loads((folder / RECORD).read_text())["recipe"]["options"]["compensation"] == "bias"
 
 
 def test_what_is_not_ours_is_never_overwritten(model, result, tmp_path):
@@ -129,7 +129,7 @@ def test_a_link_to_an_export_can_be_overwritten(model, results, tmp_path):
     rcpu.save(model, results["rotation"], tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     rcpu.save(model, results["bias"], tmp_path / "link", overwrite=True)
-    assert json.loads((tmp_path / "link" / RECORD).read_text())["config"]["compensation"] == "bias"
+    assert json.loads((tmp_path / "link" / RECORD).read_text())["recipe"]["options"]["compensation"] == "bias"
     assert {p.name for p in tmp_path.iterdir()} == {"real", "link"}
 
 

@@ -40,7 +40,7 @@ def test_ratios_need_no_order(model):
 
 
 def test_stream_drift_is_the_mean_relative_distance_of_tokens(model):
-    run = rcpu.prune(model.net, tiny.calibration(), rcpu.PruneConfig(ratio=0.5, layers=(1,)))
+    run = rcpu.prune(model.net, tiny.calibration(), rcpu.Recipe(ratio=0.5, layers=(1,)))
     ids, told = tiny.ids(3, 10, seed=5), []
     found = stream_drift(model.net, {"same": model.net, "pruned": run.net}, ids, progress=told.append)
     assert found["same"] == [0.0, 0.0, 0.0]

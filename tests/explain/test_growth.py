@@ -43,7 +43,7 @@ def test_the_last_step_is_what_a_run_of_all_windows_finds(model, site):
     assert told[-1].fraction == pytest.approx(1)
     assert all(a.fraction <= b.fraction + 1e-9 for a, b in itertools.pairwise(told))
     for compensation, key in (("rotation", "rotation"), ("least_squares", squares(1e-2))):
-        config = rcpu.PruneConfig(ratio=0.3, layers=(0,), sites=(site,), compensation=compensation, ridge=1e-2)
+        config = rcpu.Recipe(ratio=0.3, layers=(0,), sites=(site,), compensation=compensation, ridge=1e-2)
         run = rcpu.prune(model.net, windows, config).sites[0]
         assert steps[-1].kept == len(run.columns)
         assert steps[-1].held_out["none"] == pytest.approx(run.error_none_held_out, rel=1e-3)

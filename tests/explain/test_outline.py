@@ -11,7 +11,7 @@ from tests import tiny
 
 @pytest.mark.parametrize("unit", ["channel", "kv_group"])
 def test_shapes_are_those_of_the_pruned_model(model, unit):
-    run = rcpu.prune(model.net, tiny.calibration(), rcpu.PruneConfig(ratio=0.5, layers=(1,), unit=unit))
+    run = rcpu.prune(model.net, tiny.calibration(), rcpu.Recipe(ratio=0.5, layers=(1,), unit=unit))
     found = outline(model.net, 1, {r.site: r.columns for r in run.sites})
     layer = layers_of(model.net)[1]
     pruned = run.net.model.layers[1]

@@ -39,7 +39,7 @@ def layout(model, site: str):
 @pytest.mark.parametrize("compensation", rcpu.COMPENSATORS)
 def test_answers_are_those_of_a_run_where_the_paths_agree(model, collected, site, compensation):
     """In the first layer a greedy run in order "paper" sees the dense model's own inputs."""
-    config = rcpu.PruneConfig(ratio=0.3, compensation=compensation, layers=(0,), sites=(site,), seed=3)
+    config = rcpu.Recipe(ratio=0.3, compensation=compensation, layers=(0,), sites=(site,), seed=3)
     run = rcpu.prune(model.net, tiny.calibration(), config).sites[0]
     asked = projection(model, collected, 0, site)
     found = remove(asked.scores("rcpu", 3), layout(model, site), 0.3)
@@ -59,7 +59,7 @@ def test_answers_are_those_of_a_run_where_the_paths_agree(model, collected, site
 
 
 def test_random_scores_are_those_of_a_run(model, collected):
-    config = rcpu.PruneConfig(ratio=0.3, scorer="random", layers=(1,), sites=("down_proj",), seed=5)
+    config = rcpu.Recipe(ratio=0.3, scorer="random", layers=(1,), sites=("down_proj",), seed=5)
     run = rcpu.prune(model.net, tiny.calibration(), config).sites[0]
     assert projection(model, collected, 1, "down_proj").scores("random", 5).equal(run.scores)
 

@@ -9,7 +9,6 @@ import torch
 from rcpu.base.errors import RcpuError
 from rcpu.methods.units import (
     UNITS,
-    attention_rows,
     attention_units,
     channel_units,
     keep_units,
@@ -17,11 +16,11 @@ from rcpu.methods.units import (
     removed_count,
     resolve_unit,
 )
-from rcpu.models.families import Heads
+from rcpu.models.families import Heads, attention_rows
 from tests import reference
 
 SHAPES = {"mha": Heads(4, 4, 3), "gqa": Heads(6, 2, 4), "mqa": Heads(4, 1, 2)}
-ALLOWED = [(kind, unit) for kind in SHAPES for unit in UNITS[1:] if unit != "head" or kind == "mha"]
+ALLOWED = [(kind, unit) for kind in SHAPES for unit in list(UNITS)[1:] if unit != "head" or kind == "mha"]
 
 
 @pytest.mark.parametrize(("kind", "unit"), ALLOWED)

@@ -38,7 +38,7 @@ def one_kv_head_each(net: LlamaForCausalLM) -> LlamaForCausalLM:
 
 
 def test_prune_measure_generate_export_and_load_again(model, text, tmp_path):
-    config = rcpu.PruneConfig(samples=16, held_out=4, layers=(0, 1, 14, 28), ratio=0.2)
+    config = rcpu.Recipe(samples=16, held_out=4, layers=(0, 1, 14, 28), ratio=0.2)
     windows = rcpu.calibration_windows(text, model.tokenizer, samples=16, held_out=4)
     result = rcpu.prune(model.net, windows, config)
 
@@ -76,7 +76,7 @@ def test_whole_heads_go_where_every_query_head_has_its_own_kv_head(model, text):
     torch.testing.assert_close(wide(ids).logits, model.net(ids).logits, rtol=0, atol=1e-3)
 
     windows = rcpu.calibration_windows(text, model.tokenizer, samples=8, held_out=2)
-    config = rcpu.PruneConfig(samples=8, held_out=2, layers=(0, 1, 2), ratio=0.2)
+    config = rcpu.Recipe(samples=8, held_out=2, layers=(0, 1, 2), ratio=0.2)
     result = rcpu.prune(wide, windows, config)
     attention = [s for s in result.sites if s.site == "o_proj"]
     assert all(s.unit == "head" and s.kept == 8 and s.units == 9 for s in attention)

@@ -204,7 +204,7 @@ def test_values_too_large_for_a_dtype(folder):
 @pytest.mark.parametrize("kind", tiny.KINDS)
 def test_parameters_are_counted_from_the_configuration(kind, compensation, windows):
     dense = tiny.net(kind)
-    pruned = rcpu.prune(dense, windows, rcpu.PruneConfig(ratio=0.3, compensation=compensation, layers=(0, 2))).net
+    pruned = rcpu.prune(dense, windows, rcpu.Recipe(ratio=0.3, compensation=compensation, layers=(0, 2))).net
     for net in (dense, pruned):
         assert sizes.parameter_count(net.config) == rcpu.cost(net).parameters
 

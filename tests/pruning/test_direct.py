@@ -95,7 +95,7 @@ def wide():
 @pytest.mark.parametrize("compensation", sorted(direct.METHODS))
 def test_a_run_finds_the_same_without_kept_inputs(wide, order, compensation):
     windows = tiny.calibration()
-    config = rcpu.PruneConfig(
+    config = rcpu.Recipe(
         samples=8, held_out=4, window=16, order=order, compensation=compensation, ratio=0.25, unit="head"
     )
     for kept, computed in zip(
@@ -125,7 +125,7 @@ def test_kept_inputs_need_no_gram_matrix(wide, order, monkeypatch):
         plain(self, d_in, device, dtype, gram)
 
     monkeypatch.setattr(Accumulator, "__init__", counted)
-    config = rcpu.PruneConfig(samples=8, held_out=4, window=16, order=order, ratio=0.25, unit="head")
+    config = rcpu.Recipe(samples=8, held_out=4, window=16, order=order, ratio=0.25, unit="head")
     rcpu.prune(wide, tiny.calibration(), config)
     assert set(built) == {(32, True), (96, False)}
     built.clear()
@@ -136,7 +136,7 @@ def test_kept_inputs_need_no_gram_matrix(wide, order, monkeypatch):
 
 @pytest.mark.parametrize("compensation", sorted(direct.METHODS))
 def test_where_nothing_goes_what_follows_is_as_without_kept_inputs(wide, compensation):
-    config = rcpu.PruneConfig(
+    config = rcpu.Recipe(
         samples=8,
         held_out=4,
         window=16,
@@ -154,6 +154,6 @@ def test_where_nothing_goes_what_follows_is_as_without_kept_inputs(wide, compens
 
 def test_broken_inputs_are_named_all_the_same(wide):
     wide.model.layers[1].mlp.up_proj.bias.data[3] = float("nan")
-    config = rcpu.PruneConfig(samples=8, held_out=4, window=16, order="site", ratio=0.25, unit="head")
+    config = rcpu.Recipe(samples=8, held_out=4, window=16, order="site", ratio=0.25, unit="head")
     with pytest.raises(rcpu.RcpuError, match="layer 1, down_proj: its inputs hold NaN"):
         rcpu.prune(wide, tiny.calibration(), config)

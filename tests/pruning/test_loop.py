@@ -16,12 +16,12 @@ from rcpu.pruning import direct
 from tests import reference, tiny
 
 UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
-CONFIG = rcpu.PruneConfig(ratio=0.3)
+CONFIG = rcpu.Recipe(ratio=0.3)
 
 
-def config(unit: str = "auto", **settings) -> rcpu.PruneConfig:
+def config(unit: str = "auto", **settings) -> rcpu.Recipe:
     """Half of two KV groups, and three tenths of everything else."""
-    return rcpu.PruneConfig(**{"ratio": 0.5 if unit == "kv_group" else 0.3, "unit": unit, **settings})
+    return rcpu.Recipe(**{"ratio": 0.5 if unit == "kv_group" else 0.3, "unit": unit, **settings})
 
 
 def assert_same_result(a: rcpu.PruneResult, b: rcpu.PruneResult, accuracy: float = 0.0) -> None:
@@ -349,7 +349,7 @@ def test_broken_numbers_are_found_where_they_arise(mha, windows, name, site, val
 )
 def test_settings_that_the_model_cannot_have(kind, settings, message, windows):
     with pytest.raises(rcpu.RcpuError, match=message):
-        rcpu.prune(tiny.net(kind), windows, rcpu.PruneConfig(**settings))
+        rcpu.prune(tiny.net(kind), windows, rcpu.Recipe(**settings))
 
 
 def test_a_pruned_model_is_not_pruned_again(mha, windows):

@@ -1,10 +1,11 @@
 """Settings: what is refused, and that they survive JSON and hash."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from rcpu import PruneConfig, RcpuError, format_layers, parse_layers, parse_ratios
+from rcpu import RECIPES, RcpuError, Recipe, format_layers, load_recipe, parse_layers, parse_ratios
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ from rcpu import PruneConfig, RcpuError, format_layers, parse_layers, parse_rati
 )
 def test_bad_values_are_refused(settings, message):
     with pytest.raises(RcpuError, match=message):
-        PruneConfig(**settings)
+        Recipe(**settings)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +52,8 @@ def test_bad_values_are_refused(settings, message):
     ids=str,
 )
 def test_settings_survive_json(settings):
-    config = PruneConfig(**settings)
-    again = PruneConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    config = Recipe(**settings)
+    again = Recipe.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert hash(again) == hash(config)
 
@@ -79,7 +80,7 @@ def test_settings_survive_json(settings):
 )
 def test_a_record_of_wrong_kinds_is_refused(record, message):
     with pytest.raises(RcpuError, match=message):
-        PruneConfig.from_dict(record)
+        Recipe.from_dict(record)
 
 
 @pytest.mark.parametrize(("read", "part"), [(parse_layers, "1"), (parse_ratios, "1=0.1")])
@@ -89,33 +90,76 @@ def test_a_list_that_no_person_wrote_is_refused_before_it_is_read(read, part):
 
 
 def test_whole_numbers_are_ratios_too():
-    assert PruneConfig.from_dict({"ratio": 0, "ridge": 1}).ratio == 0
+    assert Recipe.from_dict({"ratio": 0, "ridge": 1}).ratio == 0
 
 
 def test_different_settings_are_different_keys():
-    assert len({PruneConfig(), PruneConfig(seed=1), PruneConfig(ratio=0.3), PruneConfig(proper=True)}) == 4
+    assert len({Recipe(), Recipe(seed=1), Recipe(ratio=0.3), Recipe(proper=True)}) == 4
+
+
+def test_yaml_is_read_back():
+    recipe = Recipe(layers=(1, 2), ratios=((1, 0.1),), ridge=None, compensation="least_squares")
+    assert Recipe.from_yaml(recipe.to_yaml()) == recipe
+    assert Recipe.from_yaml(recipe.to_yaml()).digest == recipe.digest != Recipe().digest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ratio: [", "a recipe is YAML, and this cannot be read"),
+        ("- 1", "a recipe is a list of settings"),
+        ("", "a recipe is a list of settings"),
+        ("options: 3", "the record's options must be names with values"),
+        ("method: cake", "unknown method 'cake'"),
+        ("method: 3", "the record's method cannot be 3"),
+        ("options: {colour: red}", "unknown settings in the record: colour; known are "),
+        ("options: {scorer: 3}", "the record's scorer cannot be 3"),
+    ],
+)
+def test_bad_yaml_is_said(text, message):
+    with pytest.raises(RcpuError, match=message):
+        Recipe.from_yaml(text)
+
+
+def test_options_of_another_method_are_refused():
+    with pytest.raises(RcpuError, match="method 'columns' has no option 'colour': it has scorer, "):
+        Recipe(colour="red")
+
+
+def test_recipes_ship_by_name():
+    assert {"rcpu-paper", "wanda-sp"} <= set(RECIPES)
+    for name, published in RECIPES.items():
+        assert load_recipe(name) == published.recipe
+        assert published.about
+        assert published.source
+    assert load_recipe("rcpu-paper") == Recipe()
+
+
+def test_fields_and_options_are_replaced_alike():
+    changed = replace(Recipe(scorer="flap"), ratio=0.3, compensation="bias")
+    assert (changed.scorer, changed.ratio, changed.compensation) == ("flap", 0.3, "bias")
 
 
 def test_settings_cannot_be_changed():
     with pytest.raises(AttributeError):
-        PruneConfig().ratio = 0.5
+        Recipe().ratio = 0.5
 
 
 def test_unknown_settings_of_a_record_are_named():
     with pytest.raises(RcpuError, match="unknown settings in the record: colour, shape"):
-        PruneConfig.from_dict({"shape": 1, "ratio": 0.1, "colour": 2})
+        Recipe.from_dict({"shape": 1, "ratio": 0.1, "colour": 2})
 
 
 @pytest.mark.parametrize(
     ("layers", "count", "expected"), [(None, 3, (0, 1, 2)), ((2, 0, 2), 3, (0, 2)), ((4,), 5, (4,))]
 )
 def test_layer_indices_ascend(layers, count, expected):
-    assert PruneConfig(layers=layers).layer_indices(count) == expected
+    assert Recipe(layers=layers).layer_indices(count) == expected
 
 
 def test_layers_end_with_the_model():
     with pytest.raises(RcpuError, match="layer 5 does not exist: this model has layers 0 to 4"):
-        PruneConfig(layers=(0, 5)).layer_indices(5)
+        Recipe(layers=(0, 5)).layer_indices(5)
 
 
 @pytest.mark.parametrize(

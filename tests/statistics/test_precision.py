@@ -31,12 +31,10 @@ def test_choice_is_suspended_and_restored(choice):
 
 
 def test_prune_is_not_affected_by_the_callers_choice(mha, windows):
-    expected = rcpu.prune(mha, windows, rcpu.PruneConfig())
+    expected = rcpu.prune(mha, windows, rcpu.Recipe())
     torch.set_float32_matmul_precision("medium")
     seen = set()
-    found = rcpu.prune(
-        mha, windows, rcpu.PruneConfig(), progress=lambda _: seen.add(torch.get_float32_matmul_precision())
-    )
+    found = rcpu.prune(mha, windows, rcpu.Recipe(), progress=lambda _: seen.add(torch.get_float32_matmul_precision()))
     assert seen == {"highest"}
     assert torch.get_float32_matmul_precision() == "medium"
     assert all(a.weight.equal(b.weight) for a, b in zip(found.sites, expected.sites, strict=True))
@@ -59,7 +57,7 @@ def test_a_site_alone_is_solved_in_full_too(monkeypatch):
     accumulator = Accumulator(3)
     accumulator.add(torch.eye(3))
     torch.set_float32_matmul_precision("medium")
-    config = rcpu.PruneConfig(scorer="random", ratio=0.4)
+    config = rcpu.Recipe(scorer="random", ratio=0.4)
     found = Solving(
         torch.ones(2, 3),
         accumulator.result(),

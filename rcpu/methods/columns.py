@@ -1,0 +1,36 @@
+"""The options of a choice of columns: a score says what stays, the consumer of what goes is repaired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rcpu.base.errors import RcpuError
+from rcpu.base.options import check_options, joined, option
+from rcpu.methods.compensation import COMPENSATORS
+from rcpu.methods.scoring import SCORERS
+from rcpu.methods.units import UNITS
+
+#: ``paper`` captures both sites in one pass of the dense layer; ``site`` repairs o_proj before down_proj is captured.
+ORDERS = {"paper": "Paper: measure both, then repair", "site": "Site: repair o_proj first"}
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Options of a choice of columns, those of every score and repair included."""
+
+    scorer: str = option("rcpu", "Importance score", "What decides which columns stay.", choices=SCORERS)
+    compensation: str = option("rotation", "Compensation", "How what stays is repaired.", choices=COMPENSATORS)
+    unit: str = option("auto", "Unit of o_proj", "What leaves as one; down_proj always loses channels.", choices=UNITS)
+    order: str = option("paper", "Order", "When inputs of down_proj are measured.", choices=ORDERS)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+ColumnOptions = joined("ColumnOptions", __name__, _Columns, {"scorer": SCORERS, "compensation": COMPENSATORS})
+
+
+def check_columns(recipe) -> None:
+    """Raise ``RcpuError`` for settings of a choice of columns that do not combine."""
+    if recipe.ridge is None and recipe.compensation == "least_squares" and not recipe.held_out:
+        raise RcpuError("ridge auto is chosen on held-out windows: ask for at least one, or give a number")
