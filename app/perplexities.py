@@ -41,7 +41,7 @@ def perplexity_section(
             st.number_input, "Windows at most", "eval_windows", min_value=1, max_value=allowed.eval_windows, step=16
         )
     more = _further_texts()
-    configs = [run.result.config for key, run in runs.items() if {key, key + PLAIN} & set(chosen)]
+    configs = [run.result.recipe for key, run in runs.items() if {key, key + PLAIN} & set(chosen)]
     calibrations = tuple(dict.fromkeys((c.text, c.samples, c.held_out) for c in configs))
     asked = s.eval_text, s.eval_window, s.eval_windows
     if button.button("Measure perplexity", type="primary", width="stretch"):
