@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # A cache of this checkout: what the user's holds would hide that the embedded model cannot be converted here.
@@ -83,3 +87,32 @@ def text_file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("texts") / "words.txt"
     path.write_text(" ".join(words) + "\n", encoding="utf-8")
     return path
+
+
+READ_ALL = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: what lets root read every file
+VERSION = 0x20080522  # of Linux's capability calls
+
+
+@contextlib.contextmanager
+def _without_privileges() -> Iterator[None]:
+    """Modes of files hold for root too inside the block, as for anybody else."""
+    libc, head, data = ctypes.CDLL(None, use_errno=True), (ctypes.c_uint32 * 2)(VERSION, 0), (ctypes.c_uint32 * 6)()
+    if libc.capget(head, data):
+        pytest.skip("needs capabilities of Linux")
+    had = data[0]
+    data[0] = had & ~READ_ALL
+    assert not libc.capset(head, data)
+    try:
+        yield
+    finally:
+        data[0] = had
+        assert not libc.capset(head, data)
+
+
+@pytest.fixture
+def modes_hold() -> Iterator[None]:
+    """Files that a mode closes are closed for this test, whoever runs it."""
+    if sys.platform != "linux":
+        pytest.skip("needs capabilities of Linux")
+    with _without_privileges():
+        yield

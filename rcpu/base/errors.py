@@ -9,6 +9,17 @@ class Cancelled(Exception):
     """Work stopped between two micro-batches because its caller asked; nothing was changed or written."""
 
 
+OUT_OF_MEMORY = "out of memory: take fewer or shorter windows, a narrower dtype or a smaller model"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had, on a GPU or on the CPU, where torch says so in words alone."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in told or "not enough memory" in told)
+
+
 def choose(kind: str, key: str, known: dict) -> object:
     """Look ``key`` up in one of the literal method tables; an unknown key is an error that lists the known ones."""
     if key not in known:

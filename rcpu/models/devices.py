@@ -53,6 +53,11 @@ def resolve_dtype(dtype: str, device: torch.device, config: PreTrainedConfig) ->
     return DTYPES[dtype]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """What we call a precision: fp32, bf16 or fp16."""
+    return next(name for name, known in DTYPES.items() if known == dtype)
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be used on a device; on the CPU a container's own limit counts where it is tighter."""
     if device.type == "cuda":

@@ -6,44 +6,26 @@ and whether the model fits the free memory.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+from transformers import LlamaForCausalLM
 
-from rcpu.base.errors import RcpuError
+from rcpu.base.errors import RcpuError, out_of_memory
 from rcpu.base.hub import unreachable
 from rcpu.base.paths import existing
 from rcpu.base.quiet import quiet_transformers
-from rcpu.models.compact_llama import CompactLlamaConfig, CompactLlamaForCausalLM
-from rcpu.models.devices import DTYPES, free_memory, resolve_device, resolve_dtype
+from rcpu.models.configuration import CLASSES, check_generation, read_config
+from rcpu.models.devices import dtype_name, free_memory, resolve_device, resolve_dtype
 from rcpu.models.embedded import converted_folder, embedded_folder
+from rcpu.models.files import adapters_below, check_adapters, fingerprint, reason, stored_dtype, weight_files
 from rcpu.models.sizes import bytes_needed, check_fits, parameter_count
+from rcpu.models.tokenizers import load_tokenizer
 
-CLASSES = {
-    LlamaConfig.model_type: (LlamaConfig, LlamaForCausalLM),
-    CompactLlamaConfig.model_type: (CompactLlamaConfig, CompactLlamaForCausalLM),
-}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "vocab_size",
-    "max_position_embeddings",
-)
-#: What is read of a folder beside the weights; a fingerprint is of all of it.
-READ = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json")
-READ += ("vocab.*", "merges.txt")
 HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
 
 
@@ -56,6 +38,7 @@ class Model:
     tokenizer: object
     folder: Path
     fingerprint: str
+    storage: str = "fp32"  # precision that exports are written in: the one asked for, else the checkpoint's own
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +48,7 @@ class Model:
     @property
     def dtype(self) -> str:
         """fp32, bf16 or fp16."""
-        return next(name for name, dtype in DTYPES.items() if dtype == self.net.dtype)
+        return dtype_name(self.net.dtype)
 
 
 def load_model(
@@ -80,15 +63,21 @@ def load_model(
     on the CPU, the checkpoint's own elsewhere. ``report`` is told what is going on.
 
     Raises:
-        RcpuError: another architecture, missing, truncated or pickled weights, remote code, NaN or Inf in the
-            weights, not enough free memory, no such device, or no way to the hub.
+        RcpuError: another architecture, missing, truncated or pickled weights, remote code, an adapter, no tokenizer,
+            a file that cannot be read, NaN or Inf in the weights, not enough free memory, no such device, or no way
+            to the hub.
     """
     target = resolve_device(device)
     folder = _locate(name, report)
-    config = _config(folder)
+    check_adapters(folder)
+    config = read_config(folder)
+    check_generation(folder)
     kind = resolve_dtype(dtype, target, config)
-    shards = _shards(folder)
+    shards = weight_files(folder)
     check_fits(config, kind, target)
+    tokenizer = load_tokenizer(folder)
+    if aside := adapters_below(folder):
+        report(f"leaving out the adapters in {', '.join(aside)}")
     report("loading weights")
     net_class = CLASSES[config.model_type][1]
     with quiet_transformers():
@@ -101,29 +90,49 @@ def load_model(
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # they are told below
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # transformers, tokenizers and torch raise all kinds for files that do not fit
-            raise RcpuError(f"cannot load {folder}: {_reason(error)}") from error
-    if absent := sorted(found["missing_keys"]):
-        raise RcpuError(
-            f"{folder} lacks {len(absent)} of the model's weights, {absent[0]} among them: the files do not belong to "
-            "this config.json"
-        )
-    surplus = [k for k in found["unexpected_keys"] if "inv_freq" not in k and k != "lm_head.weight"]
-    if surplus:
-        raise RcpuError(
-            f"{folder} holds {len(surplus)} weights that its config.json does not describe, {surplus[0]} among them: "
-            "the files do not belong together"
-        )
+        except Exception as error:  # transformers and torch raise all kinds for files that do not fit
+            if out_of_memory(error):
+                raise
+            raise RcpuError(f"cannot load {folder}: {reason(error)}") from error
+    _check_weights(folder, found)
     report("checking weights")
     for weight, values in net.named_parameters():
         if not values.isfinite().all():
             bad = int((~values.isfinite()).sum())
             raise RcpuError(f"{weight} holds {bad:,} NaN or Inf values: the file is broken, or {kind} is too narrow")
     net = net.eval().requires_grad_(False).to(target)
-    return Model(name, net, tokenizer, folder, _fingerprint(folder, shards))
+    storage = (stored_dtype(shards) if dtype == "auto" else None) or dtype_name(kind)
+    return Model(name, net, tokenizer, folder, fingerprint(folder, shards), storage)
+
+
+def _check_weights(folder: Path, found: dict) -> None:
+    """Raise ``RcpuError`` unless the weights of the files are those of the configuration, name by name and in shape."""
+    surplus = sorted(k for k in found["unexpected_keys"] if "inv_freq" not in k and k != "lm_head.weight")
+    if shapes := sorted(found["mismatched_keys"]):
+        weight, stored, described = shapes[0]
+        raise RcpuError(
+            f"{folder}: {weight} has the shape {_shape(stored)} in the weight files, config.json describes "
+            f"{_shape(described)} ({len(shapes)} such weights): the files do not belong to this config.json"
+        )
+    if absent := sorted(found["missing_keys"]):
+        instead = f" and holds {surplus[0]}" if surplus else ""
+        raise RcpuError(
+            f"{folder} lacks {len(absent)} of the model's weights, {absent[0]} among them{instead}: the files do not "
+            "belong to this config.json"
+            + (", or are of a model without an output head" if absent == ["lm_head.weight"] else "")
+        )
+    if surplus:
+        raise RcpuError(
+            f"{folder} holds {len(surplus)} weights that its config.json does not describe, {surplus[0]} among them: "
+            "the files do not belong together"
+        )
+
+
+def _shape(size: Sequence[int]) -> str:
+    return " × ".join(map(str, size))
 
 
 @dataclass(frozen=True)
@@ -152,11 +161,11 @@ def footprint(name: str, device: str = "auto", dtype: str = "auto") -> Footprint
     folder = converted_folder() if name == "embedded" else existing(name)
     if folder is None or not folder.is_dir():
         return None
-    config = _config(folder)
+    check_adapters(folder)
+    config = read_config(folder)
     kind = resolve_dtype(dtype, target, config)
     parameters = parameter_count(config)
-    named = next(n for n, d in DTYPES.items() if d == kind)
-    return Footprint(parameters, str(target), named, bytes_needed(parameters, kind), free_memory(target))
+    return Footprint(parameters, str(target), dtype_name(kind), bytes_needed(parameters, kind), free_memory(target))
 
 
 def _locate(name: str, report: Callable[[str], None]) -> Path:
@@ -173,90 +182,30 @@ def _locate(name: str, report: Callable[[str], None]) -> Path:
 
 def _download(name: str, report: Callable[[str], None]) -> Path:
     from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     report(f"asking the hub for {name}")
     away = unreachable()
     try:
         # The configuration alone tells most of what we refuse: no need to fetch gigabytes first.
-        _config(Path(hf_hub_download(name, "config.json", local_files_only=bool(away))).parent)
+        read_config(Path(hf_hub_download(name, "config.json", local_files_only=bool(away))).parent)
         report(f"downloading {name}")
         return Path(snapshot_download(name, allow_patterns=HUB_FILES, local_files_only=bool(away)))
     except RcpuError:
         raise
-    except Exception as error:  # the hub client raises its own, the HTTP library's and the system's errors
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _away(name, away, error) from error
         raise RcpuError(
-            f"cannot get {name!r} from the hub ({away or type(error).__name__}) and no folder has that name: check the "
-            "spelling, the network and, for a gated model, your token; or give a local folder"
+            f"{name!r} on the hub has no config.json: expected a whole LLaMA; an adapter has to be merged into its "
+            "base first"
         ) from error
+    except Exception as error:  # the hub client raises its own, the HTTP library's and the system's errors
+        raise _away(name, away, error) from error
 
 
-def _config(folder: Path) -> PreTrainedConfig:
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        kind = raw["model_type"]
-    except FileNotFoundError as error:
-        raise RcpuError(f"{folder} has no config.json: expected the folder of a Hugging Face model") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RcpuError(f"{path} is not the configuration of a model") from error
-    if not isinstance(kind, str) or kind not in CLASSES:
-        raise RcpuError(
-            f"{folder.name} is a {kind!r} model ({', '.join(raw.get('architectures') or ['no class named'])}): "
-            f"supported are LLaMA models, model_type {' or '.join(map(repr, CLASSES))}"
-        )
-    if "auto_map" in raw and kind == "llama":
-        raise RcpuError(
-            f"{folder.name} asks to run its own code (auto_map in config.json): code from a model folder is never run"
-        )
-    if raw.get("quantization_config"):
-        raise RcpuError(f"{folder.name} is quantised: pruning needs the weights in fp32, bf16 or fp16")
-    try:
-        config = CLASSES[kind][0].from_dict(raw)
-    except Exception as error:  # transformers validates with errors of several libraries
-        raise RcpuError(f"{path} does not describe a LLaMA: {_reason(error)}") from error
-    for size in SIZES:
-        if not isinstance(value := getattr(config, size), int) or value < 1:
-            raise RcpuError(f"{path} does not describe a LLaMA: {size} is {value!r}, expected a whole number from 1")
-    return config
-
-
-def _reason(error: Exception) -> str:
-    """The words of another library's error on one line, not too many of them."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) < 300 else words[:299].rstrip(" :") + "…"
-
-
-def _shards(folder: Path) -> list[Path]:
-    """Weight files of a folder, each opened once, so that a missing or truncated one is named."""
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():  # where both are, transformers takes this one
-        names = ["model.safetensors"]
-    elif index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            if not all(isinstance(name, str) for name in names):
-                raise TypeError("a file's name is not a text")
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise RcpuError(f"{index} is not an index of weight files") from error
-    else:
-        pickled = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
-        found = f"only {pickled[0]}, and pickled weights are never loaded" if pickled else "no weights"
-        raise RcpuError(f"{folder} holds {found}: expected model.safetensors or its shards with an index")
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise RcpuError(f"{folder} lacks {name}, one of {len(names)} weight files: copy or download it again")
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except SafetensorError as error:
-            raise RcpuError(f"{folder / name} is truncated or broken ({error}): copy or download it again") from error
-    return [folder / name for name in names]
-
-
-def _fingerprint(folder: Path, shards: list[Path]) -> str:
-    """Sixteen hex digits of every byte of the weights, and of the files in READ."""
-    digest = hashlib.sha256()
-    for path in (*sorted({path for pattern in READ for path in folder.glob(pattern) if path.is_file()}), *shards):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _away(name: str, away: str, error: Exception) -> RcpuError:
+    return RcpuError(
+        f"cannot get {name!r} from the hub ({away or type(error).__name__}) and no folder has that name: check the "
+        "spelling, the network and, for a gated model, your token; or give a local folder"
+    )
