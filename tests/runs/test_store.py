@@ -251,7 +251,7 @@ def test_threads_share_a_store(store):
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
