@@ -31,7 +31,7 @@ from rcpu.pruning.lists import format_layers, format_ratios, parse_layers, parse
 from rcpu.pruning.loop import prune
 from rcpu.pruning.plan import Plan, plan
 from rcpu.pruning.recipe import Recipe
-from rcpu.pruning.result import PruneResult
+from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.pruning.saving import run_record, save
 from rcpu.pruning.site import SiteResult
 from rcpu.statistics.passes import Progress
@@ -48,6 +48,7 @@ __all__ = [
     "SITES",
     "UNITS",
     "Cancelled",
+    "Checkpoint",
     "Cost",
     "Generated",
     "Model",

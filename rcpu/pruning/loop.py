@@ -19,12 +19,12 @@ from transformers import LlamaForCausalLM
 
 from rcpu.base.errors import RcpuError
 from rcpu.compact import assembly as compact
-from rcpu.models.families import Site, architecture_of, consumer_of, layers_of, run_block, with_consumer
+from rcpu.models.families import Site, architecture_of, consumer_of, layers_of, run_block, site_named, with_consumer
 from rcpu.pruning import direct
 from rcpu.pruning.direct import DirectOutputs
 from rcpu.pruning.plan import Plan, plan
 from rcpu.pruning.recipe import Recipe
-from rcpu.pruning.result import PruneResult
+from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.pruning.site import SiteResult, Solving
 from rcpu.statistics.passes import Pass, Progress
 from rcpu.statistics.precision import full_fp32
@@ -54,11 +54,15 @@ def prune(
     *,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    checkpoint: Callable[[Checkpoint], None] = lambda _: None,
+    resume: Checkpoint | None = None,
     micro_batch: int | None = None,
     batch_bytes: int = BATCH_BYTES,
 ) -> PruneResult:
     """Prune ``net`` as ``config`` says, calibrated on ``windows``; ``net`` itself stays as it is, bit for bit.
 
+    After each pruned layer ``checkpoint`` is told all that it takes to go on from there; ``resume`` is what an earlier
+    call with the same arguments told, and the result is then the same to the last bit.
     ``micro_batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``batch_bytes``
     bounds the inputs of one layer's projections that are kept for reuse rather than computed again.
 
@@ -89,7 +93,15 @@ def prune(
         cancelled=cancelled,
         batch_bytes=batch_bytes,
     )
-    for stage in stages:
+    begin = 0
+    if resume is not None:
+        begin, results = resume.stages, list(resume.sites)
+        for result in (result for result in results if not result.keep.all()):
+            assembly.add(result.layer, site_named(net, result.site), result.cut)
+        if resume.hidden is not None:
+            run.hidden.copy_(resume.hidden)
+        run.fraction = begin / len(stages)
+    for done, stage in enumerate(stages[begin:], begin + 1):
         i, live = stage.index, stage.live
         repaired, ended = {}, False
         solved = run.solve(stage, todo, config, tidy=stage is last_of_layer[i]) if live else []
@@ -98,12 +110,13 @@ def prune(
             ended = stage is stages[-1] and site is live[-1]  # nobody reads what comes after: that pass is left out
             run.step(f"layer {i}: {site.name} solved", len(run.micro_batches) if ended else 0, result)
             if not result.keep.all():
-                cut = compact.Cut(result.columns, result.weight, result.bias)
-                repaired[site.name] = assembly.add(i, site, cut)
+                repaired[site.name] = assembly.add(i, site, result.cut)
         if not ended:
             run.advance(stage, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
+        if stage is last_of_layer.get(i):
+            checkpoint(Checkpoint(i, done, tuple(results), None if ended else run.hidden))
     _return_freed_memory()
     for result in run.solved:  # the last ones: no decomposition follows that they could come behind
         result.turned()

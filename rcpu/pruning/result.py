@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
@@ -28,7 +29,7 @@ class PruneResult:
     @property
     def cuts(self) -> dict[tuple[int, str], compact.Cut]:
         """Kept columns, weight and bias of every pruned site, by layer and site."""
-        return {(s.layer, s.site): compact.Cut(s.columns, s.weight, s.bias) for s in self.sites if not s.keep.all()}
+        return {(s.layer, s.site): s.cut for s in self.sites if not s.keep.all()}
 
     def uncompensated(self, dense: LlamaForCausalLM) -> CompactLlamaForCausalLM:
         """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``."""
@@ -38,3 +39,13 @@ class PruneResult:
             weight = consumer_of(layers_of(dense)[layer], arch[name]).weight.data
             plain[layer, name] = compact.Cut(cut.columns, weight[:, cut.columns.to(weight.device)])
         return compact.with_cuts(self.net, dense, plain)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """How far a run is after a layer, and what it goes on from."""
+
+    layer: int
+    stages: int  # of the loop that are done
+    sites: tuple[SiteResult, ...]  # of all layers so far
+    hidden: Tensor | None  # (windows, tokens, d_model) what comes out of the layer, if anybody reads it; not a copy

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from rcpu.compact.assembly import Cut
 from rcpu.methods import procrustes
 from rcpu.methods.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.methods.scoring import column_scores
@@ -75,6 +76,11 @@ class SiteResult:
     def determinant(self) -> int:
         """det Q: +1 for a rotation, −1 where it also mirrors."""
         return self.turned()[1]
+
+    @property
+    def cut(self) -> Cut:
+        """What becomes of the projection."""
+        return Cut(self.columns, self.weight, self.bias)
 
     @property
     def kept(self) -> int:

@@ -1,0 +1,66 @@
+"""A run that goes on from a checkpoint ends as if it had never stopped, to the last bit."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+import rcpu
+from tests import tiny
+
+CASES = {
+    "paper": ("gqa", {}),
+    "site": ("gqa", {"order": "site"}),
+    "one site": ("mha", {"order": "site", "sites": ("o_proj",)}),
+    "summed directly": ("biased", {"compensation": "rotation_scale", "scorer": "flap"}),
+    "least squares": ("tied", {"compensation": "least_squares", "ridge": None}),
+    "bias": ("biased", {"compensation": "bias", "order": "site"}),
+    "some layers": ("mha", {"layers": (0, 2)}),
+    "a layer that keeps all": ("mha", {"ratios": ((1, 0.0),)}),
+}
+
+
+def assert_same(a: rcpu.PruneResult, b: rcpu.PruneResult) -> None:
+    """Not a bit differs in edits, findings or logits."""
+    ours, theirs = a.edits.to_tensors(), b.edits.to_tensors()
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+    assert len(a.sites) == len(b.sites)
+    for x, y in zip(a.sites, b.sites, strict=True):
+        for field in fields(x):
+            mine, other = getattr(x, field.name), getattr(y, field.name)
+            if isinstance(mine, torch.Tensor):
+                assert mine.equal(other), f"layer {x.layer}, {x.site}: {field.name}"
+            elif field.name != "turned":
+                assert mine == other, f"layer {x.layer}, {x.site}: {field.name}"
+        assert x.angles.equal(y.angles)
+        assert x.determinant == y.determinant
+    assert tiny.logits(a.net).equal(tiny.logits(b.net))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_checkpoint_leads_to_the_same_result(case, windows):
+    kind, settings = CASES[case]
+    net, recipe = tiny.net(kind), rcpu.Recipe(ratio=0.3, **settings)
+    found: list[rcpu.Checkpoint] = []
+
+    def keep(c: rcpu.Checkpoint) -> None:
+        found.append(replace(c, hidden=None if c.hidden is None else c.hidden.clone()))
+
+    whole = rcpu.prune(net, windows, recipe, checkpoint=keep, micro_batch=3)
+    assert [c.layer for c in found] == list(recipe.layers or range(3))
+    assert found[-1].hidden is None, "nobody reads what comes out of the last layer"
+    assert all(c.hidden is not None for c in found[:-1])
+    for c in found:
+        fractions: list[float] = []
+        again = rcpu.prune(
+            net, windows, recipe, resume=c, micro_batch=3, progress=lambda p, f=fractions: f.append(p.fraction)
+        )
+        assert_same(again, whole)
+        assert fractions == sorted(fractions)
+        assert all(f >= c.stages / found[-1].stages - 1e-9 for f in fractions), "it goes on, it does not start again"
+
+
+def test_checkpoints_change_nothing(gqa, windows):
+    recipe = rcpu.Recipe(ratio=0.3)
+    assert_same(rcpu.prune(gqa, windows, recipe), rcpu.prune(gqa, windows, recipe, checkpoint=lambda c: None))
