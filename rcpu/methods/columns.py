@@ -12,6 +12,8 @@ from rcpu.methods.units import UNITS
 
 #: ``paper`` captures both sites in one pass of the dense layer; ``site`` repairs o_proj before down_proj is captured.
 ORDERS = {"paper": "Paper: measure both, then repair", "site": "Site: repair o_proj first"}
+#: Where what stays is repaired; columns leave every chosen site all the same.
+REPAIRED = {"both": "o_proj and down_proj", "o_proj": "o_proj alone", "down_proj": "down_proj alone"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class _Columns:
 
     scorer: str = option("rcpu", "Importance score", "What decides which columns stay.", choices=SCORERS)
     compensation: str = option("rotation", "Compensation", "How what stays is repaired.", choices=COMPENSATORS)
+    repaired: str = option("both", "Repaired sites", "The others lose their columns, too.", choices=REPAIRED)
     unit: str = option("auto", "Unit of o_proj", "What leaves as one; down_proj always loses channels.", choices=UNITS)
     order: str = option("paper", "Order", "When inputs of down_proj are measured.", choices=ORDERS)
 
@@ -28,6 +31,11 @@ class _Columns:
 
 
 ColumnOptions = joined("ColumnOptions", __name__, _Columns, {"scorer": SCORERS, "compensation": COMPENSATORS})
+
+
+def compensation_at(recipe, site: str) -> str:
+    """How what stays of this site is repaired."""
+    return recipe.compensation if recipe.repaired in ("both", site) else "none"
 
 
 def check_columns(recipe) -> None:

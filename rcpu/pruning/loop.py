@@ -19,6 +19,7 @@ from transformers import LlamaForCausalLM
 
 from rcpu.base.errors import RcpuError
 from rcpu.compact import assembly as compact
+from rcpu.methods.columns import compensation_at
 from rcpu.models.families import Site, architecture_of, consumer_of, layers_of, run_block, site_named, with_consumer
 from rcpu.pruning import direct
 from rcpu.pruning.direct import DirectOutputs
@@ -195,7 +196,9 @@ class _Run(Pass):
         whose outputs are summed up instead of a Gram matrix: they need those of all windows.
         """
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
-        suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, config.compensation)]
+        suited = [
+            s.name for s in stage.live if direct.serves(consumers[s.name].weight, compensation_at(config, s.name))
+        ]
         widths = {name: c.in_features for name, c in consumers.items() if name in (stage.sites[0].name, *suited)}
         stage.inputs = self._room_for(widths)
         stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}

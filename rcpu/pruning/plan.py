@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
+from rcpu.methods.columns import compensation_at
 from rcpu.methods.units import UNIT_NAMES, removed_count, resolve_unit, units_of
 from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_of
 from rcpu.models.limits import check_window
@@ -59,7 +60,11 @@ def plan(net: LlamaForCausalLM, config: Recipe) -> Plan:
             if gone:
                 columns = layout[:, gone:].flatten().sort().values  # how many, not which
                 weight, other = compact.removed_parameters(net, layers[0], site, columns)
-                added = len(consumer.weight) if config.compensation == "bias" and consumer.bias is None else 0
+                added = (
+                    len(consumer.weight)
+                    if compensation_at(config, site.name) == "bias" and consumer.bias is None
+                    else 0
+                )
                 weights += weight * len(of_ratio)
                 parameters += (weight + other - added) * len(of_ratio)
     after = Cost(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rcpu.compact.assembly import Cut
 from rcpu.methods import procrustes
+from rcpu.methods.columns import compensation_at
 from rcpu.methods.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.methods.scoring import column_scores
 from rcpu.methods.units import remove
@@ -179,12 +180,13 @@ class Solving:
         problem = Problem(
             self._weight, self._calibration, k, rotation, ridge=self._config.ridge, held_out=self._held_out
         )
-        new = COMPENSATORS[self._config.compensation](problem)
+        compensation = compensation_at(self._config, self._site)
+        new = COMPENSATORS[compensation](problem)
         error_none, error_none_held_out = _errors(known, lost)
         for y in known:
             if isinstance(y, DirectOutputs):
                 y.repair(new)
-        if self._config.compensation == "none":
+        if compensation == "none":
             left = lost
         elif new.turn is not None:
             left = [turned_error(*pair, new.turn) for pair in zip(lost, self._m, strict=True)]

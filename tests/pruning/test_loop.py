@@ -310,6 +310,27 @@ def test_only_the_chosen_sites_change(mha, windows, sites, layers, order):
         assert (ours.mlp is dense.mlp) == ((i, "down_proj") not in chosen)
 
 
+@pytest.mark.parametrize("repaired", ["o_proj", "down_proj"])
+@pytest.mark.parametrize("compensation", ["rotation", "bias"])
+def test_one_site_alone_may_be_repaired(gqa, windows, repaired, compensation):
+    asked = config(compensation=compensation, repaired=repaired)
+    result, plain = rcpu.prune(gqa, windows, asked), rcpu.prune(gqa, windows, config(compensation="none"))
+    for site in result.sites:
+        weight = (
+            gqa.model.layers[site.layer]
+            .get_submodule({"o_proj": "self_attn.o_proj", "down_proj": "mlp.down_proj"}[site.site])
+            .weight
+        )
+        as_it_was = site.weight.equal(weight[:, site.columns]) and site.bias is None
+        assert as_it_was == (site.site != repaired)
+        assert (site.error_compensated == site.error_none) == (site.site != repaired)
+    assert rcpu.plan(gqa, asked).after == rcpu.cost(result.net)
+    first = 0 if repaired == "o_proj" else 1  # both sites of layer 0 are measured before either is repaired
+    whole = rcpu.prune(gqa, windows, config(compensation=compensation))
+    assert result.sites[first].weight.equal(whole.sites[first].weight)
+    assert result.sites[1 - first].weight.equal(plain.sites[1 - first].weight)
+
+
 def test_a_subset_is_pruned_as_part_of_the_whole(mha, windows):
     whole = rcpu.prune(mha, windows, CONFIG)
     first = rcpu.prune(mha, windows, config(layers=(0,)))
