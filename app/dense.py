@@ -114,7 +114,7 @@ def need_statistics() -> Dense:
         resolve_unit(config.unit, heads_of(model.net))
 
     try:
-        config = s.recipe()
+        config = s.recipe("columns")
         check(config)
     except rcpu.RcpuError as error:
         say(error)

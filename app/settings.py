@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any
 
 import streamlit as st
@@ -13,6 +13,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import rcpu
 from app.labels import SITES
+from rcpu.base import Option, choose, options_of
 
 PREFIX = "set_"  # of widget keys that stand for a setting
 #: Settings that say what a figure is of. Others, like the ratio, move what it shows along the same axes.
@@ -21,11 +22,10 @@ SUBJECT = (
     *("scorer", "unit", "layer", "site", "relative", "overlay", "multiples"),
     *("run", "compare", "measure", "view_tokens", "drift", "curve", "orders"),
 )
-#: What leaves a model and how it is repaired.
-PRUNING = ("ratio", "ratios", "scorer", "compensation", "sites", "layers", "unit", "order", "ridge", "proper")
 WINDOWS = ("samples", "window", "held_out", "seed")
 #: What a link may ask for where there are only some words, or numbers within bounds; pages may have less to offer.
 WORDS = {
+    "method": tuple(rcpu.METHODS),
     "scorer": tuple(rcpu.SCORERS),
     "compensation": tuple(rcpu.COMPENSATORS),
     "unit": tuple(rcpu.UNITS),
@@ -41,7 +41,7 @@ RESULTS = (
 
 
 @dataclass
-class Settings:
+class _Settings:
     """Everything a person set; each field is one URL parameter, left out while it has its default."""
 
     model: str = "embedded"
@@ -57,6 +57,7 @@ class Settings:
     heat: str = "mean_absolute"
     calibration_view: str = "windows"
     # pruning
+    method: str = "columns"
     ratio: float = 0.2
     ratios: str = ""  # of single layers, like 0-3=0.1,29=0
     scorer: str = "rcpu"
@@ -120,13 +121,15 @@ class Settings:
         """What figures are of: the same text as long as their axes mean the same."""
         return " ".join(str(getattr(self, name)) for name in SUBJECT)
 
-    def recipe(self) -> rcpu.Recipe:
-        """The pruning run that these settings describe; raises ``RcpuError`` where they make no sense."""
-        try:
-            ridge = None if self.ridge == "auto" else float(self.ridge)
-        except ValueError as error:
-            raise rcpu.RcpuError(f"ridge must be a number or auto, got {self.ridge!r}") from error
+    def recipe(self, method: str | None = None) -> rcpu.Recipe:
+        """The run that these settings describe, or what they say of another method; ``RcpuError`` if it makes no sense.
+
+        Views of scores and rotations ask for ``columns``, whatever is to be run.
+        """
+        method = method or self.method
+        rows = options_of(choose("method", method, rcpu.METHODS).options)
         return rcpu.Recipe(
+            method,
             model=self.model,
             text=self.text,
             samples=self.samples,
@@ -135,15 +138,39 @@ class Settings:
             seed=self.seed,
             ratio=self.ratio,
             ratios=rcpu.parse_ratios(self.ratios),
-            scorer=self.scorer,
-            compensation=self.compensation,
             sites=tuple(filter(None, self.sites.split(","))),
             layers=rcpu.parse_layers(self.layers),
-            unit=self.unit,
-            order=self.order,
-            ridge=ridge,
-            proper=self.proper,
+            **{name: self.option(row) for name, row in rows.items()},
         )
+
+    def option(self, row: Option) -> Any:
+        """What is set for one option of a method; raises ``RcpuError`` where it cannot be read."""
+        value = getattr(self, field_of(row.name))
+        if isinstance(value, bool):
+            return value
+        return row.parse(value) if value else row.default
+
+
+#: Options of methods whose setting goes by the option's own name: what pages have used since before there were others.
+PLAIN = ("scorer", "compensation", "unit", "order", "ridge", "proper")
+
+
+def field_of(option: str) -> str:
+    """The setting that holds an option of a method: empty while it has the method's default."""
+    return option if option in PLAIN else f"opt_{option}"
+
+
+def _with_options(plain: type) -> type:
+    """The settings, and one for every option of every method that has none yet."""
+    options = {field_of(name): "" for method in rcpu.METHODS.values() for name in options_of(method.options)}
+    new = [(name, str, field(default=value)) for name, value in options.items() if not hasattr(plain, name)]
+    return make_dataclass("Settings", new, bases=(plain,), namespace={"__doc__": plain.__doc__})
+
+
+Settings = _with_options(_Settings)
+#: What leaves a model and how it is repaired.
+OPTIONS = tuple(f.name for f in fields(Settings) if f.name.startswith("opt_"))
+PRUNING = ("method", "ratio", "ratios", "sites", "layers", *PLAIN, *OPTIONS)
 
 
 class PageEnd(Exception):
@@ -160,24 +187,24 @@ def settings() -> Settings:
 def read_url() -> tuple[Settings, list[str]]:
     """The settings that the URL asks for, and a sentence on each that cannot be read and has its default."""
     loaded, unreadable = Settings(), []
-    for field in fields(Settings):
-        if (text := st.query_params.get(field.name)) is None:
+    for f in fields(Settings):
+        if (text := st.query_params.get(f.name)) is None:
             continue
-        default = getattr(loaded, field.name)
+        default = getattr(loaded, f.name)
         try:
             value = {"0": False, "1": True}[text] if isinstance(default, bool) else type(default)(text)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError
-            if value not in WORDS.get(field.name, (value,)):
+            if value not in WORDS.get(f.name, (value,)):
                 raise ValueError
-            low, high = BOUNDS.get(field.name, (value, value))
+            low, high = BOUNDS.get(f.name, (value, value))
             if not low <= value <= high:
                 raise ValueError
         except (KeyError, ValueError):
-            asked = f"{field.name}={text[:40]}"
+            asked = f"{f.name}={text[:40]}"
             unreadable.append(f"The link asks for {asked}, which cannot be used: it is {default} here.")
             continue
-        setattr(loaded, field.name, value)
+        setattr(loaded, f.name, value)
     return loaded, unreadable
 
 
@@ -186,7 +213,7 @@ def follow_history() -> None:
     if not get_script_run_ctx().is_history_navigation:
         return
     now, then = settings(), read_url()[0]
-    back = {field.name: getattr(then, field.name) for field in fields(Settings) if field.name not in RESULTS}
+    back = {f.name: getattr(then, f.name) for f in fields(Settings) if f.name not in RESULTS}
     change(**{name: value for name, value in back.items() if value != getattr(now, name)})
 
 
@@ -199,10 +226,10 @@ def write_url() -> None:
     """Put every setting that differs from its default into the URL."""
     now, defaults = settings(), Settings()
     wanted = {}
-    for field in fields(Settings):
-        value = getattr(now, field.name)
-        if value != getattr(defaults, field.name):
-            wanted[field.name] = str(int(value)) if isinstance(value, bool) else str(value)
+    for f in fields(Settings):
+        value = getattr(now, f.name)
+        if value != getattr(defaults, f.name):
+            wanted[f.name] = str(int(value)) if isinstance(value, bool) else str(value)
     if wanted != st.query_params.to_dict():
         st.query_params.from_dict(wanted)
 

@@ -128,7 +128,7 @@ def show_reach(model: rcpu.Model) -> None:
     tokens, hidden = s.samples * s.window, config.hidden_size
     inputs = {"o_proj": heads_of(model.net).query * heads_of(model.net).dim, "down_proj": config.intermediate_size}
     try:
-        kept = {site: kept_inputs(layout_of(model, s.recipe(), site), s.ratio) for site in inputs}
+        kept = {site: kept_inputs(layout_of(model, s.recipe("columns"), site), s.ratio) for site in inputs}
     except rcpu.RcpuError as error:
         say(error)
         return
@@ -236,7 +236,7 @@ for place, (label, name, low, high, step, what) in zip(
         control(st.number_input, label, name, min_value=low, max_value=high, step=step, help=what)
 try:
     check_calibration(s.samples, s.window, s.held_out)
-    drawn = windows().get(model, s.recipe())
+    drawn = windows().get(model, s.recipe("columns"))
 except rcpu.RcpuError as error:
     say(error)
     raise PageEnd from error

@@ -11,12 +11,14 @@ from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
-from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, UNITS, called, short
+from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, called, short
+from app.methods import pick_options, pick_recipe
 from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
 from app.tiles import Tile, difference, tiles
 from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
+from rcpu.base import options_of
 from rcpu.methods import UNIT_NAMES
 
 MAP = (
@@ -32,24 +34,17 @@ model = need_model()
 s = settings()
 last = model.net.config.num_hidden_layers - 1
 
+pick_recipe()
 boxes = st.container(horizontal=True, gap="medium", key="boxes")
 what, how, where = (boxes.container(border=True, height="stretch") for _ in range(3))
 with what:
     st.markdown("##### What goes")
     ratio_slider()
     control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
-    control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
+    pick_options(["unit"])
 with how:
     st.markdown("##### Choice and repair")
-    control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
-    control(
-        st.selectbox, "Compensation", "compensation", options=list(rcpu.COMPENSATORS), format_func=called(COMPENSATIONS)
-    )
-    if s.compensation == "least_squares":
-        control(st.text_input, "Ridge λ ÷ mean diagonal, or auto", "ridge")
-    if s.compensation.startswith("rotation"):
-        control(st.toggle, "Proper rotation (det Q = +1)", "proper")
-    control(st.selectbox, "Order", "order", options=list(rcpu.ORDERS), format_func=called(ORDERS))
+    pick_options([name for name in options_of(rcpu.METHODS[s.method].options) if name != "unit"])
 with where:
     st.markdown("##### Where")
     control(

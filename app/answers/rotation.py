@@ -95,7 +95,7 @@ def angles_answer(dense: Dense, projection: Projection, s: Settings) -> AnglesAn
 
 def errors_answer(dense: Dense, projection: Projection, s: Settings) -> ErrorsAnswer:
     """Errors of every compensator; raises ``RcpuError`` for a bad λ, or as ``Projection.errors`` does."""
-    columns, ridge = dense.removal(projection).columns, s.recipe().ridge
+    columns, ridge = dense.removal(projection).columns, s.recipe("columns").ridge
 
     def made() -> ErrorsAnswer:
         found = projection.errors(columns, ridge, s.proper)

@@ -52,7 +52,7 @@ class Lesson:
 
 def measured(model: rcpu.Model | None) -> bool:
     """Whether the model has statistics on the windows that are set; raises ``RcpuError`` for bad settings."""
-    found = None if model is None else current_collection(model, settings().recipe())
+    found = None if model is None else current_collection(model, settings().recipe("columns"))
     return found is not None and any(not found.missing([i]) for i in range(model.net.config.num_hidden_layers))
 
 
@@ -78,7 +78,7 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
             if model is None:
                 change(model="embedded", device="auto", dtype="auto")
             change(**SMALL)
-            start("collect", lambda: work.prepare_job(model_key(), settings().recipe()))
+            start("collect", lambda: work.prepare_job(model_key(), settings().recipe("columns")))
     raise PageEnd
 
 

@@ -57,7 +57,7 @@ def picture() -> None:
             figure(lines(job.partial), "lesson-growing", WORDS)
 
     with right:
-        job = job_button("Measure", "curve", lambda: work.growth_job(model, settings().recipe(), layer, site))
+        job = job_button("Measure", "curve", lambda: work.growth_job(model, settings().recipe("columns"), layer, site))
     if job is None:
         st.caption("Nothing measured yet. It takes seconds in the first layers, and longer in every layer further up.")
         return
@@ -65,7 +65,7 @@ def picture() -> None:
     if job.state != "done":
         return
     made = job.result
-    if job.asks != work.growth_asked(model, settings().recipe(), layer, site):
+    if job.asks != work.growth_asked(model, settings().recipe("columns"), layer, site):
         st.info("The controls have changed since: press the button to measure what they say.", icon=":material/info:")
     key, first, last = squares(float(ridge)), made.steps[0].held_out, made.steps[-1].held_out
     st.caption(

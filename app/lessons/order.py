@@ -25,7 +25,7 @@ def picture() -> None:
         job = job_button(
             "Prune in both orders",
             "orders",
-            lambda: work.orders_job(model, settings().recipe(), settings().eval_text),
+            lambda: work.orders_job(model, settings().recipe("columns"), settings().eval_text),
         )
     if job is None:
         st.caption(
@@ -37,7 +37,7 @@ def picture() -> None:
     if job.state != "done":
         return
     made = job.result
-    if job.asks != work.orders_asked(model, settings().recipe(), settings().eval_text):
+    if job.asks != work.orders_asked(model, settings().recipe("columns"), settings().eval_text):
         st.info("The controls have changed since: press the button to prune as they say.", icon=":material/info:")
     pruned = made.config.layers
     some = made.perplexity["dense"]

@@ -2,7 +2,8 @@
 
 from rcpu.base.answers import Answers
 from rcpu.base.code import code_version
+from rcpu.base.errors import choose
 from rcpu.base.options import Option, named, options_of
 from rcpu.base.paths import existing
 
-__all__ = ["Answers", "Option", "code_version", "existing", "named", "options_of"]
+__all__ = ["Answers", "Option", "choose", "code_version", "existing", "named", "options_of"]

@@ -1,0 +1,146 @@
+"""Widgets for recipe, method and its options: drawn from the rows that the library declares, none by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+import rcpu
+from app.settings import PREFIX, Settings, change, control, field_of, settings
+from app.widgets import say
+from rcpu.base import Option, named, options_of
+
+OWN = "own settings"
+#: What a named recipe says; model, text, layers and ratio stay as they were.
+OF_RECIPE = ("method", "samples", "window", "held_out", "seed")
+LARGEST = 64 * 1024  # bytes of an uploaded recipe
+
+
+def settings_of(recipe: rcpu.Recipe, everything: bool = False) -> dict[str, Any]:
+    """The settings that make this recipe: those of a named one, or ``everything`` as a file has it."""
+    found = {name: getattr(recipe, name) for name in OF_RECIPE}
+    if everything:
+        found |= {"model": recipe.model, "text": recipe.text, "ratio": recipe.ratio, "sites": ",".join(recipe.sites)}
+        found |= {"ratios": rcpu.format_ratios(recipe.ratios), "layers": rcpu.format_layers(recipe.layers)}
+    for name, row in options_of(type(recipe.options)).items():
+        value, field = getattr(recipe, name), field_of(name)
+        plain = isinstance(getattr(Settings(), field), bool)
+        found[field] = value if plain else "" if value == row.default and field != name else row.written(value)
+    return found
+
+
+def recipe_name(recipe: rcpu.Recipe) -> str:
+    """The named recipe that these settings follow, or that they are nobody's."""
+    for name, published in rcpu.RECIPES.items():
+        known = published.recipe
+        if recipe.options == known.options and all(getattr(recipe, n) == getattr(known, n) for n in OF_RECIPE):
+            return name
+    return OWN
+
+
+def pick_recipe() -> None:
+    """Widgets for recipe and method, download and upload; a recipe sets method, options and windows at once."""
+    s = settings()
+    try:
+        now = s.recipe()
+    except rcpu.RcpuError:
+        now = None
+    name = OWN if now is None else recipe_name(now)
+    st.session_state["recipe"] = name
+    line = st.container(horizontal=True, vertical_alignment="bottom", key="recipe_line")
+
+    def take() -> None:
+        if (chosen := st.session_state["recipe"]) in rcpu.RECIPES:
+            change(**_cleared(), **settings_of(rcpu.RECIPES[chosen].recipe))
+
+    line.selectbox(
+        "Recipe", [OWN, *rcpu.RECIPES], key="recipe", on_change=take, help="Published settings by name, to start from"
+    )
+    with line:
+        before = s.method
+        control(st.selectbox, "Method", "method", options=list(rcpu.METHODS), format_func=named(rcpu.METHODS).get)
+        if s.method != before:
+            change(**_cleared())
+    if now is not None:
+        line.download_button(
+            "Recipe",
+            now.to_yaml(),
+            "recipe.yaml",
+            "application/yaml",
+            on_click="ignore",
+            icon=":material/download:",
+            help="What is set here as YAML: read it, edit it, pass it on",
+        )
+    with line.popover("Open a recipe", icon=":material/upload:"):
+        _upload()
+    method = rcpu.METHODS[s.method]
+    about = rcpu.RECIPES[name].about + f" {rcpu.RECIPES[name].source}." if name in rcpu.RECIPES else ""
+    st.caption(about or f"{method.summary} {method.source}.")
+
+
+def pick_options(names: list[str] | None = None) -> None:
+    """A widget for each option of the chosen method that matters beside the others, or for those named."""
+    rows = options_of(rcpu.METHODS[settings().method].options)
+    for name, row in rows.items():
+        if (names is None or name in names) and _matters(row, rows):
+            option_control(row)
+
+
+def option_control(row: Option) -> None:
+    """The widget for one option: what kind of value it has decides which."""
+    s, name = settings(), field_of(row.name)
+    key, usual = PREFIX + name, getattr(Settings(), name)
+    more = {"key": key, "help": row.help}
+    if row.choices is None and row.kind is not bool and (row.auto or row.kind is float):
+        raw = getattr(s, name) or row.written(row.default)
+        st.session_state[key] = st.session_state.get(key, raw)
+        text = st.text_input(f"{row.label}{', or auto' if row.auto else ''}", max_chars=40, **more).strip()
+        setattr(s, name, text if usual or text != row.written(row.default) else "")
+        return
+    try:
+        value = row.check(st.session_state[key]) if key in st.session_state else s.option(row)
+    except rcpu.RcpuError:  # of a link, or of the method before
+        value = row.default
+    st.session_state[key] = value
+    if row.choices is not None:
+        value = st.selectbox(row.label, list(row.choices), format_func=named(row.choices).get, **more)
+    elif row.kind is bool:
+        value = st.toggle(row.label, **more)
+    else:
+        bounds = {bound: int(b) for bound, b in (("min_value", row.low), ("max_value", row.high)) if b is not None}
+        value = st.number_input(row.label, step=1, **bounds, **more)
+    written = value if isinstance(usual, bool) else row.written(value)
+    setattr(s, name, "" if usual == "" and value == row.default else written)
+
+
+def _matters(row: Option, rows: dict[str, Option]) -> bool:
+    if row.when is None:
+        return True
+    chooser, values = row.when
+    try:
+        return settings().option(rows[chooser]) in values
+    except rcpu.RcpuError:
+        return True
+
+
+def _cleared() -> dict[str, Any]:
+    """Options as they are by default."""
+    names = {field_of(name) for method in rcpu.METHODS.values() for name in options_of(method.options)}
+    return {name: getattr(Settings(), name) for name in names}
+
+
+def _upload() -> None:
+    file = st.file_uploader("A recipe (YAML)", type=["yaml", "yml"], key="recipe_file", max_upload_size=1)
+    if file is None or st.session_state.get("recipe_read") == file.file_id:
+        return
+    try:
+        if file.size > LARGEST:
+            raise rcpu.RcpuError(f"{file.name} has {file.size:,} bytes: a recipe has a few hundred")
+        recipe = rcpu.Recipe.from_yaml(file.getvalue().decode("utf-8-sig"))
+    except (rcpu.RcpuError, UnicodeDecodeError) as error:
+        say(error if isinstance(error, rcpu.RcpuError) else f"{file.name} is not UTF-8 text")
+        return
+    st.session_state["recipe_read"] = file.file_id
+    change(**_cleared() | settings_of(recipe, everything=True))
+    st.rerun()

@@ -1,0 +1,65 @@
+"""Prune's picker of recipe, method and options: made from what the library declares."""
+
+import pytest
+
+import rcpu
+from app.methods import OWN, recipe_name, settings_of
+from app.settings import Settings, field_of
+from app.shared import models
+from rcpu.base import options_of
+from tests.pages import charts, open_page, texts
+
+
+@pytest.fixture
+def loaded(model) -> dict[str, str]:
+    """Settings of a link to a loaded tiny model."""
+    models().put((str(model.folder), "cpu", "fp32"), model)
+    return {"model": str(model.folder), "device": "cpu", "dtype": "fp32", "samples": 4, "window": 16, "held_out": 2}
+
+
+def test_a_recipe_sets_method_options_and_windows(loaded):
+    at = open_page("prune", **loaded, ratio=0.3)
+    assert at.selectbox(key="recipe").value == OWN
+    at.selectbox(key="recipe").select("wanda-sp").run()
+    assert not at.exception
+    assert at.selectbox(key="set_scorer").value == "wanda_sp"
+    assert at.selectbox(key="set_compensation").value == "none"
+    assert "samples" not in at.query_params, "128, as the recipe says and by default"
+    assert at.query_params["ratio"] == "0.3", "a recipe leaves the ratio alone"
+    assert "nothing repaired" in texts(at, "caption")
+    at.selectbox(key="set_compensation").select("bias").run()
+    assert at.selectbox(key="recipe").value == OWN
+
+
+def test_options_appear_where_they_matter(loaded):
+    at = open_page("prune", **loaded)
+    labels = lambda kind: [w.label for w in getattr(at, kind)]  # noqa: E731
+    assert any("Proper rotation" in label for label in labels("toggle"))
+    assert not any("Ridge" in label for label in labels("text_input"))
+    at.selectbox(key="set_compensation").select("least_squares").run()
+    assert not any("Proper rotation" in label for label in labels("toggle"))
+    assert any("Ridge" in label and "or auto" in label for label in labels("text_input"))
+
+
+@pytest.mark.parametrize("bad", [{"ridge": "-1"}, {"ridge": "much"}, {"layers": "7-"}, {"method": "cake"}])
+def test_a_bad_option_is_a_sentence(loaded, bad):
+    at = open_page("prune", **loaded, compensation="least_squares", **bad)
+    assert not at.exception
+    told = texts(at, "error") + texts(at, "toast")
+    assert next(iter(bad)) in told
+    assert "cake" in bad.values() or not charts(at)
+
+
+@pytest.mark.parametrize("name", rcpu.RECIPES)
+def test_every_named_recipe_becomes_settings_and_back(name):
+    recipe = rcpu.RECIPES[name].recipe
+    made = Settings(**settings_of(recipe, everything=True)).recipe()
+    assert made == recipe
+    assert recipe_name(made) == name
+
+
+def test_every_option_of_every_method_has_a_setting():
+    defaults = Settings()
+    for name, method in rcpu.METHODS.items():
+        assert all(hasattr(defaults, field_of(option)) for option in options_of(method.options))
+        assert defaults.recipe(name).options == method.options()
