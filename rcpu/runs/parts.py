@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,8 +19,10 @@ from rcpu.base.errors import RcpuError
 SUFFIX, TEMPORARY = ".safetensors", ".tmp-"
 
 
-def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
+def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor], notes: object = None) -> None:
     """Write a part of a run, over an earlier one of that name; a tensor under two names is written once.
+
+    ``notes`` are plain values that belong to the tensors.
 
     Raises:
         RcpuError: the disk refuses, e.g. because it is full; then what was there before still is.
@@ -37,7 +41,7 @@ def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
         handle, made = tempfile.mkstemp(prefix=part + TEMPORARY, dir=folder)
         temporary = Path(made)
         os.close(handle)
-        save_file(own, temporary, metadata=again)
+        save_file(own, temporary, metadata={"again": json.dumps(again), "notes": json.dumps(notes)})
         _sync(temporary)
         temporary.replace(folder / (part + SUFFIX))
         _sync(folder)
@@ -49,15 +53,28 @@ def write_part(folder: Path, part: str, tensors: Mapping[str, Tensor]) -> None:
                 temporary.unlink(missing_ok=True)
 
 
-def read_part(folder: Path, part: str) -> dict[str, Tensor]:
-    """The tensors of one part; raises ``RcpuError`` if it is not there or broken."""
+def read_part(folder: Path, part: str, want: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+    """The tensors of one part whose names are wanted; raises ``RcpuError`` if it is not there or broken."""
+    with _opened(folder, part) as file:
+        again = json.loads(file.metadata()["again"])
+        names = {name: again.get(name, name) for name in (*file.keys(), *again) if want(name)}
+        found = {name: file.get_tensor(name) for name in dict.fromkeys(names.values())}
+    return {name: found[first] for name, first in names.items()}
+
+
+def read_notes(folder: Path, part: str) -> Any:
+    """The plain values that were written with a part; raises ``RcpuError`` as :func:`read_part`."""
+    with _opened(folder, part) as file:
+        return json.loads(file.metadata()["notes"])
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, part: str) -> Iterator[Any]:
     try:
         with safe_open(folder / (part + SUFFIX), "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            again = file.metadata() or {}
+            yield file
     except (OSError, SafetensorError) as error:
         raise RcpuError(f"cannot read {part} of the run in {folder}: {error}; delete it and prune again") from error
-    return found | {name: found[first] for name, first in again.items()}
 
 
 def parts(folder: Path) -> list[str]:

@@ -14,16 +14,17 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from rcpu.base.errors import Cancelled, RcpuError
 from rcpu.runs.locks import held
 from rcpu.runs.measures import Measures
-from rcpu.runs.parts import disk_bytes, drop_part, drop_temporary, parts, read_part, write_part
+from rcpu.runs.parts import disk_bytes, drop_part, drop_temporary, parts, read_notes, read_part, write_part
 from rcpu.runs.records import Run, plain_subject, read_run
 from rcpu.runs.schema import connection, prepare
 
@@ -196,9 +197,13 @@ class Store:
         """The names of what a run has written, ascending."""
         return parts(self.folder_of(run_id))
 
-    def read(self, run_id: str, part: str) -> dict[str, Tensor]:
-        """One part of what a run has written; raises ``RcpuError`` if it is not there or broken."""
-        return read_part(self.folder_of(run_id), part)
+    def read(self, run_id: str, part: str, want: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+        """The tensors of one part whose names are wanted; raises ``RcpuError`` if it is not there or broken."""
+        return read_part(self.folder_of(run_id), part, want)
+
+    def notes(self, run_id: str, part: str) -> Any:
+        """The plain values that were written with a part; raises ``RcpuError`` if it is not there or broken."""
+        return read_notes(self.folder_of(run_id), part)
 
     def bytes_of(self, run_id: str) -> int:
         """What the files of a run take on disk."""
@@ -259,9 +264,13 @@ class UnderWay:
     def __init__(self, store: Store, run_id: str):
         self.store, self.id, self.finished = store, run_id, False
 
-    def write(self, part: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write a part whole or not at all; raises ``RcpuError`` if the disk refuses."""
-        write_part(self.store.folder_of(self.id), part, tensors)
+    def write(self, part: str, tensors: Mapping[str, Tensor], notes: object = None) -> None:
+        """Write a part with plain values that belong to it, whole or not at all.
+
+        Raises:
+            RcpuError: the disk refuses.
+        """
+        write_part(self.store.folder_of(self.id), part, tensors, notes)
 
     def drop(self, part: str) -> None:
         """Remove a part that is not needed any more."""

@@ -1,0 +1,237 @@
+"""Pruning into the store and out of it: a part a layer as it is done, and the compact model rebuilt from the edits.
+
+A layer's part holds its edits and what was found there, and stays as it is when the run is finished. Until then a part
+more holds the hidden states that the next layer starts from: from both, a run that ended early goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from collections.abc import Callable, Iterable
+
+import torch
+import transformers
+
+from rcpu.base import code_version
+from rcpu.base.errors import RcpuError
+from rcpu.compact import Edits, rebuild
+from rcpu.compact.assembly import edits_of
+from rcpu.models.families import architecture_of
+from rcpu.models.loading import Model
+from rcpu.pruning.loop import prune
+from rcpu.pruning.recipe import Recipe
+from rcpu.pruning.result import Checkpoint, PruneResult
+from rcpu.pruning.saving import run_record
+from rcpu.pruning.site import SiteResult
+from rcpu.runs.found import SITES, read_site, site_part
+from rcpu.runs.records import Run, digest_of
+from rcpu.runs.store import Store, UnderWay
+from rcpu.statistics.passes import Progress
+from rcpu.text.windows import Windows
+
+LAYER, HIDDEN, REST = "layer-", "hidden", "rest"
+#: Rooms whose code a result depends on.
+CODE = ("models", "statistics", "methods", "compact", "pruning")
+
+
+def default_name(recipe: Recipe) -> str:
+    """What a run is called unless it was given a name."""
+    if recipe.method != "columns":
+        return f"{recipe.method} {recipe.ratio:.0%}"
+    return f"{recipe.compensation.replace('_', ' ')} {recipe.ratio:.0%} {recipe.scorer}"
+
+
+def content_of(model: Model, windows: Windows, recipe: Recipe) -> str:
+    """A digest of all that the result depends on: names of models and texts are not, their content is."""
+    settings = {k: v for k, v in recipe.to_dict().items() if k not in ("model", "text")}
+    place = [model.fingerprint, model.dtype, model.device.type]
+    return digest_of([settings, place, windows.digest, code_version(*CODE)])
+
+
+def prune_into(
+    store: Store,
+    model: Model,
+    windows: Windows,
+    recipe: Recipe,
+    *,
+    name: str = "",
+    run_id: str = "",
+    text_digest: str = "",
+    progress: Callable[[Progress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[Run, PruneResult]:
+    """:func:`rcpu.prune`, and the run with all it found in the store, layer by layer.
+
+    Raises:
+        RcpuError: as ``prune``, or the store cannot be written.
+        Cancelled: as ``prune``; what was done by then can be resumed.
+    """
+    about = {
+        "model": model.name,
+        "dtype": model.dtype,
+        "device": str(model.device),
+        "text": windows.text,
+        "text_digest": text_digest,
+        "windows": windows.digest,
+        "layers": len(recipe.layer_indices(model.net.config.num_hidden_layers)),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    with store.begin(
+        name=name or default_name(recipe),
+        recipe=recipe.to_dict(),
+        content=content_of(model, windows, recipe),
+        fingerprint=model.fingerprint,
+        about=about,
+        run_id=run_id,
+    ) as under_way:
+        result = _pruned(under_way, model, windows, recipe, None, progress, cancelled)
+    return store.get(under_way.id), result
+
+
+def resume_into(
+    store: Store,
+    run: Run,
+    model: Model,
+    windows: Windows,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> tuple[Run, PruneResult]:
+    """Go on with a run that ended early; the result is the same, to the last bit, as if it had not.
+
+    Raises:
+        RcpuError: model, windows or code are not those that it began with, or it is finished or under way.
+    """
+    recipe = Recipe.from_dict(run.recipe)
+    if content_of(model, windows, recipe) != run.content:
+        raise RcpuError(_differs(run, model, windows))
+    with store.resume(run.id) as under_way:
+        start = _checkpoint_of(store, run.id)
+        for site in start.sites if start else ():
+            progress(Progress(0.0, f"layer {site.layer}: {site.site} was solved before", site))
+        result = _pruned(under_way, model, windows, recipe, start, progress, cancelled)
+    return store.get(run.id), result
+
+
+def sites_of(store: Store, run_id: str, *, weights: bool = False) -> tuple[SiteResult, ...]:
+    """What was found at every site of a run, in the order of layers; no model is needed.
+
+    Raises:
+        RcpuError: a part of the run is broken.
+    """
+    found = []
+    for part in (part for part in store.parts(run_id) if part.startswith(LAYER)):
+        tensors = store.read(run_id, part, lambda name: weights or not name.endswith(".weight"))
+        found += [read_site(plain, tensors) for plain in store.notes(run_id, part)]
+    return tuple(found)
+
+
+def load_result(store: Store, run: Run, model: Model) -> PruneResult:
+    """A finished run with its compact model, rebuilt from the dense one: same logits, no second copy.
+
+    Raises:
+        RcpuError: the run is not finished, or the model is not the one that was pruned.
+    """
+    if run.state != "done":
+        raise RcpuError(f"the run {run.name} is {run.state}: only a finished run has a model")
+    if (model.fingerprint, model.dtype) != (run.fingerprint, run.about["dtype"]):
+        raise RcpuError(
+            f"the run {run.name} was made from {run.about['model']} in {run.about['dtype']} ({run.fingerprint}), but "
+            f"{model.name} in {model.dtype} ({model.fingerprint}) is loaded: load the model that was pruned"
+        )
+    tensors, notes = {}, []
+    for part in (part for part in store.parts(run.id) if part != HIDDEN):
+        tensors |= store.read(run.id, part)
+        notes += store.notes(run.id, part) or []
+    named = {k: v.to(model.device) for k, v in tensors.items() if not k.startswith(SITES)}
+    edits = Edits.from_tensors(named)
+    sites = tuple(read_site(plain, tensors | named) for plain in notes)
+    recipe = Recipe.from_dict(run.recipe)
+    return PruneResult(rebuild(model.net, edits), recipe, edits, sites, tuple(run.about["notes"]), run.about["seconds"])
+
+
+def _pruned(
+    under_way: UnderWay,
+    model: Model,
+    windows: Windows,
+    recipe: Recipe,
+    start: Checkpoint | None,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> PruneResult:
+    paths = {site.name: f"{site.block}.{site.consumer}" for site in architecture_of(model.net).sites}
+
+    def write(sites: tuple[SiteResult, ...], layer: int) -> None:
+        of_layer = tuple(site for site in sites if site.layer == layer)
+        edits = _edits_at(model, of_layer)
+        under_way.write(f"{LAYER}{layer:03d}", *site_part(of_layer, edits, paths))
+        written.update((i, name) for i, named in edits.layers.items() for name in named)
+        layers.add(layer)
+
+    def checkpoint(c: Checkpoint) -> None:
+        write(c.sites, c.layer)
+        if c.hidden is not None:
+            try:
+                under_way.write(HIDDEN, {"hidden": c.hidden}, {"layer": c.layer, "stages": c.stages})
+            except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
+                under_way.drop(HIDDEN)
+
+    before = start.sites if start else ()
+    layers = {site.layer for site in before}
+    written = {(i, name) for i, named in _edits_at(model, before).layers.items() for name in named}
+    result = prune(
+        model.net, windows, recipe, progress=progress, cancelled=cancelled, checkpoint=checkpoint, resume=start
+    )
+    for layer in {site.layer for site in result.sites} - layers:
+        write(result.sites, layer)
+    rest = {i: {k: t for k, t in named.items() if (i, k) not in written} for i, named in result.edits.layers.items()}
+    if result.edits.model or any(rest.values()):
+        under_way.write(REST, Edits(rest, result.edits.model).to_tensors())
+    record = run_record(model, result)
+    kept = {key: record[key] for key in record if key not in ("recipe", "sites", "fingerprint")}
+    resumed = {"resumed_after_layer": start.layer} if start else {}
+    under_way.finish(kept | _means(result.sites) | resumed)
+    under_way.drop(HIDDEN)
+    return result
+
+
+def _edits_at(model: Model, sites: Iterable[SiteResult]) -> Edits:
+    return edits_of(model.net, {(s.layer, s.site): s.cut for s in sites if not s.keep.all()})
+
+
+def _means(sites: tuple[SiteResult, ...]) -> dict:
+    """Mean errors over all sites, None where nothing was held out."""
+    found = {}
+    for name in ("error_none", "error_compensated", "error_none_held_out", "error_compensated_held_out"):
+        values = [getattr(site, name) for site in sites]
+        found[f"mean_{name}"] = sum(values) / len(values) if values and None not in values else None
+    return found
+
+
+def _checkpoint_of(store: Store, run_id: str) -> Checkpoint | None:
+    """Where a run that ended early goes on; None: at the start."""
+    if HIDDEN not in store.parts(run_id):
+        return None
+    with contextlib.suppress(RcpuError):  # broken by a machine that lost its power: at the start, too
+        at, hidden = store.notes(run_id, HIDDEN), store.read(run_id, HIDDEN)["hidden"]
+        sites = tuple(site for site in sites_of(store, run_id, weights=True) if site.layer <= at["layer"])
+        return Checkpoint(at["layer"], at["stages"], sites, hidden)
+    return None
+
+
+def _differs(run: Run, model: Model, windows: Windows) -> str:
+    """Why a run cannot be resumed with these."""
+    began = f"the run {run.name} cannot be resumed: it began with"
+    if model.fingerprint != run.fingerprint:
+        return f"{began} another model ({run.fingerprint}, not {model.fingerprint}): load the one it began with"
+    if (model.dtype, model.device.type) != (run.about["dtype"], run.about["device"].partition(":")[0]):
+        return (
+            f"{began} the model in {run.about['dtype']} on {run.about['device']}, and it is in {model.dtype} on "
+            f"{model.device} now: load it as it was"
+        )
+    if windows.digest != run.about["windows"]:
+        return f"{began} other windows: its text {run.about['text']} has changed since; prune again"
+    return f"{began} another version of this code: prune again"
