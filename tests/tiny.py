@@ -9,7 +9,7 @@ import functools
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -74,6 +74,28 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+
+
+#: The vocabulary of :func:`blanks`.
+WORDS = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz", "▁w", "▁wo"]
+
+
+def blanks(begin: bool = False, end: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer as LLaMA-1 and -2 have it: blanks as U+2581, unknown characters as bytes, the first blank dropped.
+
+    ``begin`` and ``end``: whether every text gets a token before it and one after.
+    """
+    merges = [("▁", "w"), ("▁w", "o")]
+    vocabulary = {word: i for i, word in enumerate(WORDS)}
+    backend = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, byte_fallback=True, unk_token="<unk>", fuse_unk=True)
+    )
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    backend.decoder = decoders.Sequence(parts)
+    template = f"{'<s> ' * begin}$A{' </s>' * end}"
+    backend.post_processor = processors.TemplateProcessing(template, special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def save(model: LlamaForCausalLM, folder: Path, **options) -> Path:

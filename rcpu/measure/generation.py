@@ -12,11 +12,12 @@ from transformers import DynamicCache
 
 from rcpu.base.errors import Cancelled, RcpuError, check_seed
 from rcpu.models.limits import check_ids
+from rcpu.text.tokens import continuation, text_ids
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The continuation so far. ``tokens_per_second`` is decoding alone, 0 before the second step."""
+    """The continuation so far, leading blank included. ``tokens_per_second`` is decoding alone, 0 before step two."""
 
     text: str
     tokens: int
@@ -49,7 +50,8 @@ def stream(
             f"need a finite temperature ≥ 0, 0 < top-p ≤ 1 and at least one new token, got {temperature:g}, {top_p:g} "
             f"and {max_new_tokens}"
         )
-    ids = tokenizer(prompt, return_tensors="pt").input_ids.to(net.device)
+    before = text_ids(tokenizer, prompt)
+    ids = torch.tensor([before], dtype=torch.int64, device=net.device)
     limit = net.config.max_position_embeddings
     if not ids.shape[1]:
         raise RcpuError("the prompt is empty: give at least one token to continue from")
@@ -74,7 +76,7 @@ def stream(
         finished = token in ends
         if not finished:
             tokens.append(token)
-        text = tokenizer.decode(tokens, skip_special_tokens=True).rstrip("\ufffd")  # half a character may hang on
+        text = continuation(tokenizer, before, tokens).rstrip("\ufffd")  # half a character may hang on
         spent += time.perf_counter() - resumed
         prefill = prefill or spent
         steps = len(tokens) - 1 + finished

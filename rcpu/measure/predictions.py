@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rcpu.base.errors import Cancelled, RcpuError, choose
 from rcpu.models.limits import check_ids, check_window
 from rcpu.text.token_text import token_text, visible
+from rcpu.text.tokens import appended, plain_lines
 
 CHUNK = 64  # positions whose logits exist at once: 64 × 128k in fp32 are 33 MB
 
@@ -141,11 +142,13 @@ def _encode(text: str, tokenizer) -> tuple[Tensor, tuple[str, ...]]:
     """Ids, (tokens,), and the stretch of text of each; ``RcpuError`` if there is nothing."""
     if not tokenizer.is_fast:
         raise RcpuError("this tokenizer does not say which characters a token stands for: it has no tokenizer.json")
+    text = plain_lines(text)
     encoded = tokenizer(text, return_offsets_mapping=True, verbose=False)
-    if not text or not encoded.input_ids:
+    count = len(encoded.input_ids) - appended(tokenizer)
+    if not text or not count:
         raise RcpuError("the text is empty: give at least one token")
-    ends = [end for _, end in encoded.offset_mapping]
-    return torch.tensor(encoded.input_ids), tuple(_stretches(text, ends))
+    ends = [end for _, end in encoded.offset_mapping[:count]]
+    return torch.tensor(encoded.input_ids[:count]), tuple(_stretches(text, ends))
 
 
 def _stretches(text: str, ends: list[int]) -> Iterator[str]:

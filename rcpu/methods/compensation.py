@@ -144,6 +144,8 @@ def least_squares(p: Problem) -> Compensated:
     The bracket is W_R G[R,K], with R the removed columns. λ is relative to the mean of diag(X_K X_Kᵀ); without one,
     the candidate of RIDGES with the smallest error on the held-out inputs is taken.
 
+    Where all kept inputs are 0 throughout, nothing can be fitted and W_K stays.
+
     Raises:
         RcpuError: the normal equations are singular at this λ, or λ is to be chosen without held-out inputs.
     """
@@ -160,6 +162,8 @@ def _ridge(p: Problem, ridge: float) -> Compensated:
     dtype = torch.float64 if p.weight.device.type == "cpu" else p.weight.dtype
     gram = p.x.gram[p.columns][:, p.columns].to(dtype)
     bracket = (p.weight[:, p.removed] @ p.x.gram[p.removed][:, p.columns]).to(dtype)
+    if not gram.any():  # a dead layer: whatever the weight, the output is 0
+        return Compensated(p.kept, ridge=ridge)
     gram.diagonal().add_(ridge * gram.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(gram)
     if failed:

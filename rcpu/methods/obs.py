@@ -28,7 +28,8 @@ class Greedy:
 def damped(gram: Tensor, ridge: float) -> Tensor:
     """H = G + λ·mean diag(G)·I, (d_in, d_in), in the dtype that decompositions take."""
     h = gram.to(working_dtype(gram), copy=True)
-    h.diagonal().add_(ridge * h.diagonal().mean())
+    mean = h.diagonal().mean()
+    h.diagonal().add_(torch.where(mean > 0, ridge * mean, 1.0))  # of dead inputs, each costs nothing
     return h
 
 

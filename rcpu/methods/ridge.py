@@ -28,6 +28,8 @@ def ridge(inside: Tensor, across: Tensor, strength: float, start: Tensor | None 
     Raises:
         RcpuError: the normal equations are singular at this λ.
     """
+    if not inside.any():  # dead inputs: nothing can be fitted
+        return torch.zeros_like(across) if start is None else start.clone()
     h = inside.clone()
     h.diagonal().add_(strength * h.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(h)

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from rcpu.base.errors import RcpuError
 from rcpu.base.hub import unreachable
 from rcpu.base.paths import existing
+from rcpu.text.tokens import plain_lines
 
 MAX_BYTES = 512 * 2**20
 #: Names for hub data sets: (path, configuration, calibration split, evaluation split).
@@ -97,7 +98,7 @@ def _read(path: Path) -> str:
 
 def _decode(name: str, data: bytes) -> str:
     try:
-        content = data.decode("utf-8-sig")
+        content = plain_lines(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise RcpuError(
             f"{name} is not UTF-8 text: byte {error.start:,} of {len(data):,} is 0x{data[error.start]:02x}; "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")  # as SentencePiece names a byte
 BLANKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\x7f": "␡"}
 VISIBLE = str.maketrans({chr(c): chr(0x2400 + c) for c in range(32)} | BLANKS)
 
@@ -11,6 +14,8 @@ def token_text(tokenizer, token: int) -> str:
     raw = tokenizer.convert_ids_to_tokens(token) or f"<{token}>"  # an output head may have more rows than tokens
     once, twice = (tokenizer.decode([token] * n, clean_up_tokenization_spaces=False) for n in (1, 2))
     if "\ufffd" in once:
+        if byte := BYTE.fullmatch(raw):
+            return f"<{byte[1]}>"
         known = _byte_alphabet()
         return "".join(f"<{known[c]:02X}>" for c in raw) if known.keys() >= {*raw} else raw
     return twice[len(once) :] or raw  # the first token of a text may lose its blank

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rcpu.base.errors import RcpuError
 from rcpu.text.texts import Text
+from rcpu.text.tokens import text_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +102,8 @@ def evaluation_windows(text: Text, tokenizer, *, window: int = 128, max_windows:
 
 
 def encode(text: str, tokenizer) -> Tensor:
-    """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one."""
-    return torch.tensor(tokenizer(text, verbose=False).input_ids, dtype=torch.int64)
+    """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one and nothing after."""
+    return torch.tensor(text_ids(tokenizer, text), dtype=torch.int64)
 
 
 def _in_a_row(tokens: Tensor, window: int, max_windows: int | None, name: str) -> Tensor:

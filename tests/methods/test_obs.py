@@ -90,4 +90,10 @@ def test_a_metric_of_the_outputs_is_a_turned_weight():
 def test_singular_moments_are_said_to_be():
     weight, _ = problem()
     with pytest.raises(RcpuError, match="raise the ridge"):
-        obs.greedy(weight, torch.zeros(12, 12), LAYOUTS["columns"], 2, ridge=0.0)
+        obs.greedy(weight, torch.ones(12, 12), LAYOUTS["columns"], 2, ridge=0.0)
+
+
+def test_dead_inputs_cost_nothing():
+    weight, _ = problem()
+    found = obs.greedy(weight, torch.zeros(12, 12), LAYOUTS["columns"], 2, ridge=0.0)
+    assert found.weight.isfinite().all()

@@ -37,7 +37,14 @@ def test_a_strong_pull_leaves_the_start(problem):
 
 def test_singular_equations_are_said_to_be():
     with pytest.raises(RcpuError, match="raise the ridge"):
-        ridge(torch.zeros(3, 3), torch.zeros(2, 3), 0.0)
+        ridge(torch.ones(3, 3), torch.zeros(2, 3), 0.0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 1.0])
+def test_dead_inputs_leave_the_start_as_it_is(strength):
+    start = torch.rand(2, 3)
+    assert ridge(torch.zeros(3, 3), torch.zeros(2, 3), strength, start).equal(start)
+    assert not ridge(torch.zeros(3, 3), torch.zeros(2, 3), strength).any()
 
 
 @pytest.mark.parametrize("pulled", [True, False])

@@ -210,7 +210,7 @@ def test_flags_that_change_what_a_forward_returns_do_not_matter(folder, flags, w
     assert tiny.logits(model.net).equal(tiny.logits(tiny.net("gqa")))
     rcpu.perplexity(model.net, windows.calibration, text="random")
     assert rcpu.generate(model.net, model.tokenizer, "a", max_new_tokens=2).tokens == 2
-    result = rcpu.prune(model.net, windows, rcpu.PruneConfig())
+    result = rcpu.prune(model.net, windows, rcpu.Recipe())
     for as_padded in (False, True):
         saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
         tiny.assert_same_function(load_model(str(saved), "cpu").net, result.net)
