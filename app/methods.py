@@ -42,6 +42,8 @@ def recipe_name(recipe: rcpu.Recipe) -> str:
 def pick_recipe() -> None:
     """Widgets for recipe and method, download and upload; a recipe sets method, options and windows at once."""
     s = settings()
+    for row in options_of(rcpu.METHODS[s.method].options).values():
+        _note(row)  # widgets further down the page were set before this run of it
     try:
         now = s.recipe()
     except rcpu.RcpuError:
@@ -52,7 +54,7 @@ def pick_recipe() -> None:
 
     def take() -> None:
         if (chosen := st.session_state["recipe"]) in rcpu.RECIPES:
-            change(**_cleared(), **settings_of(rcpu.RECIPES[chosen].recipe))
+            change(**_cleared() | settings_of(rcpu.RECIPES[chosen].recipe))
 
     line.selectbox(
         "Recipe", [OWN, *rcpu.RECIPES], key="recipe", on_change=take, help="Published settings by name, to start from"
@@ -89,29 +91,45 @@ def pick_options(names: list[str] | None = None) -> None:
 
 def option_control(row: Option) -> None:
     """The widget for one option: what kind of value it has decides which."""
-    s, name = settings(), field_of(row.name)
-    key, usual = PREFIX + name, getattr(Settings(), name)
+    key = PREFIX + field_of(row.name)
     more = {"key": key, "help": row.help}
-    if row.choices is None and row.kind is not bool and (row.auto or row.kind is float):
-        raw = getattr(s, name) or row.written(row.default)
-        st.session_state[key] = st.session_state.get(key, raw)
-        text = st.text_input(f"{row.label}{', or auto' if row.auto else ''}", max_chars=40, **more).strip()
-        setattr(s, name, text if usual or text != row.written(row.default) else "")
-        return
-    try:
-        value = row.check(st.session_state[key]) if key in st.session_state else s.option(row)
-    except rcpu.RcpuError:  # of a link, or of the method before
-        value = row.default
-    st.session_state[key] = value
+    st.session_state[key] = _shown(row)
     if row.choices is not None:
-        value = st.selectbox(row.label, list(row.choices), format_func=named(row.choices).get, **more)
+        st.selectbox(row.label, list(row.choices), format_func=named(row.choices).get, **more)
     elif row.kind is bool:
-        value = st.toggle(row.label, **more)
+        st.toggle(row.label, **more)
+    elif _as_text(row):
+        st.text_input(f"{row.label}{', or auto' if row.auto else ''}", max_chars=40, **more)
     else:
         bounds = {bound: int(b) for bound, b in (("min_value", row.low), ("max_value", row.high)) if b is not None}
-        value = st.number_input(row.label, step=1, **bounds, **more)
-    written = value if isinstance(usual, bool) else row.written(value)
-    setattr(s, name, "" if usual == "" and value == row.default else written)
+        st.number_input(row.label, step=1, **bounds, **more)
+    _note(row)
+
+
+def _as_text(row: Option) -> bool:
+    return row.choices is None and row.kind is not bool and (row.auto or row.kind is float)
+
+
+def _shown(row: Option) -> Any:
+    """What the widget of an option shows: what was set in it, else what the link says, else the default."""
+    key, raw = PREFIX + field_of(row.name), getattr(settings(), field_of(row.name))
+    if _as_text(row):
+        return st.session_state.get(key, raw or row.written(row.default))
+    try:
+        return row.check(st.session_state[key]) if key in st.session_state else settings().option(row)
+    except rcpu.RcpuError:  # of a link, or of the method before
+        return row.default
+
+
+def _note(row: Option) -> None:
+    """Have the setting of an option be what its widget shows, empty where that is the default."""
+    name, value = field_of(row.name), _shown(row)
+    usual = getattr(Settings(), name)
+    if isinstance(usual, bool):
+        setattr(settings(), name, value)
+        return
+    written = value.strip() if isinstance(value, str) else row.written(value)
+    setattr(settings(), name, "" if not usual and written == row.written(row.default) else written)
 
 
 def _matters(row: Option, rows: dict[str, Option]) -> bool:
