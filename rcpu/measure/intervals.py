@@ -52,6 +52,37 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     return Interval(float(found.low), float(found.high))
 
 
+def crossed_interval(strata: Sequence[Sequence[Sequence[float]]]) -> Interval | None:
+    """95 % interval of a mean that was found with several seeds on the same units: both are drawn again.
+
+    A stratum (a task, or all windows of a text) is a table (seeds, units); strata weigh the same. With one seed only
+    units are drawn; None where a stratum has fewer than two of them.
+
+    Raises:
+        ValueError: strata of different numbers of seeds.
+    """
+    tables = [np.asarray(table, dtype=np.float64) for table in strata]
+    seeds = {len(table) for table in tables}
+    if len(seeds) != 1:
+        raise ValueError("every stratum needs the same seeds")
+    if any(table.shape[1] < 2 for table in tables):
+        return None
+    if not all(np.isfinite(table).all() for table in tables):
+        mean = float(np.mean([table.mean() for table in tables]))
+        return Interval(mean, mean)
+    rng, count = np.random.default_rng(0), seeds.pop()
+    drawn = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count  # (resamples, seeds)
+    means = np.zeros(RESAMPLES)
+    for table in tables:
+        units, n = drawn @ table, table.shape[1]
+        for start in range(0, RESAMPLES, step := max(1, DRAWS // n)):
+            part = slice(start, start + step)
+            weights = rng.multinomial(n, np.full(n, 1 / n), len(units[part])) / n
+            means[part] += (units[part] * weights).sum(1) / len(tables)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(low), float(high))
+
+
 @dataclass(frozen=True)
 class Difference:
     """How much one model's value exceeds another's on the same windows or items, with a paired 95 % interval."""

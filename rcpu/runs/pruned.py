@@ -58,10 +58,14 @@ def prune_into(
     name: str = "",
     run_id: str = "",
     text_digest: str = "",
+    keep_weights: bool = True,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Run, PruneResult]:
     """:func:`rcpu.prune`, and the run with all it found in the store, layer by layer.
+
+    Without ``keep_weights`` the store has all but the new weights, which are nearly all of its bytes: such a run can be
+    looked at and measured here and now, not rebuilt later, and begins anew where it ended early.
 
     Raises:
         RcpuError: as ``prune``, or the store cannot be written.
@@ -78,7 +82,7 @@ def prune_into(
         "machine": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
+    } | ({} if keep_weights else {"weights": False})
     with store.begin(
         name=name or default_name(recipe),
         recipe=recipe.to_dict(),
@@ -87,7 +91,7 @@ def prune_into(
         about=about,
         run_id=run_id,
     ) as under_way:
-        result = _pruned(under_way, model, windows, recipe, None, progress, cancelled)
+        result = _pruned(under_way, model, windows, recipe, None, progress, cancelled, keep_weights)
     return store.get(under_way.id), result
 
 
@@ -112,7 +116,7 @@ def resume_into(
         start = _checkpoint_of(store, run.id)
         for site in start.sites if start else ():
             progress(Progress(0.0, f"layer {site.layer}: {site.site} was solved before", site))
-        result = _pruned(under_way, model, windows, recipe, start, progress, cancelled)
+        result = _pruned(under_way, model, windows, recipe, start, progress, cancelled, has_weights(run))
     return store.get(run.id), result
 
 
@@ -137,6 +141,8 @@ def load_result(store: Store, run: Run, model: Model) -> PruneResult:
     """
     if run.state != "done":
         raise RcpuError(f"the run {run.name} is {run.state}: only a finished run has a model")
+    if not has_weights(run):
+        raise RcpuError(f"the weights of the run {run.name} were not kept: prune again with its recipe")
     if (model.fingerprint, model.dtype) != (run.fingerprint, run.about["dtype"]):
         raise RcpuError(
             f"the run {run.name} was made from {run.about['model']} in {run.about['dtype']} ({run.fingerprint}), but "
@@ -153,6 +159,11 @@ def load_result(store: Store, run: Run, model: Model) -> PruneResult:
     return PruneResult(rebuild(model.net, edits), recipe, edits, sites, tuple(run.about["notes"]), run.about["seconds"])
 
 
+def has_weights(run: Run) -> bool:
+    """Whether a finished run can be rebuilt."""
+    return run.about.get("weights", True)
+
+
 def _pruned(
     under_way: UnderWay,
     model: Model,
@@ -161,19 +172,23 @@ def _pruned(
     start: Checkpoint | None,
     progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
+    keep_weights: bool,
 ) -> PruneResult:
     paths = {site.name: f"{site.block}.{site.consumer}" for site in architecture_of(model.net).sites}
 
     def write(sites: tuple[SiteResult, ...], layer: int) -> None:
         of_layer = tuple(site for site in sites if site.layer == layer)
         edits = _edits_at(model, of_layer)
-        under_way.write(f"{LAYER}{layer:03d}", *site_part(of_layer, edits, paths))
+        tensors, notes = site_part(of_layer, edits, paths)
+        if not keep_weights:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".weight")}
+        under_way.write(f"{LAYER}{layer:03d}", tensors, notes)
         written.update((i, name) for i, named in edits.layers.items() for name in named)
         layers.add(layer)
 
     def checkpoint(c: Checkpoint) -> None:
         write(c.sites, c.layer)
-        if c.hidden is not None:
+        if c.hidden is not None and keep_weights:
             try:
                 under_way.write(HIDDEN, {"hidden": c.hidden}, {"layer": c.layer, "stages": c.stages})
             except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
@@ -188,7 +203,7 @@ def _pruned(
     for layer in {site.layer for site in result.sites} - layers:
         write(result.sites, layer)
     rest = {i: {k: t for k, t in named.items() if (i, k) not in written} for i, named in result.edits.layers.items()}
-    if result.edits.model or any(rest.values()):
+    if keep_weights and (result.edits.model or any(rest.values())):
         under_way.write(REST, Edits(rest, result.edits.model).to_tensors())
     record = run_record(model, result)
     kept = {key: record[key] for key in record if key not in ("recipe", "sites", "fingerprint")}

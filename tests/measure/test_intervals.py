@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rcpu
-from rcpu.measure import Interval, difference, mean_interval
+from rcpu.measure import Interval, crossed_interval, difference, mean_interval
 from rcpu.measure.intervals import percent
 from tests import tiny
 
@@ -88,3 +88,38 @@ def test_a_measurement_survives_json(gqa):
 def test_a_hopeless_difference_is_infinite():
     assert percent(1e4) == math.inf
     assert percent(math.log(1.5)) == pytest.approx(50)
+
+
+def test_with_one_seed_units_alone_are_drawn_again():
+    values = np.random.default_rng(1).normal(size=200)
+    crossed, plain = crossed_interval([[values]]), mean_interval(values)
+    assert crossed.low == pytest.approx(plain.low, abs=0.02)
+    assert crossed.high == pytest.approx(plain.high, abs=0.02)
+
+
+def test_seeds_that_disagree_widen_the_interval_and_more_units_do_not_help():
+    rng = np.random.default_rng(2)
+    seeds = np.array([-1.0, 0.0, 1.0])[:, None]
+    widths = [
+        (found := crossed_interval([seeds + rng.normal(scale=0.1, size=(3, n))])).high - found.low for n in (20, 2000)
+    ]
+    assert all(1.0 < width < 2.5 for width in widths)
+
+
+def test_strata_weigh_the_same_however_many_units_they_have():
+    found = crossed_interval([np.zeros((2, 1000)), np.ones((2, 10))])
+    assert (found.low, found.high) == pytest.approx((0.5, 0.5))
+
+
+def test_a_crossed_interval_needs_two_units_and_the_same_seeds():
+    assert crossed_interval([[[1.0]]]) is None
+    with pytest.raises(ValueError, match="same seeds"):
+        crossed_interval([np.zeros((1, 3)), np.zeros((2, 3))])
+
+
+def test_the_crossed_interval_holds_the_truth_about_as_often_as_it_says():
+    rng, inside = np.random.default_rng(3), 0
+    for _ in range(100):
+        table = rng.normal(size=(6, 1)) + rng.normal(size=(1, 40)) + rng.normal(size=(6, 40))
+        inside += 0.0 in crossed_interval([table])
+    assert inside >= 83, "of a hundred; with six seeds a bootstrap is a little too sure"
