@@ -5,8 +5,37 @@ from rcpu.measure.intervals import Difference, Interval, crossed_interval, mean_
 from rcpu.measure.perplexity import difference
 from rcpu.measure.predictions import NextToken, TokenView, compare_tokens, next_tokens
 from rcpu.measure.shapes import geometry
+from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
+from rcpu.measure.tasks_answers import answers_folder, net_digest
+from rcpu.measure.tasks_results import (
+    Comparison,
+    Item,
+    Score,
+    TaskResult,
+    compare_tasks,
+    mean_accuracy,
+    mean_difference,
+)
+from rcpu.measure.tasks_sources import EMBEDDED, PAPER, SETS, expanded, folder_tasks
 
 __all__ = [
+    "EMBEDDED",
+    "PAPER",
+    "SETS",
+    "Comparison",
+    "Item",
+    "Score",
+    "TaskProgress",
+    "TaskResult",
+    "answers_folder",
+    "check_numbers",
+    "compare_tasks",
+    "expanded",
+    "folder_tasks",
+    "mean_accuracy",
+    "mean_difference",
+    "net_digest",
+    "run_tasks",
     "Difference",
     "Interval",
     "NextToken",
