@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -65,7 +64,7 @@ class TextStore:
         """
         check_upload(len(data))
         text = rcpu.from_upload(name, data)
-        key = UPLOAD + hashlib.sha256(data).hexdigest()[:16]
+        key = UPLOAD + text.digest
         with self._lock:
             self._texts[key] = text
             self._texts.move_to_end(key)
@@ -105,7 +104,7 @@ class Windows:
         if not patient and not self._quick(config.text):
             return None
         counts = {name: getattr(config, name) for name in ("samples", "window", "held_out", "seed")}
-        drawn = rcpu.calibration_windows(load_text(config.text), model.tokenizer, **counts)
+        drawn = rcpu.calibration_windows(load_text(config.text, part="calibration"), model.tokenizer, **counts)
         with self._lock:
             self._drawn[key] = drawn
             while len(self._drawn) > self.KEPT:
@@ -115,7 +114,7 @@ class Windows:
     def _quick(self, text: str) -> bool:
         if text == "embedded" or text.startswith(UPLOAD):
             return True
-        if path := existing(text):
+        if path := existing(text) or existing(text := text.partition("#")[0]):  # without the name of a field
             return path.stat().st_size < self.INLINE
         return text not in NAMED and not HUB_ID.fullmatch(text.partition(":")[0])  # there is none: that is said at once
 
@@ -188,10 +187,10 @@ def uploads() -> TextStore:
     return TextStore()
 
 
-def load_text(name: str) -> rcpu.Text:
+def load_text(name: str, part: str | None = None) -> rcpu.Text:
     """A text of the library, or one that was handed over; raises ``RcpuError`` as ``rcpu.load_text`` does."""
     check_text(name)
-    return uploads().get(name) if name.startswith(UPLOAD) else rcpu.load_text(name)
+    return uploads().get(name) if name.startswith(UPLOAD) else rcpu.load_text(name, part=part)
 
 
 def model_key() -> tuple[str, str, str]:

@@ -136,11 +136,11 @@ def measure_job(
     def cut(name: str) -> tuple[str, Tensor]:
         counts = {"window": window, "max_windows": max_windows}
         if name != HELD_OUT:
-            source = load_text(name)
+            source = load_text(name, part="evaluation")
             return source.name, rcpu.evaluation_windows(source, tokenizer, **counts)
         if not calibrations:
             raise rcpu.RcpuError("held-out is the part of a calibration text that was kept back: choose a pruned model")
-        source, samples, held_out = load_text(calibrations[-1][0]), *calibrations[-1][1:]
+        source, samples, held_out = load_text(calibrations[-1][0], part="calibration"), *calibrations[-1][1:]
         return f"{source.name}, held out", held_out_windows(
             source, tokenizer, samples=samples, held_out=held_out, **counts
         )
@@ -153,7 +153,7 @@ def measure_job(
         warnings = tuple(
             note
             for name, samples, held_out in calibrations
-            for source in (load_text(name),)
+            for source in (load_text(name, part="calibration"),)
             for seen in (divided(source, tokenizer, samples=samples, held_out=held_out)[0],)
             for shown, ids in measured.items()
             if (note := leak_note(overlap(seen, ids), source.name, shown))

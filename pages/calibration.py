@@ -75,7 +75,7 @@ def choose_text() -> None:
         )
     with more.popover("A text of your own", icon=":material/upload_file:", width="stretch"):
         st.file_uploader(
-            f"UTF-8 file, at most {size(allowed.upload_bytes)}",
+            f"Text, or rows as JSONL, CSV or Parquet, at most {size(allowed.upload_bytes)}",
             key="upload",
             on_change=uploaded,
             max_upload_size=max(1, allowed.upload_bytes // 2**20),

@@ -25,6 +25,17 @@ def model_flags(default: str | None = "embedded") -> argparse.ArgumentParser:
     return model
 
 
+def text_field_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that reads texts."""
+    about = "field with the text, of JSON, CSV, Parquet or a data set (default: text)"
+    parser.add_argument("--text-field", metavar="NAME", help=about)
+
+
+def with_field(text: str, field: str | None) -> str:
+    """The name of a text with its field, as recipes and links hold it."""
+    return f"{text}#{field}" if field and text != "embedded" else text
+
+
 def progress_bar(console: Console) -> Progress:
     columns = (
         BarColumn(),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, text_field_flag, with_field, write_json
 from rcpu.compact.export import RECORD
 from rcpu.measure.intervals import Difference
 from rcpu.measure.perplexity import difference
@@ -42,6 +42,7 @@ def add(commands, _) -> None:
         help="embedded, a UTF-8 file, wikitext2 or a hub id; held-out is what the calibration text of the (first) "
         "pruned model keeps back: beside another text it shows over-fitting (default: embedded)",
     )
+    text_field_flag(measure)
     measure.add_argument("--window", type=int, default=128, help="tokens a window (default: %(default)s)")
     measure.add_argument("--max-windows", type=int, metavar="N", help="stop after N windows a text (default: all)")
     measure.set_defaults(run=_perplexity)
@@ -50,9 +51,10 @@ def add(commands, _) -> None:
 def _perplexity(options, console: Console) -> None:
     check_json(options.json)
     names, texts = (list(dict.fromkeys(given or ["embedded"])) for given in (options.model, options.text))
+    texts = [text if text == HELD_OUT else with_field(text, options.text_field) for text in texts]
     for text in texts:
         if text != HELD_OUT:
-            text_of(text)  # what there is none of is said before a model is loaded
+            text_of(text, part="evaluation")  # what there is none of is said before a model is loaded
     calibration: tuple | None = None
     first: dict[str, rcpu.Perplexity] = {}
     results = []
@@ -93,7 +95,7 @@ def _calibration(model: rcpu.Model, console: Console) -> tuple | None:
     made = json.loads(record.read_text(encoding="utf-8"))
     made = made.get("recipe") or made["config"]
     try:
-        return text_of(made["text"]), made["samples"], made["held_out"]
+        return text_of(made["text"], part="calibration"), made["samples"], made["held_out"]
     except RcpuError as error:
         console.print(
             f"note: {model.name}: an overlap with its calibration text is not looked for: {error}", markup=False
@@ -105,7 +107,7 @@ def _windows(name: str, model: rcpu.Model, calibration: tuple | None, options) -
     """What a text is called in results, and its windows."""
     counts = {"window": options.window, "max_windows": options.max_windows}
     if name != HELD_OUT:
-        return text_of(name).name, rcpu.evaluation_windows(text_of(name), model.tokenizer, **counts)
+        return (text := text_of(name, part="evaluation")).name, rcpu.evaluation_windows(text, model.tokenizer, **counts)
     if calibration is None:
         raise RcpuError(
             "held-out is the part of a calibration text that was kept back, and no model here says what it was "

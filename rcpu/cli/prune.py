@@ -11,11 +11,11 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError, choose
 from rcpu.base.options import options_of
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, text_field_flag, with_field, write_json
 
 #: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
 FIELDS = {
-    "text": (str, "calibration: embedded, a UTF-8 file, wikitext2 or a hub id"),
+    "text": (str, "calibration: embedded, a file of text or rows, wikitext2 or a hub id"),
     "samples": (int, "calibration windows"),
     "window": (int, "tokens a window"),
     "held_out": (int, "further windows, disjoint, to report errors on"),
@@ -36,6 +36,7 @@ def add(commands, model) -> None:
     for name, (_, about) in FIELDS.items():
         usual = {"sites": "both", "layers": "all"}.get(name, getattr(defaults, name))
         prune.add_argument(_flag(name), default=None, metavar="VALUE", help=f"{about} (default: {usual})")
+    text_field_flag(prune)
     prune.add_argument(
         "--layer-ratios", default=None, metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
     )
@@ -96,7 +97,8 @@ def recipe_of(options) -> rcpu.Recipe:
                 f"method {changes['method']!r} has no option {_flag(name)}: it has {', '.join(own) or 'none'}"
             )
         changes[name] = own[name].parse(text)
-    return replace(base, **changes)
+    config = replace(base, **changes)
+    return replace(config, text=with_field(config.text, options.text_field))
 
 
 def _prune(options, console: Console) -> None:
@@ -109,7 +111,7 @@ def _prune(options, console: Console) -> None:
     options.model = config.model
     folder = rcpu.check_target(options.out, options.overwrite)
     check_json(options.json)
-    text = rcpu.load_text(config.text)
+    text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
     for note in rcpu.plan(model.net, config).notes:
         console.print(f"note: {note}", markup=False)

@@ -29,7 +29,7 @@ def damped(gram: Tensor, ridge: float) -> Tensor:
     """H = G + λ·mean diag(G)·I, (d_in, d_in), in the dtype that decompositions take."""
     h = gram.to(working_dtype(gram), copy=True)
     mean = h.diagonal().mean()
-    h.diagonal().add_(torch.where(mean > 0, ridge * mean, 1.0))  # of dead inputs, each costs nothing
+    h.diagonal().add_(torch.where(mean > 0, ridge * mean, 1.0))  # of dead inputs any may go
     return h
 
 

@@ -65,7 +65,7 @@ def calibration_windows(
 
 def divided(text: Text, tokenizer, *, samples: int, held_out: int) -> tuple[Tensor, Tensor]:
     """The tokens of a calibration text that may be calibrated on, and those that are held out."""
-    tokens = encode(text.calibration, tokenizer)
+    tokens = encode(_part(text, "calibration"), tokenizer)
     cut = len(tokens) * samples // (samples + held_out)
     return tokens[:cut], tokens[cut:]
 
@@ -98,12 +98,18 @@ def evaluation_windows(text: Text, tokenizer, *, window: int = 128, max_windows:
     Raises:
         RcpuError: there is not one whole window.
     """
-    return _in_a_row(encode(text.evaluation, tokenizer), window, max_windows, text.name)
+    return _in_a_row(encode(_part(text, "evaluation"), tokenizer), window, max_windows, text.name)
 
 
 def encode(text: str, tokenizer) -> Tensor:
     """Token ids of a whole text, (tokens,) int64, with whatever the tokenizer puts before one and nothing after."""
     return torch.tensor(text_ids(tokenizer, text), dtype=torch.int64)
+
+
+def _part(text: Text, part: str) -> str:
+    if not (content := getattr(text, part)):
+        raise RcpuError(f"{text.name} has no part for {part}, as a data set without such a split: name another text")
+    return content
 
 
 def _in_a_row(tokens: Tensor, window: int, max_windows: int | None, name: str) -> Tensor:

@@ -93,7 +93,7 @@ def test_singular_moments_are_said_to_be():
         obs.greedy(weight, torch.ones(12, 12), LAYOUTS["columns"], 2, ridge=0.0)
 
 
-def test_dead_inputs_cost_nothing():
+def test_any_of_dead_inputs_may_go():
     weight, _ = problem()
     found = obs.greedy(weight, torch.zeros(12, 12), LAYOUTS["columns"], 2, ridge=0.0)
-    assert found.weight.isfinite().all()
+    assert found.costs.isfinite().all()

@@ -183,33 +183,78 @@ def test_a_hub_data_set_without_network(name):
     assert "give 'embedded' or a UTF-8 file" in str(e.value)
 
 
-def data_set(column: str = "text", splits=("train", "test")) -> datasets.DatasetDict:
-    rows = {column: ["first", "", "second"]}
-    return datasets.DatasetDict({split: datasets.Dataset.from_dict(rows) for split in splits})
+class Hub:
+    """Data sets as the library gives them: a split by name, an error for one that there is not, rows of all it has."""
+
+    def __init__(self, column: str = "text", splits=("train", "test"), rows=("first", "", None, "second")):
+        self.asked, self.splits, self.rows = [], splits, {column: list(rows)}
+
+    def load_dataset(self, path, configuration, *, split, streaming=False):
+        self.asked.append((path, configuration, split))
+        if split not in self.splits:
+            raise ValueError(f'Unknown split "{split}". Should be one of {list(self.splits)}.')
+        found = datasets.Dataset.from_dict(self.rows)
+        return found.to_iterable_dataset() if streaming else found
 
 
-def test_hub_lines_are_joined_as_the_papers_do(monkeypatch):
-    asked = []
-    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or data_set())
+@pytest.fixture
+def hub(monkeypatch):
+    def put(**options) -> Hub:
+        made = Hub(**options)
+        monkeypatch.setattr(datasets, "load_dataset", made.load_dataset)
+        return made
+
+    return put
+
+
+def test_hub_lines_are_joined_as_the_papers_do(hub):
+    made = hub()
     expected = Text("wikitext2", "first  second", "first\n\n\n\nsecond", disjoint=True)
     assert load_text("wikitext2") == expected
     load_text("owner/name:small"), load_text("owner/name")
-    assert asked == [
-        ("Salesforce/wikitext", "wikitext-2-raw-v1"),
-        ("owner/name", "small"),
-        ("owner/name", None),
+    wikitext = ("Salesforce/wikitext", "wikitext-2-raw-v1")
+    assert made.asked == [
+        (*asked, split)
+        for asked in (wikitext, ("owner/name", "small"), ("owner/name", None))
+        for split in ("train", "test")
     ]
 
 
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        (data_set(splits=("train",)), "has the splits train, but test is needed"),
-        (data_set(column="sentence"), "has the columns sentence, but no column 'text'"),
-    ],
-    ids=["split", "column"],
-)
-def test_hub_data_sets_of_another_shape_are_refused(monkeypatch, found, message):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: found)
-    with pytest.raises(RcpuError, match=f"owner/name {message}"):
+@pytest.mark.parametrize(("splits", "other"), [(("train", "validation"), "validation"), (("train",), None)])
+def test_a_data_set_needs_only_the_split_that_is_used(hub, tokenizer, splits, other):
+    made = hub(splits=splits, rows=["some text"] * 9)
+    assert load_text("allenai/c4:en", part="calibration").calibration.startswith("some text some text")
+    assert made.asked == [("allenai/c4", "en", "train")]
+    whole = load_text("allenai/c4:en")
+    calibration_windows(whole, tokenizer, samples=2, window=4, held_out=1)
+    if other:
+        assert made.asked[-1] == ("allenai/c4", "en", other)
+        assert load_text("allenai/c4:en", part="evaluation").calibration == ""
+        assert evaluation_windows(whole, tokenizer, window=4).shape[1] == 4
+    else:
+        with pytest.raises(
+            RcpuError, match="allenai/c4:en has no part for evaluation, as a data set without such a sp"
+        ):
+            evaluation_windows(whole, tokenizer, window=4)
+        with pytest.raises(
+            RcpuError, match="has no split with text to take for evaluation: looked for test, validation"
+        ):
+            load_text("allenai/c4:en", part="evaluation")
+
+
+def test_no_more_of_a_large_data_set_is_asked_for_than_is_read(hub, monkeypatch):
+    monkeypatch.setattr("rcpu.text.texts.unreachable", lambda: "")
+    monkeypatch.setattr("rcpu.text.texts.STREAMED", 30)
+    hub(rows=["ten letters"] * 9)
+    assert load_text("owner/large", part="calibration").calibration == " ".join(["ten letters"] * 3)
+
+
+def test_hub_data_sets_have_a_field_for_their_text(hub):
+    hub(column="sentence")
+    with pytest.raises(
+        RcpuError,
+        match=r"owner/name has the columns sentence, but no column 'text': .* --text-field or as in owner/name#sen",
+    ):
         load_text("owner/name")
+    assert load_text("owner/name#sentence") == load_text("owner/name", "sentence")
+    assert load_text("owner/name#sentence").name == "owner/name#sentence"
