@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 # A cache of this checkout: what the user's holds would hide that the embedded model cannot be converted here.
 os.environ.setdefault("RCPU_CACHE", str(Path(__file__).parent.parent / ".venv" / "cache"))
+os.environ["RCPU_HOME"] = tempfile.mkdtemp(prefix="rcpu-tests-")  # never the user's own runs
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as rcpu sets it, but torch is imported first here
@@ -26,10 +29,22 @@ from tests import tiny
 THREADS = torch.get_num_threads()
 
 
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["RCPU_HOME"], ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread(request):
     """Tiny tensors lose more by waiting for a second thread than they gain; the embedded model gets them all."""
     torch.set_num_threads(THREADS if request.node.get_closest_marker("embedded") else 1)
+
+
+@pytest.fixture
+def home(tmp_path_factory, monkeypatch) -> Path:
+    """A run store of this test alone."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("RCPU_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ from rich.console import Console
 
 import rcpu
 from rcpu.base.errors import Cancelled, RcpuError
-from rcpu.cli import app, generate, methods, perplexity, prune, tasks
+from rcpu.cli import app, generate, methods, perplexity, prune, runs, tasks
 from rcpu.cli.common import model_flags
 
 #: A file a command, in the order of the help.
-COMMANDS = (prune, perplexity, tasks, generate, methods, app)
+COMMANDS = (prune, perplexity, tasks, generate, runs, methods, app)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,14 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted = threading.Event()
     try:
         options = _parser().parse_args(arguments)
-        options.interrupted = interrupted.is_set
+        options.interrupted, options.stopped = interrupted.is_set, "nothing was written"
         with _heeding(interrupted):
             options.run(options, errors)
     except RcpuError as error:
         errors.print(f"error: {error}", markup=False)
         return 2
     except (KeyboardInterrupt, Cancelled):
-        errors.print("stopped; nothing was written", markup=False)
+        errors.print(f"stopped; {options.stopped}", markup=False)
         return 130
     return 0
 

@@ -13,12 +13,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import rcpu
 from rcpu.base.errors import RcpuError
+from rcpu.runs import Store, load_named, open_store
 
 
 def model_flags(default: str | None = "embedded") -> argparse.ArgumentParser:
     """Flags of every command that loads a model."""
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default=default, help="embedded, a local folder or a hub id (default: embedded)")
+    model.add_argument(
+        "--model", default=default, help="embedded, a local folder, a hub id, or run:NAME (default: embedded)"
+    )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     model.add_argument("--dtype", default="auto", help="fp32, bf16, fp16 or auto: fp32 on the CPU (default: auto)")
     model.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object too")
@@ -47,12 +50,29 @@ def progress_bar(console: Console) -> Progress:
 
 
 def load(options, console: Console) -> rcpu.Model:
-    return rcpu.load_model(
+    return load_subject(options, console)[0]
+
+
+def load_subject(options, console: Console) -> tuple[rcpu.Model, str]:
+    """The model that flags name, and what its measures are kept under."""
+    return load_named(
         options.model,
         options.device,
         options.dtype,
         report=lambda m: console.print(f"{options.model}: {m}", markup=False),
     )
+
+
+def store_or_note(console: Console, what: str) -> Store | None:
+    """The run store if it can be written; a remark that ``what`` is not kept, and why, if it cannot."""
+    try:
+        store = open_store()
+        if store.refusal:
+            raise RcpuError(store.refusal)
+    except RcpuError as error:
+        console.print(f"note: {what} is not kept: {error}", markup=False)
+        return None
+    return store
 
 
 def output() -> Console:

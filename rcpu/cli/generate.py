@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from dataclasses import asdict
 
 from rich.console import Console
 
 import rcpu
-from rcpu.cli.common import check_json, load, write_json
+from rcpu.base.errors import RcpuError
+from rcpu.cli.common import check_json, load_subject, write_json
+from rcpu.runs import open_store
 
 
 def add(commands, model) -> None:
@@ -23,7 +27,7 @@ def add(commands, model) -> None:
 
 def _generate(options, console: Console) -> None:
     check_json(options.json)
-    model = load(options, console)
+    model, subject = load_subject(options, console)
     shown, last = None, None
     for last in rcpu.stream(
         model.net,
@@ -41,6 +45,10 @@ def _generate(options, console: Console) -> None:
         sys.stdout.flush()
         shown = len(last.text)
     sys.stdout.write("\n")
+    names = ("prompt", "max_new_tokens", "seed", "temperature", "top_p")
+    with contextlib.suppress(RcpuError):  # what was asked for is the text; it is told all the same
+        asked = {name: getattr(options, name) for name in names}
+        open_store().measures.put(subject, "generation", asked, asdict(last))
     console.print(f"{last.tokens} tokens, {last.tokens_per_second:.1f} tokens/s decoding", markup=False)
     write_json(
         options.json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from functools import cache
 
@@ -12,10 +13,11 @@ from torch import Tensor
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, text_field_flag, with_field, write_json
+from rcpu.cli.common import check_json, load_subject, model_flags, output, progress_bar, text_field_flag, with_field, write_json
 from rcpu.compact.export import RECORD
 from rcpu.measure.intervals import Difference
 from rcpu.measure.perplexity import difference
+from rcpu.runs import PREFIX, keep_perplexity, open_store
 from rcpu.text import divided, held_out_windows, leak_note, overlap
 
 HELD_OUT = "held-out"
@@ -34,7 +36,8 @@ def add(commands, _) -> None:
     measure.add_argument(
         "--model",
         **several,
-        help="embedded, a local folder or a hub id; of several, each is compared with the first (default: embedded)",
+        help="embedded, a local folder, a hub id or run:NAME; of several, each is compared with the first (default: "
+        "embedded)",
     )
     measure.add_argument(
         "--text",
@@ -59,7 +62,7 @@ def _perplexity(options, console: Console) -> None:
     first: dict[str, rcpu.Perplexity] = {}
     results = []
     for name in names:
-        model = load(argparse.Namespace(**vars(options) | {"model": name}), console)
+        model, subject = load_subject(argparse.Namespace(**vars(options) | {"model": name}), console)
         own = _calibration(model, console)
         calibration = calibration or own
         windows = {text: _windows(text, model, calibration, options) for text in texts}
@@ -76,6 +79,7 @@ def _perplexity(options, console: Console) -> None:
                     progress=lambda f, task=task, i=i: bar.update(task, completed=i + f),
                     cancelled=options.interrupted,
                 )
+                _keep(subject, found, model.dtype)
                 gap = _gap(first[text], found, console) if text in first else None
                 first.setdefault(text, found)
                 results.append((name, model.dtype, found, gap))
@@ -88,12 +92,20 @@ def _perplexity(options, console: Console) -> None:
     write_json(options.json, rows[0] if len(rows) == 1 else {"results": rows})
 
 
+def _keep(subject: str, found: rcpu.Perplexity, dtype: str) -> None:
+    with contextlib.suppress(RcpuError):  # what was asked for is the number; it is told all the same
+        keep_perplexity(open_store(), subject, found, dtype)
+
+
 def _calibration(model: rcpu.Model, console: Console) -> tuple | None:
     """Text, samples and held-out windows that a pruned model was calibrated with, where its folder and they tell."""
-    if not (record := model.folder / RECORD).is_file():
+    if model.name.startswith(PREFIX):
+        made = open_store().named(model.name.removeprefix(PREFIX)).recipe
+    elif (record := model.folder / RECORD).is_file():
+        made = json.loads(record.read_text(encoding="utf-8"))
+        made = made.get("recipe") or made["config"]
+    else:
         return None
-    made = json.loads(record.read_text(encoding="utf-8"))
-    made = made.get("recipe") or made["config"]
     try:
         return text_of(made["text"], part="calibration"), made["samples"], made["held_out"]
     except RcpuError as error:

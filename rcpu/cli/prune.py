@@ -11,7 +11,8 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError, choose
 from rcpu.base.options import options_of
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, text_field_flag, with_field, write_json
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, store_or_note, text_field_flag, with_field, write_json
+from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
 
 #: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
 FIELDS = {
@@ -50,7 +51,10 @@ def add(commands, model) -> None:
         else:
             options.add_argument(_flag(name), default=None, metavar="VALUE", help=about)
     prune.add_argument("--proper-rotation", dest="proper", action="store_const", const="true", help="as --proper")
-    prune.add_argument("--out", metavar="DIR", help="folder for the pruned model")
+    prune.add_argument("--name", help="what the run is called in the store (default: what it does)")
+    prune.add_argument("--no-store", action="store_true", help="do not keep the run; `python -m rcpu runs` lists those")
+    prune.add_argument("--resume", metavar="RUN", help="go on with a run that ended early, by name or id")
+    prune.add_argument("--out", metavar="DIR", help="folder for the pruned model, beside the run that is kept")
     prune.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
     prune.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     prune.set_defaults(run=_prune)
@@ -102,41 +106,76 @@ def recipe_of(options) -> rcpu.Recipe:
 
 
 def _prune(options, console: Console) -> None:
-    config = recipe_of(options)
+    store, begun = _store(options, console)
+    config = rcpu.Recipe.from_dict(begun.recipe) if begun else recipe_of(options)
     if options.print_recipe:
         sys.stdout.write(config.to_yaml())
         return
-    if not options.out:
-        raise RcpuError("--out DIR is needed: the folder for the pruned model")
-    options.model = config.model
-    folder = rcpu.check_target(options.out, options.overwrite)
+    options.model = options.model or (begun.about["source"] if begun else config.model)
+    folder = rcpu.check_target(options.out, options.overwrite) if options.out else None
     check_json(options.json)
     text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
     for note in rcpu.plan(model.net, config).notes:
         console.print(f"note: {note}", markup=False)
-    windows = rcpu.calibration_windows(
-        text,
-        model.tokenizer,
-        samples=config.samples,
-        window=config.window,
-        held_out=config.held_out,
-        seed=config.seed,
-    )
+    counts = {name: getattr(config, name) for name in ("samples", "window", "held_out", "seed")}
+    windows = rcpu.calibration_windows(text, model.tokenizer, **counts)
     with progress_bar(console) as bar:
         task = bar.add_task("", total=1.0)
-        result = rcpu.prune(
-            model.net,
-            windows,
-            config,
-            progress=lambda p: bar.update(task, completed=p.fraction, description=p.message),
-            cancelled=options.interrupted,
-        )
-        bar.update(task, completed=1.0, description="writing")
-        rcpu.save(model, result, folder, as_padded=options.padded, overwrite=options.overwrite)
-    record = rcpu.run_record(model, result, out=str(folder), padded=options.padded)
+        watch = {
+            "progress": lambda p: bar.update(task, completed=p.fraction, description=p.message),
+            "cancelled": options.interrupted,
+        }
+        run = None
+        if begun:
+            options.stopped = f"what was done is kept: go on with --resume {begun.id}"
+            run, result = resume_into(store, begun, model, windows, **watch)
+        elif store:
+            run_id = new_id()
+            options.stopped = f"what was done is kept: go on with --resume {run_id}"
+            kept = {"name": options.name or "", "run_id": run_id, "text_digest": text.digest}
+            run, result = prune_into(store, model, windows, config, **kept, **watch)
+        else:
+            result = rcpu.prune(model.net, windows, config, **watch)
+        if folder:
+            options.stopped = f"the run {run.name} is kept, but not written to {folder}" if run else ""
+            bar.update(task, completed=1.0, description="writing")
+            rcpu.save(model, result, folder, as_padded=options.padded, overwrite=options.overwrite)
+    record = rcpu.run_record(
+        model,
+        result,
+        out=str(folder) if folder else None,
+        padded=options.padded,
+        run=None if run is None else {"id": run.id, "name": run.name},
+    )
     _print_prune(record)
     write_json(options.json, record)
+
+
+def _store(options, console: Console) -> tuple[Store | None, Run | None]:
+    """Where the run is kept, if it is, and the run to go on with, if there is one.
+
+    Raises:
+        RcpuError: flags that exclude one another, no such run to go on with, or a name that is taken.
+    """
+    if options.resume:
+        if options.no_store or options.name or options.recipe:
+            raise RcpuError("--resume goes on with a run as it began: leave out --no-store, --name and --recipe")
+        store = open_store()
+        return store, store.named(options.resume)
+    if options.no_store:
+        if options.name:
+            raise RcpuError("--name is what a run is called in the store: leave it out, or --no-store")
+        return None, None
+    if options.print_recipe:
+        return None, None
+    store = store_or_note(console, "this run")
+    if store and options.name and any(options.name in (run.id, run.name) for run in store.runs()):
+        raise RcpuError(
+            f"there is a run called {options.name!r} already: choose another name, or delete that one with "
+            f"`python -m rcpu runs delete`"
+        )
+    return store, None
 
 
 def _print_prune(record: dict) -> None:
@@ -180,4 +219,9 @@ def _print_prune(record: dict) -> None:
         label = name.replace("_", " ").replace("flops", "FLOPs")
         out.print(f"{label}: {before / scale:,.1f} → {after / scale:,.1f} {unit} ({change:+.1f}%)", markup=False)
     shape = "padded, stock shape: what is saved holds the zeros too" if record["padded"] else "compact"
-    out.print(f"{record['seconds']:.1f} s; saved to {record['out']} ({shape})", markup=False)
+    told = [f"{record['seconds']:.1f} s"]
+    if run := record["run"]:
+        told.append(f"kept as {run['name']!r} ({run['id']})")
+    if record["out"]:
+        told.append(f"saved to {record['out']} ({shape})")
+    out.print("; ".join(told), markup=False)

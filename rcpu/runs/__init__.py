@@ -1,6 +1,7 @@
 """What stays: the run store, and what is measured of a run."""
 
 from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, ask_dict, ask_of
+from rcpu.runs.loaded import PREFIX, compact_model, keep_perplexity, load_named, load_run, perplexities
 from rcpu.runs.pruned import (
     content_of,
     default_name,
@@ -12,10 +13,12 @@ from rcpu.runs.pruned import (
 )
 from rcpu.runs.records import STATES, Measure, Run, dense_subject, digest_of, plain_subject
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
-from rcpu.runs.store import Store, UnderWay, home_folder, open_store
+from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
 
 __all__ = [
     "ASKS",
+    "PREFIX",
+    "STATES",
     "Ask",
     "Bench",
     "GeometryAsk",
@@ -23,20 +26,25 @@ __all__ = [
     "Outcome",
     "PerplexityAsk",
     "Run",
-    "STATES",
     "Store",
     "UnderWay",
     "ask_dict",
     "ask_of",
+    "compact_model",
     "content_of",
     "default_name",
     "dense_subject",
     "digest_of",
     "has_weights",
     "home_folder",
+    "keep_perplexity",
+    "load_named",
     "load_result",
+    "load_run",
     "measure_dense",
+    "new_id",
     "open_store",
+    "perplexities",
     "plain_subject",
     "prune_into",
     "resume_into",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 import transformers
 
-from rcpu.base import code_version
+from rcpu.base import code_version, existing
 from rcpu.base.errors import RcpuError
 from rcpu.compact import Edits, rebuild
 from rcpu.compact.assembly import edits_of
@@ -73,6 +73,7 @@ def prune_into(
     """
     about = {
         "model": model.name,
+        "source": str(path.resolve()) if model.name != "embedded" and (path := existing(model.name)) else model.name,
         "dtype": model.dtype,
         "device": str(model.device),
         "text": windows.text,

@@ -149,7 +149,14 @@ def test_generate_prints_the_prompt_and_what_follows(base, tmp_path, model, caps
     [
         ([], "arguments are required: COMMAND"),
         (["polish"], "invalid choice: 'polish'"),
-        (["prune"], "--out DIR is needed"),
+        (["prune", "--name", "a", "--no-store"], "leave it out, or --no-store"),
+        (["prune", "--resume", "gone"], "no run is called 'gone'"),
+        (["prune", "--resume", "gone", "--no-store"], "leave out --no-store, --name and --recipe"),
+        (["runs", "show", "gone"], "no run is called 'gone'"),
+        (["runs", "delete", "gone"], "no run is called 'gone'"),
+        (["runs", "delete"], "which runs?"),
+        (["runs", "save", "gone", "--out", "{tmp}/out"], "no run is called 'gone'"),
+        (["generate", "--prompt", "x", "--model", "run:gone"], "no run is called 'gone'"),
         (["generate"], "arguments are required: --prompt"),
         (["prune", "--out", "{tmp}/out", "--colour"], "unrecognized arguments: --colour"),
         (["prune", "--out", "{tmp}/out", "--ratio", "half"], "--ratio must be a number, got 'half'"),
@@ -237,14 +244,22 @@ def test_a_tokenizer_of_another_model_is_noticed(text_file, tmp_path, capsys):
     assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("place", ["transformers.PreTrainedModel.save_pretrained", "rcpu.prune"])
-def test_an_interrupt_is_not_an_error(base, tmp_path, monkeypatch, capsys, place):
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("transformers.PreTrainedModel.save_pretrained", "is kept, but not written to"),
+        ("rcpu.runs.pruned.prune", "what was done is kept: go on with --resume"),
+    ],
+)
+def test_an_interrupt_is_not_an_error(base, home, tmp_path, monkeypatch, capsys, place, told):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(place, interrupt)
     assert main([*base["prune"], "--out", str(tmp_path / "new" / "out"), "--json", str(tmp_path / "x.json")]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "stopped; nothing was written"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("stopped; ")
+    assert told in last
     assert not list(tmp_path.iterdir())
 
 
@@ -282,18 +297,18 @@ def test_ctrl_c_stops_even_where_its_exception_is_lost(base, command, tmp_path, 
         def __del__(self):
             signal.raise_signal(signal.SIGINT)
 
-    loaded = rcpu.load_model
+    loaded = rcpu.runs.loaded.load_model
 
     def load(*arguments, **options):
         Lost()
         return loaded(*arguments, **options)
 
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    monkeypatch.setattr(rcpu, "load_model", load)
+    monkeypatch.setattr(rcpu.runs.loaded, "load_model", load)
     before, out = signal.getsignal(signal.SIGINT), tmp_path / "out"
     more = {"prune": ["--out", str(out)], "perplexity": [], "generate": ["--prompt", "a", "--max-new-tokens", "2"]}
     assert main([*base[command], *more[command]]) == 130
-    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert "stopped; " in capsys.readouterr().err
     assert not out.exists()
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -301,7 +316,7 @@ def test_ctrl_c_stops_even_where_its_exception_is_lost(base, command, tmp_path, 
 def test_ctrl_c_ends_a_run_without_a_trace(model_folder, tmp_path):
     text = tmp_path / "long.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 9000)
-    many = ["--samples", "6000", "--held-out", "0", "--window", "64"]  # half a minute of work
+    many = ["--samples", "6000", "--held-out", "0", "--window", "64", "--no-store"]  # half a minute of work
     command = ["prune", "--model", str(model_folder), "--device", "cpu", "--text", str(text), *many]
     process = subprocess.Popen(
         [sys.executable, "-m", "rcpu", *command, "--out", str(tmp_path / "new" / "out")],
