@@ -12,7 +12,7 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError
 from rcpu.cli.common import check_json, model_flags, output, write_json
-from rcpu.runs import Run, Store, compact_model, load_run, open_store, perplexities, sites_of
+from rcpu.runs import Run, Store, compact_model, load_run, open_store, perplexities, sites_of, task_results
 
 UNFINISHED = ("failed", "cancelled", "interrupted")
 
@@ -120,6 +120,9 @@ def _show(options, console: Console) -> None:
             f"perplexity {found.perplexity:.3f}{ends} on {found.text}, {found.windows:,} × {found.window:,} tokens",
             markup=False,
         )
+    for found in task_results(store, run.id):
+        score = found.score()
+        out.print(f"{found.task}, {score.metric} {score.value:.4f} on {score.items:,} items", markup=False)
     if run.state in UNFINISHED:
         out.print(f"go on with it: python -m rcpu prune --resume {run.id}", markup=False)
     write_json(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+from rcpu.cli.common import check_json, load_subject, model_flags, output, progress_bar, write_json
 from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
 from rcpu.measure.tasks_answers import answers_folder
 from rcpu.measure.tasks_results import TaskResult, compare_tasks, mean_accuracy, mean_difference
 from rcpu.measure.tasks_sources import SETS, folder_tasks
+from rcpu.runs import keep_task, open_store
 
 SHARES = ("acc", "acc_norm", "exact_match")  # metrics that are shares of 1 and shown in percent
 
@@ -31,7 +33,8 @@ def add(commands, _) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help="embedded, a local folder or a hub id; of several, each is compared with the first (default: embedded)",
+        help="embedded, a local folder, a hub id or run:NAME; of several, each is compared with the first (default: "
+        "embedded)",
     )
     tasks.add_argument(
         "--tasks",
@@ -61,7 +64,7 @@ def _tasks(options, console: Console) -> None:
     found: dict[str, dict[str, TaskResult]] = {}
     rows = []
     for name in dict.fromkeys(options.model or ["embedded"]):
-        model = load(argparse.Namespace(**vars(options) | {"model": name}), console)
+        model, subject = load_subject(argparse.Namespace(**vars(options) | {"model": name}), console)
         with progress_bar(console) as bar:
             line = bar.add_task(f"{name}: reading tasks", total=1.0)
 
@@ -83,6 +86,9 @@ def _tasks(options, console: Console) -> None:
                 progress=told,
                 cancelled=options.interrupted,
             )
+        for result in results.values():
+            with contextlib.suppress(RcpuError):  # what was asked for is the number; it is told all the same
+                keep_task(open_store(), subject, result, model.dtype)
         found[name] = results
         rows.append({"model": name, "dtype": model.dtype, "fingerprint": model.fingerprint, "batch": batch})
         del model  # two at once may not fit

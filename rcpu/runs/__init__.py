@@ -1,7 +1,16 @@
 """What stays: the run store, and what is measured of a run."""
 
 from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, ask_dict, ask_of
-from rcpu.runs.loaded import PREFIX, compact_model, keep_perplexity, load_named, load_run, perplexities
+from rcpu.runs.loaded import (
+    PREFIX,
+    compact_model,
+    keep_perplexity,
+    keep_task,
+    load_named,
+    load_run,
+    perplexities,
+    task_results,
+)
 from rcpu.runs.pruned import (
     content_of,
     default_name,
@@ -38,6 +47,7 @@ __all__ = [
     "has_weights",
     "home_folder",
     "keep_perplexity",
+    "keep_task",
     "load_named",
     "load_result",
     "load_run",
@@ -50,4 +60,5 @@ __all__ = [
     "resume_into",
     "run_recipe",
     "sites_of",
+    "task_results",
 ]

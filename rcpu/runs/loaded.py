@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rcpu.base.errors import RcpuError
 from rcpu.measure.perplexity import Perplexity
+from rcpu.measure.tasks_results import TaskResult
 from rcpu.models.loading import Model, load_model
 from rcpu.pruning.result import PruneResult
 from rcpu.runs.pruned import load_result
@@ -55,6 +56,17 @@ def keep_perplexity(store: Store, subject: str, found: Perplexity, dtype: str) -
     """Attach a perplexity to its subject, under the very tokens and the precision of measuring; returns its key."""
     asked = {"windows": found.digest, "dtype": dtype}
     return store.measures.put(subject, "perplexity", asked, found.to_dict(losses=True))
+
+
+def keep_task(store: Store, subject: str, found: TaskResult, dtype: str) -> str:
+    """Attach a task's result, under its very items and the precision of measuring; returns its key."""
+    asked = {"task": found.task, "items": found.digest, "dtype": dtype}
+    return store.measures.put(subject, "task", asked, found.to_dict())
+
+
+def task_results(store: Store, subject: str) -> list[TaskResult]:
+    """All results of tasks of a subject, oldest first."""
+    return [TaskResult.from_dict(measure.value) for measure in store.measures.all(subject, "task")]
 
 
 def perplexities(store: Store, subject: str) -> list[Perplexity]:

@@ -8,7 +8,8 @@ import pytest
 import rcpu
 import rcpu.runs.pruned as pruned
 from rcpu.cli import main
-from rcpu.runs import open_store
+from rcpu.measure import TaskResult
+from rcpu.runs import open_store, task_results
 from tests import tiny
 
 SMALL = ["--samples", "6", "--held-out", "2", "--window", "16"]
@@ -150,3 +151,21 @@ def test_names_of_people_are_not_markup(prune, capsys):
     capsys.readouterr()
     assert main(["runs"]) == main(["runs", "show", "[red]a[/red] [b"]) == 0
     assert capsys.readouterr().out.count("[red]a[/red] [b") == 2
+
+
+def test_results_of_tasks_are_kept_with_their_run(prune, tmp_path, capsys):
+    rows = [{"query": f"{i} and", "choices": [" one", " two"], "gold": i % 2} for i in range(4)]
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert main([*prune, "--name", "mine"]) == 0
+    made = tmp_path / "tasks.json"
+    ask = ["tasks", "--model", "run:mine", "--device", "cpu", "--tasks-dir", str(folder), "--json", str(made)]
+    assert main([*ask, "--no-cache"]) == 0
+    (run,) = open_store().runs()
+    (kept,) = task_results(open_store(), run.id)
+    told = json.loads(made.read_text())["results"][0]["tasks"]["mine"]
+    assert kept == TaskResult.from_dict(told)
+    capsys.readouterr()
+    assert main(["runs", "show", "mine"]) == 0
+    assert f"mine, {kept.main} {kept.score().value:.4f} on 4 items" in capsys.readouterr().out
