@@ -13,7 +13,16 @@ from torch import Tensor
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load_subject, model_flags, output, progress_bar, text_field_flag, with_field, write_json
+from rcpu.cli.common import (
+    check_json,
+    load_subject,
+    model_flags,
+    output,
+    progress_bar,
+    text_field_flag,
+    with_field,
+    write_json,
+)
 from rcpu.compact.export import RECORD
 from rcpu.measure.intervals import Difference
 from rcpu.measure.perplexity import difference

@@ -11,7 +11,17 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError, choose
 from rcpu.base.options import options_of
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, store_or_note, text_field_flag, with_field, write_json
+from rcpu.cli.common import (
+    check_json,
+    load,
+    model_flags,
+    output,
+    progress_bar,
+    store_or_note,
+    text_field_flag,
+    with_field,
+    write_json,
+)
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
 
 #: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
