@@ -12,12 +12,13 @@ import streamlit as st
 from torch import Tensor
 
 import rcpu
-from app.job_panels import job_panel, start
-from app.labels import SCORERS, UNITS, called
+from app.job_panels import job_panel, own_job, start
+from app.jobs import Job
+from app.labels import SCORERS, UNITS, called, shortened
 from app.settings import PRUNING, WINDOWS, PageEnd, Settings, change, control, settings
-from app.shared import answers, current_collection, current_model, jobs, projections, windows
-from app.widgets import empty, say, size
-from app.work import collect_job
+from app.shared import answers, current_collection, current_model, jobs, model_key, models, projections, windows
+from app.widgets import plain, say, size
+from app.work import asked_windows, collect_job, load_model_job
 from rcpu.explain import Projection
 from rcpu.methods import Removal, column_scores, remove, resolve_unit, units_of
 from rcpu.models import SITES, heads_of, site_named, weight_of
@@ -33,12 +34,38 @@ PROJECTION = 240  # pixels: the rest of a row is for its layer
 
 
 def need_model() -> rcpu.Model:
-    """The model this session has chosen, or the way to it and the end of the page."""
-    model = current_model()
-    if model is None:
-        empty("No model is loaded", "../pages/model.py", "Choose and load a model")
-        raise PageEnd
-    return model
+    """The model this session has chosen; without it how far it is, or the way to it, and the end of the page."""
+    if model := current_model():
+        if models().outdated(model_key()):
+            st.warning(
+                "The files of this model have changed since it was loaded, and everything is of the model as it was: "
+                "unload it on the page Model and load it again.",
+                icon=":material/sync_problem:",
+            )
+        return model
+    s, job = settings(), jobs().asking("load", model_key()) or own_job("load")
+    if job:
+        job_panel(job)
+        if job.active:
+            st.caption("This page goes on by itself when the model is there.")
+            raise PageEnd
+    with st.container(border=True):
+        st.markdown(f"#### No model is loaded\n\n{plain(shortened(s.model))} is not in memory.")
+        left, right = st.columns([1, 2], vertical_alignment="center")
+        if left.button("Load and measure it", type="primary", width="stretch"):
+            start("load", lambda: load_model_job(model_key(), s.recipe("columns")))
+        right.page_link("../pages/model.py", label="Choose another model", icon=":material/arrow_forward:")
+    raise PageEnd
+
+
+def measuring(model: rcpu.Model, config: rcpu.Recipe) -> Job | None:
+    """The job that measures these windows, whoever started it, or this session's last one if that failed."""
+    asked = asked_windows(model, config)
+    running = (job for job in jobs().all("collect") if job.active and job.asks[:-1] == asked)
+    if job := next(running, None):
+        return job
+    own = own_job("collect")
+    return own if own and (own.active or own.state == "failed") else None
 
 
 def layout_of(model: rcpu.Model, config: rcpu.Recipe, site: str) -> Tensor:
@@ -127,9 +154,11 @@ def need_statistics() -> Dense:
         raise PageEnd from error
     everything, wanted = range(count), config.layer_indices(count)
     measured = () if found is None else tuple(i for i in everything if not found.missing([i]))
-    job = jobs().get(s.collect)
-    if measured and not (job and job.active):
-        if not set(wanted) <= set(measured):  # measuring was cancelled, or other layers were chosen since
+    job = measuring(model, config)
+    if job:
+        job_panel(job, partial(_until_there_is_one, found, len(measured)))
+    if measured:
+        if not job and not set(wanted) <= set(measured):  # it was cancelled, or other layers were chosen since
             told, button = st.columns([3, 1], vertical_alignment="center")
             told.info(
                 f"Only layers {rcpu.format_layers(measured)} were measured: the rest is not shown.",
@@ -137,12 +166,12 @@ def need_statistics() -> Dense:
             )
             if button.button("Measure the rest", width="stretch"):
                 start("collect", lambda: collect_job(model, config))
+        elif job and job.active:
+            st.caption(f"Layers {rcpu.format_layers(measured)} are there already; the others come by themselves.")
         return Dense(model, config, found, measured)
-    if job and (job.active or job.state == "failed"):
-        job_panel(job)
-        if job.active:
-            st.caption("The dense model is run once over the calibration windows; every view is instant after that.")
-            raise PageEnd
+    if job and job.active:
+        st.caption("The dense model is run once over the calibration windows; every view is instant after that.")
+        raise PageEnd
     with st.container(border=True):
         st.markdown("#### The dense model was not measured on these windows yet")
         drawn = windows().get(model, config)
@@ -159,6 +188,12 @@ def need_statistics() -> Dense:
         if right.button("Measure the dense model", type="primary", width="stretch"):
             start("collect", lambda: collect_job(model, config))
     raise PageEnd
+
+
+def _until_there_is_one(found: Collection | None, measured: int, job: Job) -> None:
+    """Draw the page anew once there is a layer to show."""
+    if found is not None and not measured and found.folder.is_dir() and any(found.folder.glob("*.safetensors")):
+        st.rerun()
 
 
 def offer_defaults(check: Callable[[rcpu.Recipe], object]) -> None:

@@ -30,6 +30,16 @@ JOB_PAGES = {
 }
 
 
+#: What a setting's job is of, where it is not called so itself.
+KINDS = {"run": "prune", "view_tokens": "tokens"}
+
+
+def own_job(name: str) -> Job | None:
+    """The job that the setting ``name`` points at, if it is one that the setting can mean: a link may hold any."""
+    job = jobs().get(getattr(settings(), name))
+    return job if job is not None and job.kind == KINDS.get(name, name) else None
+
+
 def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None:
     """Progress and cancel of an active job, polled; the page runs again when it has ended.
 
@@ -71,8 +81,8 @@ def _cancel(job: Job, place: object, name: str) -> None:
 
 def jobs_sidebar() -> None:
     """The one place that shows jobs on every page: one's own with progress and cancel, and how many others run."""
-    s = settings()
-    own = {name: job for name in JOB_PAGES if (job := jobs().get(getattr(s, name)))}
+    own = {name: job for name in JOB_PAGES if (job := own_job(name))}
+    own |= {f"shared {job.kind}": job for job in jobs().all() if job.shared and job.active and job not in own.values()}
     active = {job.id for job in own.values() if job.active}
     others = [job for job in jobs().all() if job.active and job.id not in active]
 
@@ -93,7 +103,7 @@ def jobs_sidebar() -> None:
         elif not running:
             st.caption("None is running.")
         for name, job in own.items():
-            if not job.active:
+            if not job.active and name in JOB_PAGES:
                 sign = {"done": ":material/check:", "failed": ":material/error:"}.get(job.state, ":material/cancel:")
                 told = plain(f"{job.state.capitalize()}: {job.title}")  # long ones are cut
                 st.page_link(f"../pages/{JOB_PAGES[name]}.py", label=told, icon=sign, help=told)
@@ -104,9 +114,8 @@ def jobs_sidebar() -> None:
 
 def known_job(name: str) -> Job | None:
     """The job that the setting ``name`` points at; says so if a link points at one that is gone."""
-    job_id = getattr(settings(), name)
-    job = jobs().get(job_id)
-    if job_id and job is None:
+    job = own_job(name)
+    if getattr(settings(), name) and job is None:
         st.info("The results that this link points at are no longer in memory: run it again.", icon=":material/info:")
         setattr(settings(), name, "")
     return job

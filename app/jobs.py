@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import secrets
 import sys
 import threading
@@ -43,6 +42,9 @@ class Job:
     title: str
     work: Callable[[Job], Any]
     asks: Hashable = None  # all that its result depends on; None: nobody else can want it
+    shared: bool = False  # nobody started it: it is for all who come
+    yields: bool = False  # to jobs that somebody waits for: it is stopped, keeps what it has, and goes on after them
+    paused: bool = False
     id: str = field(default_factory=lambda: secrets.token_urlsafe(6))
     state: str = "waiting"  # → running → done | failed | cancelled
     fraction: float = 0.0
@@ -54,6 +56,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
 
     @property
     def active(self) -> bool:
@@ -81,18 +84,26 @@ class Jobs:
         """``waiting``: jobs that may wait at once; ``kept``: finished jobs that are remembered, by kind."""
         self.waiting, self.kept = waiting, kept or {}
         self._jobs: dict[str, Job] = {}
-        self._queue: queue.Queue[Job] = queue.Queue()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         threading.Thread(target=self._loop, name="rcpu-jobs", daemon=True).start()
 
-    def submit(self, kind: str, title: str, work: Callable[[Job], Any], asks: Hashable = None) -> Job:
+    def submit(
+        self,
+        kind: str,
+        title: str,
+        work: Callable[[Job], Any],
+        asks: Hashable = None,
+        *,
+        shared: bool = False,
+        yields: bool = False,
+    ) -> Job:
         """Queue ``work(job)``, whose return value becomes the job's result, or join the job that ``asks`` the same.
 
         Raises:
             RcpuError: too many jobs wait already.
         """
-        job = Job(kind, title, work, asks)
-        with self._lock:
+        job = Job(kind, title, work, asks, shared=shared, yields=yields)
+        with self._changed:
             for other in self._jobs.values():
                 if asks is not None and (other.kind, other.asks) == (kind, asks) and other.active:
                     return other
@@ -100,51 +111,73 @@ class Jobs:
             if waiting >= self.waiting:
                 raise RcpuError(f"{waiting} jobs are waiting already: try again when one has ended, or cancel one")
             self._jobs[job.id] = job
-        self._queue.put(job)
+            for other in self._jobs.values():
+                if other.state == "running" and other.yields and not yields:
+                    other.paused = True
+                    other.stop.set()
+            self._changed.notify()
         return job
 
     def get(self, job_id: str | None) -> Job | None:
         """The job with this id, or None if there never was one or it has been forgotten."""
         return self._jobs.get(job_id or "")
 
+    def asking(self, kind: str, asks: Hashable) -> Job | None:
+        """The active job that asks this, whoever started it."""
+        return next((job for job in self.all(kind) if job.active and job.asks == asks), None)
+
     def all(self, kind: str | None = None) -> list[Job]:
         """Known jobs, newest first."""
-        with self._lock:
+        with self._changed:
             jobs = list(self._jobs.values())
         return [j for j in reversed(jobs) if kind in (None, j.kind)]
 
     def ahead(self, job: Job) -> int:
         """How many jobs run before this waiting one."""
-        return sum(j.active and j.created < job.created for j in self.all())
+        return sum(j.active and j is not job and (j.yields, j.created) < (job.yields, job.created) for j in self.all())
 
     def cancel(self, job: Job) -> None:
         """Ask a job to stop; a waiting one ends at once, a running one within a micro-batch."""
-        job.stop.set()
-        with self._lock:
+        with self._changed:
+            job.paused = False
+            job.stop.set()
             if job.state == "waiting":
                 job.state, job.ended, job.work = "cancelled", time.time(), None
+                job.finished.set()
 
     def forget(self, job_id: str) -> None:
         """Let go of a finished job and its result."""
-        with self._lock:
+        with self._changed:
             if (job := self._jobs.get(job_id)) and not job.active:
                 del self._jobs[job_id]
 
     def _loop(self) -> None:
         give_way(JOBS)
         while True:
-            self._run(self._queue.get())
+            self._run(self._next())
             self._forget()
 
+    def _next(self) -> Job:
+        """The job that waits longest, those that yield after all others."""
+        with self._changed:
+            while True:
+                waiting = [job for job in self._jobs.values() if job.state == "waiting"]
+                if waiting:
+                    job = min(waiting, key=lambda job: job.yields)
+                    job.state, job.started = "running", job.started or time.time()
+                    return job
+                self._changed.wait()
+
     def _run(self, job: Job) -> None:
-        with self._lock:
-            if job.state != "waiting":
-                return
-            job.state, job.started = "running", time.time()
         try:
             result = job.work(job)
             job.result, job.fraction, state = result, 1.0, "done"
         except Cancelled:
+            with self._changed:
+                if job.paused:
+                    job.paused, job.state = False, "waiting"
+                    job.stop.clear()
+                    return
             state = "cancelled"
         except RcpuError as error:
             job.error, state = str(error), "failed"
@@ -158,9 +191,10 @@ class Jobs:
             job.error, state = f"unexpected {type(error).__name__}: {error}", "failed"
         job.work = None  # lets go of what the work closed over
         job.ended, job.state = time.time(), state
+        job.finished.set()
 
     def _forget(self) -> None:
-        with self._lock:
+        with self._changed:
             for kind in {j.kind for j in self._jobs.values()}:
                 ended = [j for j in self._jobs.values() if j.kind == kind and not j.active]
                 for job in ended[: -self.kept.get(kind, KEPT)]:

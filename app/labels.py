@@ -21,3 +21,8 @@ def called(labels: dict[str, str]) -> Callable[[str], str]:
 def short(labels: dict[str, str], key: str) -> str:
     """What a key is called, without what explains it."""
     return labels.get(key, key).partition(":")[0]
+
+
+def shortened(name: str, most: int = 60) -> str:
+    """A name that may have any length, with its middle left out where it is long."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) + 1 - most // 2 :]}"

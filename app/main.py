@@ -18,9 +18,20 @@ st.html(Path(__file__).with_name("style.css"))
 st.logo(LOGO, size="large", icon_image=ICON)
 
 
-def page(name: str, title: str, icon: str, **options) -> st.Page:
+#: The story: every page leads to the next of them. Name, title, icon.
+STORY = {
+    "": [("start", "Start", "explore")],
+    "Prepare": [("model", "Model", "deployed_code"), ("calibration", "Calibration", "dataset")],
+    "Understand": [("importance", "Importance", "bar_chart"), ("rotation", "Spectrum and rotation", "360")],
+    "Prune": [("prune", "Prune", "content_cut"), ("compare", "Compare", "compare_arrows")],
+    "Teach": [("learn", "Learn", "school")],
+}
+
+
+def page(name: str, title: str, icon: str) -> st.Page:
     """One file of pages/."""
-    return st.Page(f"../pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, **options)
+    first = name == "start"
+    return st.Page(f"../pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=first)
 
 
 try:
@@ -34,25 +45,14 @@ if not st.query_params:  # on the way to another page: the browser then gets the
     write_url()
 for sentence in unread():
     st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
-chosen = st.navigation(
-    {
-        "Prepare": [
-            page("model", "Model", "deployed_code", default=True),
-            page("calibration", "Calibration", "dataset"),
-        ],
-        "Understand": [
-            page("importance", "Importance", "bar_chart"),
-            page("rotation", "Spectrum and rotation", "360"),
-        ],
-        "Prune": [
-            page("prune", "Prune", "content_cut"),
-            page("compare", "Compare", "compare_arrows"),
-        ],
-        "Teach": [page("learn", "Learn", "school")],
-    }
-)
+parts = {part: [page(*one) for one in pages] for part, pages in STORY.items()}
+chosen = st.navigation(parts)
 with contextlib.suppress(PageEnd):
     chosen.run()
+story = [one for pages in parts.values() for one in pages]
+if (place := story.index(chosen) + 1) < len(story):
+    with st.container(key="next"):
+        st.page_link(story[place], label=f"Next: {story[place].title}", icon=":material/arrow_forward:")
 jobs_sidebar()
 if demo:
     st.sidebar.caption("Public demo: listed models only, nothing is saved, lengths are capped.")

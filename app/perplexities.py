@@ -6,16 +6,19 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+import rcpu
 from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
 from app.labels import PAPER
-from app.runs import PLAIN, PrunedRun, Variant
+from app.measuring import HELD_OUT, Measured, contents, measure_job
+from app.runs import PLAIN, PrunedRun, Variant, known
 from app.settings import PREFIX, control, settings
+from app.story import Evaluation
 from app.widgets import abreast, figure, plain, table
-from app.work import HELD_OUT, Measured, measure_job
 from rcpu.measure import difference
 
+EDITED = "The text was edited since: what follows is of the text as it was then."
 OFFERED = (HELD_OUT, "embedded", "wikitext2")
 CALLED = {HELD_OUT: "the calibration text's held-out part"}
 
@@ -47,6 +50,12 @@ def perplexity_section(
     if button.button("Measure perplexity", type="primary", width="stretch"):
         start("measure", lambda: measure_job(tokenizer, chosen, *asked, more=more, calibrations=calibrations))
     job = known_job("measure")
+    found = known(runs, chosen, Evaluation.of(s))
+    if job is None and found.perplexity:
+        if found.edited:
+            st.info(EDITED, icon=":material/info:")
+        _shown(Measured({next(iter(found.perplexity.values())).text: found.perplexity}), chosen, styles)
+        return
     if job is None:
         st.caption("Not measured yet.")
         return
@@ -54,11 +63,13 @@ def perplexity_section(
     if job.asks[1:5] != (*asked, more):
         text, window, most, further = job.asks[1:5]
         changed(f"measured on {', '.join((text, *further))}, at most {most} windows of {window} tokens")
-    measured = job.result or job.partial or Measured({})
+    elif job.asks[-1] != contents(s.eval_text, *more):
+        st.info(EDITED, icon=":material/info:")
+    measured, of = job.result or job.partial or Measured({}), dict(job.asks[0])
     for note in measured.warnings:
         st.warning(plain(note), icon=":material/warning:")
     if job.state == "done":
-        _shown(measured, chosen, styles)
+        _shown(measured, {k: v for k, v in chosen.items() if of.get(k, v.identity) == v.identity}, styles)
 
 
 def changed(what: str) -> None:
@@ -101,25 +112,7 @@ def _shown(measured: Measured, chosen: Mapping[str, Variant], styles: Mapping[st
     if len(by_text) > 1:
         text = st.segmented_control("Text shown", list(by_text), default=text, required=True, key="shown-text") or text
     found = by_text[text]
-    left, right = abreast("perplexity")
-    with left:
-        figure(
-            figures.perplexity_bars(found, styles),
-            "perplexity",
-            "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
-            "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
-            "length and tokenizer. Each line spans the 95 % interval of a bootstrap over windows: where other windows "
-            "of this text would lie. Intervals of two models may overlap although one is surely better, "
-            f"because both find the same windows hard; the paired differences tell. Source: {PAPER}.",
-        )
-    with right:
-        figure(
-            figures.by_position({k: p.by_position for k, p in found.items()}, styles),
-            "by-position",
-            "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
-            "context and are hard for every model; where the curves draw apart, a model has lost the use of "
-            f"longer context. Perplexity as at the left; {PAPER}.",
-        )
+    show_perplexities(found, styles)
     if any(gaps.values()) and len(by_text) > 1:
         figure(
             figures.difference_bars(gaps, styles, chosen[first].label),
@@ -143,3 +136,26 @@ def _shown(measured: Measured, chosen: Mapping[str, Variant], styles: Mapping[st
         },
         "perplexity",
     )
+
+
+def show_perplexities(found: Mapping[str, rcpu.Perplexity], styles: Mapping[str, figures.Style]) -> None:
+    """Both figures of one text."""
+    left, right = abreast("perplexity")
+    with left:
+        figure(
+            figures.perplexity_bars(found, styles),
+            "perplexity",
+            "exp of the mean negative log-likelihood of the next token, over windows that do not see one another: "
+            "the protocol of the pruning papers. It can only be compared with numbers of the same text, window "
+            "length and tokenizer. Each line spans the 95 % interval of a bootstrap over windows: where other windows "
+            "of this text would lie. Intervals of two models may overlap although one is surely better, "
+            f"because both find the same windows hard; the paired differences tell. Source: {PAPER}.",
+        )
+    with right:
+        figure(
+            figures.by_position({k: p.by_position for k, p in found.items()}, styles),
+            "by-position",
+            "exp of the mean loss at each distance from the start of a window. The first tokens have hardly any "
+            "context and are hard for every model; where the curves draw apart, a model has lost the use of "
+            f"longer context. Perplexity as at the left; {PAPER}.",
+        )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import rcpu
+from app.labels import COMPENSATIONS, SCORERS, short, shortened
 from app.settings import settings
 from app.shared import jobs
+from app.story import ROLES, Evaluation, Story
+from app.texts import content_of
 
 PLAIN = ":plain"  # after a run's id: the same removal, not repaired
 DENSE = "dense"
@@ -21,6 +25,7 @@ class PrunedRun:
     model: rcpu.Model
     result: rcpu.PruneResult
     uncompensated: Any  # CompactLlamaForCausalLM
+    story: Story
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,21 @@ class Variant:
     role: str  # dense, pruned or compensated: a colour of figures.base.COLORS
     order: int
     net: Any
+    identity: str  # of what it is, whatever its key: "dense" is a model in one session and another in the next
+
+
+def dense(model: rcpu.Model) -> Variant:
+    """The model that nothing was taken from."""
+    return Variant(DENSE, "dense", "dense", 0, model.net, f"{model.fingerprint} {model.dtype} {model.device}")
+
+
+def pruned(run_id: str, name: str, plain: Any, repaired: Any, order: int = 0) -> tuple[Variant, Variant]:
+    """The two models of a run: not repaired, and as it is."""
+    key = run_id + PLAIN
+    return (
+        Variant(key, f"{name}, not repaired", "pruned", order, plain, key),
+        Variant(run_id, name, "compensated", order, repaired, run_id),
+    )
 
 
 def default_name(config: rcpu.Recipe) -> str:
@@ -39,20 +59,31 @@ def default_name(config: rcpu.Recipe) -> str:
     return f"{config.compensation.replace('_', ' ')} {config.ratio:.0%} {config.scorer}"
 
 
+def described(config: rcpu.Recipe) -> str:
+    """The settings of a run in a line."""
+    where = "all layers" if config.layers is None else f"layers {shortened(rcpu.format_layers(config.layers), 24)}"
+    return (
+        f"{where}, {config.ratio:.0%} by {short(SCORERS, config.scorer)}, {COMPENSATIONS[config.compensation]}, "
+        f"{config.samples} × {config.window} tokens, seed {config.seed}"
+    )
+
+
 def session_runs() -> dict[str, PrunedRun]:
     """The finished runs that this session's URL names and that are still in memory, by id, oldest first."""
     found = {}
     for job_id in filter(None, settings().runs.split(",")):
         job = jobs().get(job_id)
-        if job is not None and job.state == "done":
+        if job is not None and job.kind == "prune" and job.state == "done":
             found[job_id] = job.result
     return found
 
 
 def remember(job_id: str) -> None:
-    """Put a run among those of this session."""
-    ids = list(filter(None, settings().runs.split(",")))
-    settings().runs = ",".join([*(i for i in ids if i != job_id), job_id][-8:])
+    """Put a run among those of this session, and what it finds in the place of what was compared before."""
+    s = settings()
+    ids = list(filter(None, s.runs.split(",")))
+    s.runs = ",".join([*(i for i in ids if i != job_id), job_id][-8:])
+    s.measure = s.generate = ""
 
 
 def forget(job_id: str) -> None:
@@ -84,12 +115,11 @@ def variants(runs: dict[str, PrunedRun]) -> dict[str, Variant]:
     if not runs:
         return {}
     model = next(reversed(runs.values())).model
-    found = {DENSE: Variant(DENSE, "dense", "dense", 0, model.net)}
+    found = {DENSE: dense(model)}
     named = run_names(runs)
     for i, (job_id, run) in enumerate((k, r) for k, r in runs.items() if r.model is model):
-        name, plain = named[job_id], job_id + PLAIN
-        found[plain] = Variant(plain, f"{name}, not repaired", "pruned", i, run.uncompensated)
-        found[job_id] = Variant(job_id, name, "compensated", i, run.result.net)
+        two = pruned(job_id, named[job_id], run.uncompensated, run.result.net, i)
+        found |= {variant.key: variant for variant in two}
     return found
 
 
@@ -97,3 +127,28 @@ def usual(all_variants: dict[str, Variant]) -> list[str]:
     """What to compare unless something else was chosen: dense, and the newest run without and with repair."""
     last = list(all_variants)[-1]
     return [DENSE, last + PLAIN, last]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What runs found themselves of the models that are compared, by their keys."""
+
+    perplexity: dict[str, rcpu.Perplexity]
+    texts: dict[str, rcpu.Generated]
+    edited: bool  # whether the text that was measured on is another by now
+
+
+def known(runs: Mapping[str, PrunedRun], chosen: Mapping[str, Variant], asked: Evaluation) -> Known:
+    """What is already there of what Compare asks for: each run measures itself on what the settings said then."""
+    perplexity, texts, edited = {}, {}, False
+    for job_id, run in runs.items():
+        of, then = run.story, run.story.asked
+        keys = dict(zip(ROLES, (DENSE, job_id + PLAIN, job_id), strict=True))
+        if then is None or (job_id not in chosen and job_id + PLAIN not in chosen):
+            continue
+        if (then.text, then.window, then.windows) == (asked.text, asked.window, asked.windows):
+            perplexity |= {keys[role]: found for role, found in of.perplexity.items() if keys[role] in chosen}
+            edited = edited or of.content[-1:] != (content_of(asked.text),)
+        if (then.prompt, then.sampling) == (asked.prompt, asked.sampling):
+            texts |= {keys[role]: made for role, made in of.texts.items() if keys[role] in chosen}
+    return Known(perplexity, texts, edited)

@@ -69,6 +69,7 @@ class _Settings:
     ridge: str = "0.01"
     proper: bool = False
     name: str = ""  # of the next run
+    evaluate: bool = True  # measure perplexity and write texts in the same run
     picked: str = ""  # layers on the map of Prune
     picked_ratio: float = 0.2  # that they may get
     # what is looked at

@@ -1,4 +1,4 @@
-"""What all sessions of this process share: loaded models, statistics, handed-over texts, and the job queue."""
+"""What all sessions of this process share: loaded models, statistics, windows, and the job queue."""
 
 from __future__ import annotations
 
@@ -12,34 +12,39 @@ import torch
 
 import rcpu
 from app.ahead import Ahead
-from app.demo import UPLOAD, check_calibration, check_text, check_upload, limits
+from app.demo import check_calibration, limits
 from app.jobs import Jobs
 from app.settings import settings
-from rcpu.base import Answers, existing
+from app.texts import digest_now, load_text, quick
+from rcpu.base import Answers
 from rcpu.explain import Projection
-from rcpu.models import HUB_ID, free_memory, weight_of
+from rcpu.models import free_memory, weight_of
 from rcpu.statistics import Collection, collection_of
-from rcpu.text import NAMED
 
 ANSWERS = 64  # about all layers that are remembered: scores of 13B take 4 MB
-UPLOADS = 32  # texts that are remembered
 
 
 class ModelStore:
     """The loaded models of this process, by name, device and dtype; sessions read them and never change them."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str, str], rcpu.Model] = {}
+        self._models: dict[tuple[str, str, str], tuple[rcpu.Model, tuple]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: tuple[str, str, str]) -> rcpu.Model | None:
         """The model, if it is loaded."""
-        return self._models.get(key)
+        found = self._models.get(key)
+        return found and found[0]
 
     def put(self, key: tuple[str, str, str], model: rcpu.Model) -> None:
         """Share a model with all sessions."""
         with self._lock:
-            self._models[key] = model
+            self._models[key] = model, _marks(model.folder)
+
+    def outdated(self, key: tuple[str, str, str]) -> bool:
+        """Whether the files of a loaded model were changed since."""
+        found = self._models.get(key)
+        return found is not None and found[1] != _marks(found[0].folder)
 
     def drop(self, key: tuple[str, str, str]) -> None:
         """Forget a model; jobs that still use it keep it until they end."""
@@ -49,40 +54,19 @@ class ModelStore:
             torch.cuda.empty_cache()
 
 
-class TextStore:
-    """Texts that people uploaded or pasted, by the digest of their content; the oldest leave first."""
-
-    def __init__(self) -> None:
-        self._texts: OrderedDict[str, rcpu.Text] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def put(self, name: str, data: bytes) -> str:
-        """Check and keep a text; returns the name that ``load_text`` here takes, ``upload:`` and a digest.
-
-        Raises:
-            RcpuError: empty, or not UTF-8.
-        """
-        check_upload(len(data))
-        text = rcpu.from_upload(name, data)
-        key = UPLOAD + text.digest
-        with self._lock:
-            self._texts[key] = text
-            self._texts.move_to_end(key)
-            while len(self._texts) > UPLOADS:
-                self._texts.popitem(last=False)
-        return key
-
-    def get(self, key: str) -> rcpu.Text:
-        """The text; raises ``RcpuError`` if it is not kept any more."""
-        if found := self._texts.get(key):
-            return found
-        raise rcpu.RcpuError("this text was handed over by hand and is no longer in memory: upload or paste it again")
+def _marks(folder: Path) -> tuple:
+    """What changes with every change of the files of a folder."""
+    try:
+        found = ((p.name, p.stat()) for p in sorted(folder.iterdir()) if p.is_file())
+        return tuple((name, at.st_mtime_ns, at.st_size) for name, at in found)
+    except OSError:
+        return ()
 
 
 class Windows:
-    """Calibration windows that were drawn, by model, text and counts: a long text takes a while to tokenize."""
+    """Calibration windows that were drawn, by model, content of the text, and counts: a long text takes a while."""
 
-    KEPT, INLINE = 32, 4 * 2**20  # sets that are remembered; bytes of a file that a page may tokenize itself
+    KEPT = 32  # sets that are remembered
 
     def __init__(self) -> None:
         self._drawn: OrderedDict[tuple, rcpu.Windows] = OrderedDict()
@@ -95,28 +79,25 @@ class Windows:
             RcpuError: there is no such text, or too little of it.
         """
         check_calibration(config.samples, config.window, config.held_out)
-        check_text(config.text)  # before anything looks for a file of that name
-        key = (model.fingerprint, config.text, config.samples, config.window, config.held_out, config.seed)
-        with self._lock:
-            if key in self._drawn:
-                self._drawn.move_to_end(key)
-                return self._drawn[key]
-        if not patient and not self._quick(config.text):
-            return None
         counts = {name: getattr(config, name) for name in ("samples", "window", "held_out", "seed")}
-        drawn = rcpu.calibration_windows(load_text(config.text, part="calibration"), model.tokenizer, **counts)
+
+        def key(digest: str) -> tuple:
+            return model.fingerprint, digest, *counts.values()
+
+        if digest := digest_now(config.text, "calibration"):
+            with self._lock:
+                if found := self._drawn.get(key(digest)):
+                    self._drawn.move_to_end(key(digest))
+                    return found
+        if not patient and not quick(config.text):
+            return None
+        text = load_text(config.text, "calibration")
+        drawn = rcpu.calibration_windows(text, model.tokenizer, **counts)
         with self._lock:
-            self._drawn[key] = drawn
+            self._drawn[key(text.digest)] = drawn
             while len(self._drawn) > self.KEPT:
                 self._drawn.popitem(last=False)
         return drawn
-
-    def _quick(self, text: str) -> bool:
-        if text == "embedded" or text.startswith(UPLOAD):
-            return True
-        if path := existing(text) or existing(text := text.partition("#")[0]):  # without the name of a field
-            return path.stat().st_size < self.INLINE
-        return text not in NAMED and not HUB_ID.fullmatch(text.partition(":")[0])  # there is none: that is said at once
 
 
 class Projections:
@@ -179,18 +160,6 @@ def ahead() -> Ahead:
 def models() -> ModelStore:
     """The loaded models of this process."""
     return ModelStore()
-
-
-@st.cache_resource(show_spinner=False)
-def uploads() -> TextStore:
-    """The texts people handed over."""
-    return TextStore()
-
-
-def load_text(name: str, part: str | None = None) -> rcpu.Text:
-    """A text of the library, or one that was handed over; raises ``RcpuError`` as ``rcpu.load_text`` does."""
-    check_text(name)
-    return uploads().get(name) if name.startswith(UPLOAD) else rcpu.load_text(name, part=part)
 
 
 def model_key() -> tuple[str, str, str]:

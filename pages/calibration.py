@@ -7,8 +7,9 @@ from app.demo import UPLOAD, check_calibration, check_upload, limits
 from app.dense import DENSE_PATH, layout_of, need_model, need_statistics
 from app.figures import calibration as figures
 from app.settings import PREFIX, PageEnd, change, control, settings
-from app.shared import uploads, windows
+from app.shared import windows
 from app.spans import border_spans
+from app.texts import uploads
 from app.tiles import Tile, tiles
 from app.widgets import abreast, figure, say, size, table
 from rcpu.explain import OUTLIER, QUANTITIES, inflation, kept_inputs, outliers, relative

@@ -7,7 +7,7 @@ from app import demo
 from app.figures import model as figures
 from app.job_panels import job_panel, known_job, start
 from app.settings import PageEnd, control, settings
-from app.shared import current_model, memory, model_key, models
+from app.shared import current_model, jobs, memory, model_key, models
 from app.tiles import Tile, tiles
 from app.widgets import abreast, count, figure, say, size, table
 from app.work import load_model_job
@@ -43,9 +43,9 @@ with dtype:
 model = current_model()
 with button:
     if st.button("Load model", type="primary", width="stretch", disabled=model is not None):
-        start("load", lambda: load_model_job(model_key()))
+        start("load", lambda: load_model_job(model_key(), s.recipe("columns")))
 
-job = known_job("load")
+job = jobs().asking("load", model_key()) or known_job("load")
 if job and (job.active or model is None):
     job_panel(job)
 
@@ -138,8 +138,7 @@ with right:
     found = memory(model.device)
     st.caption(" · ".join(f"{'this process' if k == 'process' else k}: {count(v, 'B')}" for k, v in found.items()))
 
-next_page, _, unload = st.columns([2, 4, 1])
-next_page.page_link("../pages/prune.py", label="Next: prune it", icon=":material/arrow_forward:")
+_, unload = st.columns([6, 1])
 if not demo.limits().demo and unload.button(
     "Unload", width="stretch", help="Forgets the model for everyone; running jobs finish with it"
 ):

@@ -12,9 +12,11 @@ from app.figures import sites as site_figures
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, called, short
+from app.measuring import contents
 from app.methods import pick_options, pick_recipe
 from app.runs import default_name, forget, remember, run_names, session_runs
 from app.settings import PageEnd, change, control, settings
+from app.story import Evaluation
 from app.tiles import Tile, difference, tiles
 from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
@@ -130,7 +132,10 @@ for name in config.sites:
     gone, units = (sum(n[i] for (_, site), n in todo.removed.items() if site == name) for i in (0, 1))
     outlook.append(Tile(f"{name}, {where}", f"−{gone:,}", f"of {units:,} {kind}"))
 tiles(*outlook)
-label, button = st.columns([3, 1], vertical_alignment="bottom")
+label, measure, button = st.columns([4, 3, 2], vertical_alignment="bottom")
+with measure:
+    what = f"Perplexity on {s.eval_text}, and the texts of Compare, in the same run"
+    control(st.toggle, "Measure it, too", "evaluate", help=plain(what))
 with label:
     control(st.text_input, "Name of the run", "name", placeholder=default_name(config), max_chars=60)
 start = button.button("Run", type="primary", width="stretch", icon=":material/play_arrow:")
@@ -142,7 +147,7 @@ for note in todo.notes:
     st.warning(note, icon=":material/info:")
 if start:
     try:
-        s.run = prune_job(model, config, s.name).id
+        s.run = prune_job(model, config, s.name, Evaluation.of(s) if s.evaluate else None).id
         remember(s.run)
         change(name="", compare="")
         st.rerun()
@@ -152,12 +157,11 @@ if start:
 
 def growing(job: Job) -> None:
     """The error curves of the layers that are done."""
-    if not job.partial:
-        return
-    for place, name in zip(abreast("growing"), dict.fromkeys(result.site for result in job.partial), strict=False):
+    sites = job.partial.sites if job.partial else ()
+    for place, name in zip(abreast("growing"), dict.fromkeys(result.site for result in sites), strict=False):
         with place:
             figure(
-                site_figures.layer_errors(job.partial, name),
+                site_figures.layer_errors(sites, name),
                 f"growing-{name}",
                 "‖Y − Ŷ‖ ÷ ‖Y‖ of the layers that are done, each on what the pruned layers before it hand on "
                 f"({PAPER}).",
@@ -217,7 +221,10 @@ st.caption(
 )
 if done != config:
     st.info("The settings above have changed since this run: what follows belongs to the run.", icon=":material/info:")
-st.page_link("../pages/compare.py", label="Next: compare text and perplexity", icon=":material/arrow_forward:")
+elif run.story.content[:1] != contents(done.text):
+    st.info("The calibration text was edited since: what follows belongs to it as it was.", icon=":material/info:")
+for note in run.story.notes[len(run.result.notes) :]:
+    st.warning(plain(note), icon=":material/info:")
 
 with st.container(horizontal=True):
     measured = list(dict.fromkeys(site for _, site in results))

@@ -101,7 +101,7 @@ def note(table: Table, what: str, values: list[float], limit: str) -> None:
 
 async def prepare(page: Page, url: str) -> None:
     """Load the embedded model and measure it."""
-    await page.goto(f"{url}/?{SETTINGS}")
+    await page.goto(f"{url}/model?{SETTINGS}")
     await page.get_by_role("button", name="Load model").click()
     await page.get_by_text("Query / KV heads").wait_for()
     await page.goto(f"{url}/importance?{SETTINGS}")
@@ -197,7 +197,7 @@ PARTS = {**{name: partial(views, name=name) for name in VIEWS}, "paint": first_p
 async def measure(parts: Sequence[str]) -> None:
     """Serve the app, measure, and print the table."""
     table = Table("what", "median (s)", "95th percentile (s)", "at most", title="The explorer, embedded model, CPU")
-    with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt") as url:
+    with tempfile.TemporaryDirectory() as folder, serve.app(Path(folder) / "log.txt", RCPU_PREPARE="0") as url:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(**serve.LAUNCH)
             page = await browser.new_page()

@@ -20,9 +20,7 @@ def open_page(page: str = "model", **parameters) -> AppTest:
     at = AppTest.from_file(MAIN, default_timeout=60)
     for name, value in parameters.items():
         at.query_params[name] = str(value)
-    at.run()
-    if page != "model":
-        at.switch_page(f"../pages/{page}.py").run()
+    at.switch_page(f"../pages/{page}.py").run()
     assert not at.exception
     return at
 
@@ -35,10 +33,10 @@ def click(at: AppTest, label: str) -> AppTest:
 
 
 def finish(at: AppTest, kind: str) -> AppTest:
-    """Wait for the session's job of a kind, then look at the page again."""
+    """Wait for the session's job of a kind, or for all if it has none itself, then look at the page again."""
     job = jobs().get(getattr(at.session_state["settings"], kind))
     end = time.monotonic() + 60
-    while job.active and time.monotonic() < end:
+    while any(j.active for j in ([job] if job else jobs().all())) and time.monotonic() < end:
         time.sleep(0.02)
     at.run()
     assert not at.exception

@@ -26,7 +26,7 @@ def main() -> None:
     """Walk through the app and take a picture of each page when it shows something."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        serve.app(Path(folder) / "log.txt") as url,
+        serve.app(Path(folder) / "log.txt", RCPU_PREPARE="0") as url,
         serve.browser() as chromium,
     ):
         page = chromium.new_page(viewport={"width": 1440, "height": 900})
@@ -43,7 +43,7 @@ def main() -> None:
             page.goto(f"{url}/{name}?{query(page)}{more}")
             page.locator("h1").first.wait_for()
 
-        page.goto(f"{url}/?{SETTINGS}")
+        page.goto(f"{url}/model?{SETTINGS}")
         page.get_by_role("button", name="Load model").click()
         page.get_by_text("Query / KV heads").wait_for()
         plots.first.wait_for()

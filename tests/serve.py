@@ -22,13 +22,13 @@ LAUNCH = {"executable_path": CHROMIUM, "args": FLAGS, "ignore_default_args": ["-
 
 
 @contextlib.contextmanager
-def app(log: Path) -> Iterator[str]:
+def app(log: Path, **variables: str) -> Iterator[str]:
     """Serve the app on a free port of this machine; yields its address and stops it at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **variables}
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
         try:

@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import plotly.graph_objects as go
+from torch import Tensor
 
 from app.figures.angles import CHANNELS
 from app.figures.base import COLORS, NEUTRAL, SMALLEST, grouped, new_figure
 from app.figures.ranking import cut
-from rcpu import SiteResult
 
 
-def scores(site: SiteResult) -> go.Figure:
+class Site(Protocol):
+    """Of a projection what is drawn here: ``rcpu.SiteResult`` has it, and what is kept of one."""
+
+    layer: int
+    site: str
+    unit: str
+    unit_scores: Tensor
+    keep: Tensor
+    singular_values: Tensor
+    rank: int
+    angles: Tensor
+    channel_angles: Tensor
+    determinant: int
+    error_none: float
+    error_compensated: float
+    error_none_held_out: float | None
+    error_compensated_held_out: float | None
+
+
+def scores(site: Site) -> go.Figure:
     """Importance of every unit, sorted, with the line that the ratio draws; log axis."""
     return cut(site.unit_scores, site.keep, site.unit, f"layer {site.layer}, {site.site}")
 
 
-def spectrum(site: SiteResult) -> go.Figure:
+def spectrum(site: Site) -> go.Figure:
     """Singular values of M = YZᵀ over their index, relative to the largest; log axis."""
     s = site.singular_values / site.singular_values[0].clamp_min(SMALLEST)
     figure = new_figure(
@@ -45,7 +65,7 @@ def spectrum(site: SiteResult) -> go.Figure:
     return figure
 
 
-def angles(site: SiteResult) -> go.Figure:
+def angles(site: Site) -> go.Figure:
     """Distribution of the eigen-angles of Q, and of how far it turns single output channels, in degrees."""
     figure = new_figure(
         f"Angles of Q (det Q = {site.determinant:+d})".replace("-", "−"),
@@ -72,7 +92,7 @@ def angles(site: SiteResult) -> go.Figure:
     return figure
 
 
-def site_errors(site: SiteResult) -> go.Figure:
+def site_errors(site: Site) -> go.Figure:
     """Relative error of one site without and with compensation, on calibration and held-out windows."""
     return grouped(
         "Error of this projection",
@@ -85,7 +105,7 @@ def site_errors(site: SiteResult) -> go.Figure:
     )
 
 
-def layer_errors(sites: Sequence[SiteResult], name: str) -> go.Figure:
+def layer_errors(sites: Sequence[Site], name: str) -> go.Figure:
     """Relative error of one kind of site over the layers, without and with compensation; dotted on held-out windows."""
     chosen = [s for s in sites if s.site == name]
     figure = new_figure(

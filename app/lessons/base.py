@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import streamlit as st
 
 import rcpu
-from app.dense import Dense, need_statistics
-from app.job_panels import job_panel, known_job, start
+from app.dense import Dense, measuring, need_statistics
+from app.job_panels import job_panel, known_job, own_job, start
 from app.jobs import Job
-from app.lessons import work
 from app.settings import PageEnd, change, control, settings
 from app.shared import current_collection, current_model, jobs, model_key
 from app.widgets import say
+from app.work import collect_job, load_model_job
 from rcpu.models import SITES
 
 PAPER = "[RCPU, arXiv 2510.07782](https://arxiv.org/abs/2510.07782)"
@@ -57,8 +57,10 @@ def measured(model: rcpu.Model | None) -> bool:
 
 
 def prepare(model: rcpu.Model | None) -> NoReturn:
-    """What a lesson needs and does not have: one button that gets all of it, and the end of the picture."""
-    job = jobs().get(settings().collect)
+    """What a lesson needs and does not have: how far it is, or one button that gets it all; ends the picture."""
+    job = jobs().asking("load", model_key()) or own_job("load")
+    if model is not None:
+        job = measuring(model, settings().recipe("columns"))
     if job and (job.active or job.state == "failed"):
         job_panel(job)
         if job.active:
@@ -75,10 +77,11 @@ def prepare(model: rcpu.Model | None) -> NoReturn:
             "lessons 1, 2 and 4. Lessons 5 and 6 measure more when you press their button."
         )
         if st.button(label, type="primary", icon=":material/play_arrow:"):
-            if model is None:
-                change(model="embedded", device="auto", dtype="auto")
             change(**SMALL)
-            start("collect", lambda: work.prepare_job(model_key(), settings().recipe("columns")))
+            if model is not None:
+                start("collect", lambda: collect_job(model, settings().recipe("columns")))
+            change(model="embedded", device="auto", dtype="auto")
+            start("load", lambda: load_model_job(model_key(), settings().recipe("columns")))
     raise PageEnd
 
 

@@ -6,13 +6,12 @@ import streamlit as st
 
 from app.dense import DENSE_PATH, layer_slider, ratio_slider
 from app.figures import learn as figures
-from app.job_panels import job_panel, start
+from app.job_panels import job_panel, own_job, start
 from app.jobs import Job
 from app.lessons import work
 from app.lessons.base import PAPER, Lesson, Link, need_dense
 from app.lessons.findings import about_drift
-from app.settings import PageEnd, settings
-from app.shared import jobs
+from app.settings import PageEnd
 from app.tiles import Tile, tiles
 from app.widgets import figure
 from rcpu.models import SITES
@@ -25,7 +24,7 @@ def picture() -> None:
     key = work.drift_key(dense.found, dense.layers, dense.config)
     found = work.drifts().known(key)
     if found is None:
-        job = jobs().get(settings().drift)
+        job = own_job("drift")
 
         def queue() -> Job:
             return work.drift_job(dense.model, dense.found, dense.layers, dense.config, layouts)

@@ -12,13 +12,14 @@ import rcpu
 from app import demo
 from app.figures.learn import ORDER_NAMES
 from app.jobs import Job
-from app.shared import jobs, load_text, models, windows
-from app.work import asked_windows, windows_of
+from app.shared import jobs, windows
+from app.texts import content_of, load_text
+from app.work import asked_windows
 from rcpu.base import Answers
 from rcpu.explain import Step, drift_curve, grow, stream_drift
 from rcpu.methods import column_scores
 from rcpu.models import SITES, weight_of
-from rcpu.statistics import Collection, collect
+from rcpu.statistics import Collection
 
 RATIOS = tuple(i / 20 for i in range(19))  # 0 to 0.9
 GROWING = {"samples": 128, "held_out": 16}  # windows of the lesson on calibration
@@ -52,35 +53,6 @@ class Orders:
     config: rcpu.Recipe  # of order "paper"
     drift: Mapping[str, list[float]]  # by order, and "none"
     perplexity: Mapping[str, rcpu.Perplexity]  # by order, "none" and "dense"
-
-
-def prepare_job(key: tuple[str, str, str], config: rcpu.Recipe) -> Job:
-    """Queue the loading of a model and one pass of it over the calibration windows: all that lessons look at."""
-    name, device, dtype = key
-    demo.check_model(name, device, dtype)
-    demo.check_text(config.text)
-    demo.check_calibration(config.samples, config.window, config.held_out)
-    store, drawn = models(), windows()
-
-    def work(job: Job) -> Collection:
-        def loading(message: str) -> None:
-            if job.cancelled():
-                raise rcpu.Cancelled
-            job.report(0.05, message)
-
-        if (model := store.get(key)) is None:
-            model = rcpu.load_model(name, device, dtype, report=loading)
-            store.put(key, model)
-        job.report(0.15, "drawing calibration windows")
-        return collect(
-            model,
-            drawn.get(model, config, patient=True),
-            progress=lambda p: job.report(0.15 + 0.85 * p.fraction, p.message),
-            cancelled=job.cancelled,
-        )
-
-    title = f"Statistics of {name}"
-    return jobs().submit("collect", title, work, (key, windows_of(config)))
 
 
 @st.cache_resource(show_spinner=False)
@@ -167,7 +139,7 @@ def growth_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) ->
 def orders_asked(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> tuple:
     """What pruning in both orders depends on."""
     windows_asked = asked_windows(model, replace(config, **ORDERED))
-    return (*windows_asked, config.scorer, config.unit, config.ratio, config.proper, eval_text)
+    return (*windows_asked, config.scorer, config.unit, config.ratio, config.proper, content_of(eval_text))
 
 
 def orders_job(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> Job:
@@ -185,7 +157,7 @@ def orders_job(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> Job:
     def work(job: Job) -> Orders:
         job.report(0.0, "drawing calibration windows")
         calibration = drawn.get(model, config, patient=True)
-        source = load_text(eval_text)
+        source = load_text(eval_text, "evaluation")
         measured = rcpu.evaluation_windows(source, model.tokenizer, window=config.window, max_windows=EVALUATED)
         results, nets = {}, {}
         for i, order in enumerate(rcpu.ORDERS):

@@ -2,7 +2,7 @@
 
 from rcpu.measure.differences import first_divergence, word_diff, words
 from rcpu.measure.intervals import Difference, Interval, crossed_interval, mean_interval
-from rcpu.measure.perplexity import difference
+from rcpu.measure.perplexity import difference, windows_digest
 from rcpu.measure.predictions import NextToken, TokenView, compare_tokens, next_tokens
 from rcpu.measure.shapes import geometry
 from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
@@ -47,6 +47,7 @@ __all__ = [
     "geometry",
     "mean_interval",
     "next_tokens",
+    "windows_digest",
     "word_diff",
     "words",
 ]

@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    with serve.app(tmp_path_factory.mktemp("app") / "log.txt") as address:
+    with serve.app(tmp_path_factory.mktemp("app") / "log.txt", RCPU_PREPARE="0") as address:
         yield address
 
 
@@ -89,7 +89,7 @@ def prepared(url, chromium) -> str:
     """The URL behind the question mark of a session that loaded, measured and pruned the embedded model by hand."""
     visitor = Visitor(chromium)
     page = visitor.page
-    page.goto(f"{url}/?{SETTINGS}")
+    page.goto(f"{url}/model?{SETTINGS}")
     page.get_by_role("button", name="Load model").click()
     page.get_by_text("Query / KV heads").wait_for()
     page.get_by_role("link", name="Importance", exact=True).click()
@@ -114,7 +114,7 @@ def test_every_page_and_view_shows_its_figures(url, visit, prepared, size):
     visitor = visit(size)
     page = visitor.page
     views = [
-        "/?",
+        "/model?",
         "/calibration?calibration_view=inputs&",
         *(f"/importance?view={view}&" for view in ("cut", "layers", "factors", "scorers", "unit")),
         *(f"/rotation?spectrum={view}&" for view in ("spectrum", "angles", "errors", "space")),
@@ -474,8 +474,8 @@ def test_back_and_forward_restore_what_was_set_and_keep_results(url, visit, prep
 
 def test_the_first_page_has_an_address_of_its_own(url, visit):
     visitor = visit()
-    visitor.page.goto(f"{url}/model?ratio=0.5&layers=0-3%2C7")
-    visitor.page.get_by_role("heading", name="Model", exact=True).wait_for()
+    visitor.page.goto(f"{url}/start?ratio=0.5&layers=0-3%2C7")
+    visitor.page.get_by_role("heading", name="Start", exact=True).wait_for()
     visitor.page.wait_for_url(f"{url}/?ratio=0.5&layers=0-3%2C7")
     visitor.is_well()
 

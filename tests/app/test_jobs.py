@@ -135,3 +135,35 @@ def test_a_job_is_joined_by_who_asks_the_same_until_it_ends():
     wait(first)
     wait(alone)
     assert wait(jobs.submit("any", "first", lambda _: 2, ("a", 1))).result == 2
+
+
+def test_what_nobody_waits_for_gives_way_and_goes_on_after():
+    jobs, begun, done = Jobs(), threading.Semaphore(0), []
+
+    def long(job):
+        begun.release()
+        for _ in range(200 if len(done) == 0 else 1):  # until somebody comes
+            if job.cancelled():
+                raise Cancelled
+            time.sleep(0.05)
+        done.append("long")
+
+    first = jobs.submit("any", "for all", long, shared=True, yields=True)
+    assert begun.acquire(timeout=10)
+    second = jobs.submit("any", "for me", lambda _: done.append("mine"))
+    assert wait(second).state == "done"
+    assert wait(first).state == "done"
+    assert done == ["mine", "long"]
+
+
+def test_what_gave_way_can_be_cancelled_like_any_other():
+    jobs, begun = Jobs(), threading.Event()
+
+    def long(job):
+        begun.set()
+        until_cancelled(job)
+
+    job = jobs.submit("any", "for all", long, yields=True)
+    assert begun.wait(10)
+    jobs.cancel(job)
+    assert wait(job).state == "cancelled"

@@ -3,7 +3,8 @@
 import pytest
 
 from app.demo import UPLOAD
-from app.shared import models, uploads
+from app.shared import models
+from app.texts import uploads
 from tests.pages import charts, click, finish, open_page, texts, tiles
 
 TEXT = "A <b>text</b> of *my* own, with naïve 😀 characters. " * 20
