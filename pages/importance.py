@@ -4,7 +4,15 @@ import streamlit as st
 from torch import Tensor
 
 from app.answers import work_out_neighbours, work_out_sites
-from app.answers.importance import ANSWERS, cut_answer, factors_answer, layers_answer, scorers_answer
+from app.answers.importance import (
+    ANSWERS,
+    cut_answer,
+    factors_answer,
+    greedy_answer,
+    layers_answer,
+    scorers_answer,
+    values_answer,
+)
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
 from app.figures import importance as figures
 from app.figures.ranking import unit_name
@@ -24,6 +32,8 @@ VIEWS = {
     "layers": "All layers",
     "factors": "Three factors",
     "scorers": "Scorers compared",
+    "greedy": "Greedy path",
+    "values": "Value spectra",
     "unit": "One unit",
 }
 CONTEXT = 6  # tokens before and after one that is shown
@@ -158,6 +168,44 @@ def show_scorers(dense: Dense, projection: Projection) -> None:
     )
 
 
+def show_greedy(dense: Dense, projection: Projection) -> None:
+    """The error as units go, by the order in which they do."""
+    seen = greedy_answer(dense, projection, settings())
+    tiles(
+        Tile("Chosen score, not refitted", percent(seen.plain), help="‖Y − W_K X_K‖ ÷ ‖Y‖ at the ratio"),
+        Tile("Chosen score, refitted", percent(seen.scored), help="The same units gone, the others by least squares"),
+        Tile("Greedy, refitted", percent(seen.greedy), help="At each step the unit whose loss costs least goes"),
+    )
+    figure(
+        seen.paths,
+        "greedy",
+        "With H = XXᵀ + λ·mean diag·I, losing column j costs ‖W_j‖² ÷ [H⁻¹]_jj once the others make up for it (optimal "
+        "brain surgeon, Hassibi and Stork 1993; for structures ZipLM, Kurtic et al. 2023). **Greedy** removes the "
+        "cheapest, repairs W and H⁻¹, and looks again; **cost at the start** takes these numbers once. λ = 0.01. "
+        "Errors are of the calibration windows in the metric H, so they say what a fit can reach, not what holds on "
+        "other text.",
+    )
+
+
+def show_values(dense: Dense, projection: Projection) -> None:
+    """How narrow the values of each KV head could be."""
+    seen = values_answer(dense, projection, settings())
+    tiles(
+        Tile("Value dimensions kept", f"{seen.kept}", f"of {seen.dim} in every KV head"),
+        Tile("Output lost, best channels", percent(seen.channels), help="Mean over KV heads, the others refitted"),
+        Tile("Output lost, best directions", percent(seen.subspace), help="Mean over KV heads"),
+    )
+    figure(
+        seen.spectra,
+        "values",
+        "A head's values may be narrower in any directions, not only in those of its channels: an encoder E goes into "
+        "v_proj and a decoder into o_proj, with as many parameters as that many channels have. Solid: what is lost of "
+        "Σ_h ‖W_h v‖² with the top eigenvectors of C^½ (Σ_h W_hᵀ W_h) C^½, C the second moment of the values and h the "
+        "query heads that share them. Dotted: channels, the cheapest gone one after another, the others refitted. "
+        "Heads are taken as uncorrelated (SVD of values and outputs: MoDeGPT, ICLR 2025; Olica, ICML 2025).",
+    )
+
+
 def show_unit(dense: Dense, projection: Projection) -> None:
     """A unit chosen by number."""
     removal = dense.removal(projection)
@@ -243,6 +291,16 @@ def unit_panel(dense: Dense, projection: Projection, removal: Removal, unit: int
             )
 
 
+SHOWN = {
+    "cut": show_cut,
+    "factors": show_factors,
+    "scorers": show_scorers,
+    "greedy": show_greedy,
+    "values": show_values,
+    "unit": show_unit,
+}
+
+
 @part
 def explore() -> None:
     """The settings, and the view of them that was chosen."""
@@ -263,7 +321,7 @@ def explore() -> None:
         work_out_sites(layers_answer, dense, settings().site)
     else:
         projection = pick_projection(dense)
-        {"cut": show_cut, "factors": show_factors, "scorers": show_scorers, "unit": show_unit}[view](dense, projection)
+        SHOWN[view](dense, projection)
         work_out_neighbours(ANSWERS[view], dense, projection)
     st.caption(DENSE_PATH)
 

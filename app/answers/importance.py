@@ -10,10 +10,24 @@ from torch import Tensor
 import rcpu
 from app.dense import Dense
 from app.figures import importance as figures
+from app.figures import paths as figures_of_paths
 from app.figures.ranking import cut
 from app.settings import Settings
-from rcpu.explain import FACTORS, Errors, Projection, factors, overlap, rank_correlations, shares, without
-from rcpu.methods import Removal, keep_units, remove, removed_count
+from rcpu.explain import (
+    FACTORS,
+    Errors,
+    Paths,
+    Projection,
+    ValueSpectrum,
+    factors,
+    overlap,
+    paths,
+    rank_correlations,
+    shares,
+    value_spectra,
+    without,
+)
+from rcpu.methods import UNIT_NAMES, Removal, keep_units, remove, removed_count
 from rcpu.models import heads_of
 
 
@@ -53,6 +67,27 @@ class LayersAnswer:
 
     units: go.Figure
     heads: go.Figure | None  # where units are not heads already
+
+
+@dataclass(frozen=True, eq=False)
+class GreedyAnswer:
+    """Errors at the chosen ratio by order of removal."""
+
+    plain: float
+    scored: float
+    greedy: float
+    paths: go.Figure
+
+
+@dataclass(frozen=True, eq=False)
+class ValuesAnswer:
+    """What is lost of the output with values of this width, by the best directions and the best channels."""
+
+    kept: int
+    dim: int
+    subspace: float
+    channels: float
+    spectra: go.Figure
 
 
 def cut_answer(dense: Dense, projection: Projection, s: Settings) -> CutAnswer:
@@ -139,13 +174,56 @@ def layers_answer(dense: Dense, site: str, s: Settings) -> LayersAnswer:
     return dense.remember(("seen: layers", site, kind, config.scorer, config.seed, s.relative, *ratios), made)
 
 
+def greedy_answer(dense: Dense, projection: Projection, s: Settings) -> GreedyAnswer:
+    """Greedy removal beside orders that are fixed at the start."""
+    config, kind, layout = dense.config, dense.unit(projection.site), dense.layout(projection.site)
+    ratio = config.ratio_of(projection.layer)
+
+    def found() -> Paths:
+        return paths(projection, layout, projection.scores(config.scorer, config.seed))
+
+    def made() -> GreedyAnswer:
+        curves = projection.remember(("paths", config.scorer, config.seed, kind), found)
+        gone = min(int(ratio * layout.shape[1] + 1e-9), len(curves.greedy) - 1)
+        drawn = figures_of_paths.greedy_path(curves, layout.shape[1], ratio, UNIT_NAMES[kind], _where(projection))
+        return GreedyAnswer(*(float(v[gone]) for v in (curves.plain, curves.scored, curves.greedy)), drawn)
+
+    return projection.remember(("seen: greedy", config.scorer, *_key(dense, projection)), made)
+
+
+def values_answer(dense: Dense, projection: Projection, s: Settings) -> ValuesAnswer:
+    """Spectra of the values of every KV head of this layer's o_proj, whatever projection is looked at."""
+    attention, ratio = dense.projection(projection.layer, "o_proj"), dense.config.ratio_of(projection.layer)
+
+    def found() -> list[ValueSpectrum]:
+        return value_spectra(attention.weight, attention.x.gram, heads_of(dense.model.net))
+
+    def made() -> ValuesAnswer:
+        spectra = attention.remember(("value spectra",), found)
+        dim = len(spectra[0].subspace) - 1
+        kept = dim - int(ratio * dim + 1e-9)
+        lost = (
+            1 - sum(float(getattr(v, how)[kept]) for v in spectra) / len(spectra) for how in ("subspace", "channels")
+        )
+        return ValuesAnswer(kept, dim, *lost, figures_of_paths.value_spectra(spectra, ratio, _where(attention)))
+
+    return attention.remember(("seen: values", ratio), made)
+
+
 def unit_answer(dense: Dense, projection: Projection, s: Settings) -> Removal:
     """What goes: the rest is of one unit, and which one comes next is not known."""
     return dense.removal(projection)
 
 
 #: Of one projection, by the key of the view.
-ANSWERS = {"cut": cut_answer, "factors": factors_answer, "scorers": scorers_answer, "unit": unit_answer}
+ANSWERS = {
+    "cut": cut_answer,
+    "factors": factors_answer,
+    "scorers": scorers_answer,
+    "greedy": greedy_answer,
+    "values": values_answer,
+    "unit": unit_answer,
+}
 
 
 def _key(dense: Dense, projection: Projection) -> tuple:

@@ -16,6 +16,7 @@ from rcpu.explain.channels import (
 from rcpu.explain.drift import constant_error, drift_curve, stream_drift
 from rcpu.explain.growth import RIDGES, Step, crossing, grow, squares
 from rcpu.explain.outline import Matrix, outline
+from rcpu.explain.paths import Paths, ValueSpectrum, paths, value_spectra
 from rcpu.explain.plane import fit
 from rcpu.explain.turns import Overview, Turning, overview, turning
 from rcpu.explain.whatif import (
@@ -36,6 +37,10 @@ from rcpu.explain.whatif import (
 )
 
 __all__ = [
+    "Paths",
+    "ValueSpectrum",
+    "paths",
+    "value_spectra",
     "FACTORS",
     "OUTLIER",
     "QUANTITIES",

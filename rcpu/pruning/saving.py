@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
 import transformers
 
-from rcpu.base.errors import RcpuError
-from rcpu.base.quiet import quiet_transformers
+from rcpu.base.errors import choose
 from rcpu.compact.assembly import padded
-from rcpu.compact.export import RECORD, check_target
+from rcpu.compact.export import RECORD, check_target, weight_bytes, writing
+from rcpu.compact.stock import write_stock
+from rcpu.models.devices import DTYPES
 from rcpu.models.loading import Model
 from rcpu.models.sizes import cost
 from rcpu.pruning.result import PruneResult
+
+OTHER_FILES = 2**16  # bytes, about, of configuration and record
 
 
 def run_record(model: Model, result: PruneResult, **extra) -> dict:
@@ -42,40 +43,37 @@ def run_record(model: Model, result: PruneResult, **extra) -> dict:
 
 
 def save(
-    model: Model, result: PruneResult, folder: Path | str, *, as_padded: bool = False, overwrite: bool = False
+    model: Model,
+    result: PruneResult,
+    folder: Path | str,
+    *,
+    as_padded: bool = False,
+    overwrite: bool = False,
+    dtype: str = "auto",
 ) -> Path:
     """Write the compact model, or with ``as_padded`` a stock LLaMA with zeros in place that any loader takes.
 
-    Files go to a temporary folder beside the target, which is renamed at the end: an error or an interrupt leaves
-    nothing behind, and what was there before stays until then.
+    ``dtype`` is that of the files: the checkpoint's own unless it is said here, or was when the model was loaded.
 
     Raises:
-        RcpuError: see :func:`check_target`; or writing failed, e.g. the disk is full.
+        RcpuError: see :func:`check_target`; or there is no such dtype, or writing failed, e.g. the disk is full.
     """
-    folder = check_target(folder, overwrite)
-    made = [p for p in folder.parents if not p.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".rcpu.tmp-", dir=folder.parent))
-    aside = temporary.with_name(temporary.name + "-old")
-    try:
-        net = padded(model.net, result.cuts) if as_padded else result.net
-        with quiet_transformers():
-            net.save_pretrained(temporary)
-            model.tokenizer.save_pretrained(temporary)
-        record = json.dumps(run_record(model, result, padded=as_padded), indent=1)
-        (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        if folder.exists():
-            folder.rename(aside)
-        temporary.rename(folder)
-    except BaseException as error:
-        if aside.exists():
-            aside.rename(folder)
-        shutil.rmtree(temporary, ignore_errors=True)
-        for parent in made:
-            parent.rmdir()
-        if isinstance(error, OSError):
-            raise RcpuError(f"could not write {folder}: {error.strerror or error}") from error
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
+    stored = choose("dtype", model.storage if dtype == "auto" else dtype, DTYPES)
+    folder = check_target(folder, overwrite, [model.folder])
+    with writing(folder) as new:
+        write_stock(padded(model.net, result.cuts) if as_padded else result.net, model.tokenizer, new, stored)
+        record = run_record(model, result, padded=as_padded) | file_sizes(model, new)
+        record["files"] = sorted(path.name for path in new.iterdir())
+        (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def file_sizes(model: Model, folder: Path) -> dict[str, int]:
+    """Bytes of the weight files that were read, and of those that were written."""
+    return {"file_bytes_before": weight_bytes(model.folder), "file_bytes_after": weight_bytes(folder)}
+
+
+def bytes_to_write(model: Model, parameters: int, dtype: str = "auto") -> int:
+    """About how many bytes an export of so many parameters takes."""
+    others = sum(path.stat().st_size for path in model.folder.glob("tokenizer*")) + OTHER_FILES
+    return parameters * choose("dtype", model.storage if dtype == "auto" else dtype, DTYPES).itemsize + others

@@ -1,6 +1,6 @@
 """What stays: the run store, and what is measured of a run."""
 
-from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, ask_dict, ask_of
+from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, TasksAsk, ask_dict, ask_of
 from rcpu.runs.loaded import (
     PREFIX,
     compact_model,
@@ -23,20 +23,32 @@ from rcpu.runs.pruned import (
 from rcpu.runs.records import STATES, Measure, Run, dense_subject, digest_of, plain_subject
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
 from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
+from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, sized
+from rcpu.runs.studying import Findings, gathered, run_study
+from rcpu.runs.tables import against_dense, markdown, result_rows, setup, verdict_rows
+from rcpu.runs.verdicts import Verdict
 
 __all__ = [
     "ASKS",
-    "PREFIX",
-    "STATES",
     "Ask",
+    "Asked",
     "Bench",
+    "Findings",
     "GeometryAsk",
     "Measure",
     "Outcome",
+    "PREFIX",
     "PerplexityAsk",
     "Run",
+    "SIZES",
+    "STATES",
+    "STUDIES",
     "Store",
+    "Study",
+    "TasksAsk",
     "UnderWay",
+    "Verdict",
+    "against_dense",
     "ask_dict",
     "ask_of",
     "compact_model",
@@ -44,6 +56,7 @@ __all__ = [
     "default_name",
     "dense_subject",
     "digest_of",
+    "gathered",
     "has_weights",
     "home_folder",
     "keep_perplexity",
@@ -51,14 +64,21 @@ __all__ = [
     "load_named",
     "load_result",
     "load_run",
+    "load_study",
+    "markdown",
     "measure_dense",
     "new_id",
     "open_store",
     "perplexities",
     "plain_subject",
     "prune_into",
+    "result_rows",
     "resume_into",
     "run_recipe",
+    "run_study",
+    "setup",
     "sites_of",
+    "sized",
     "task_results",
+    "verdict_rows",
 ]

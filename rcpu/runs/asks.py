@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from rcpu.base.errors import RcpuError, choose
 from rcpu.measure.perplexity import perplexity, windows_digest
 from rcpu.measure.shapes import geometry
+from rcpu.measure.tasks import run_tasks
+from rcpu.measure.tasks_sources import EMBEDDED, expanded
 from rcpu.models.devices import DTYPES
 from rcpu.models.loading import Model
 from rcpu.pruning.recipe import Recipe
@@ -120,8 +122,43 @@ class GeometryAsk:
         return geometry(bench.dense, net, windows, progress=progress, cancelled=cancelled).to_dict()
 
 
-Ask = PerplexityAsk | GeometryAsk
-ASKS: dict[str, type] = {kind.kind: kind for kind in (PerplexityAsk, GeometryAsk)}
+@dataclass(frozen=True)
+class TasksAsk:
+    """Accuracy on tasks of lm-eval, item by item, by the metric that each task goes by."""
+
+    kind: ClassVar[str] = "tasks"
+    tasks: tuple[str, ...] = ("embedded",)
+    few_shot: int | None = None
+    text: str = "embedded"  # what the embedded tasks are made of
+    limit: int | None = None  # items a task at most
+
+    def asked(self, bench: Bench) -> dict:
+        """All that the answer depends on beside the model."""
+        names = list(expanded(self.tasks))
+        made_of = bench.text(self.text).digest if set(names) & set(EMBEDDED) else ""
+        how = {"few_shot": self.few_shot, "limit": self.limit, "dtype": bench.precision}
+        return {"tasks": names, "text": made_of, **how}
+
+    def answer(self, bench: Bench, net: nn.Module, progress: Step, cancelled: Stop) -> dict:
+        """Plain values by task: the metric, what each item gave, and chance."""
+        found = run_tasks(
+            net,
+            bench.model.tokenizer,
+            list(self.tasks),
+            limit=self.limit,
+            few_shot=self.few_shot,
+            text=bench.text(self.text),
+            progress=lambda p: progress(p.fraction),
+            cancelled=cancelled,
+        )
+        return {
+            name: {"metric": r.main, "values": r.values(), "chance": r.score().chance, "digest": r.digest}
+            for name, r in found.items()
+        }
+
+
+Ask = PerplexityAsk | GeometryAsk | TasksAsk
+ASKS: dict[str, type] = {kind.kind: kind for kind in (PerplexityAsk, GeometryAsk, TasksAsk)}
 
 
 def ask_of(values: Mapping[str, Any]) -> Ask:

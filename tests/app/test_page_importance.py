@@ -11,7 +11,7 @@ from app.shared import ahead, models
 from rcpu.statistics.kept import Collection
 from tests.pages import charts, click, finish, notes, numbers, open_page, texts, tiles
 
-VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "unit": 1}  # figures on o_proj
+VIEWS = {"cut": 1, "layers": 2, "factors": 2, "scorers": 2, "greedy": 1, "values": 1, "unit": 1}  # figures on o_proj
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def test_without_a_model_the_page_points_to_one():
     assert "No model is loaded" in texts(at, "markdown")
 
 
-@pytest.mark.parametrize("view", ["cut", "factors", "scorers", "unit", "layers"])
+@pytest.mark.parametrize("view", ["cut", "factors", "scorers", "greedy", "values", "unit", "layers"])
 def test_what_the_next_move_asks_for_is_made_ready_before(settings, view, monkeypatch):
     asked = []
     monkeypatch.setattr(ahead(), "work_out", lambda *calls: asked.append([*calls[0], *calls[1]]))

@@ -1,0 +1,124 @@
+"""``python -m rcpu study``: the paper's experiments on any model, with a verdict for each claim."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+
+import rcpu
+from rcpu.base.errors import RcpuError
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+from rcpu.runs import STUDIES, Bench, Findings, gathered, load_study, open_store, run_study, sized
+from rcpu.runs.studies import SIZES
+from rcpu.runs.tables import markdown, result_rows, setup, verdict_rows
+
+
+def add(commands, _) -> None:
+    """Declare the command's flags."""
+    study = commands.add_parser(
+        "study",
+        parents=[model_flags()],
+        help="run an experiment of the paper and say which of its claims hold here",
+        description="Every cell is a run in the store: a second call goes on, and more seeds or ratios are added.",
+    )
+    study.add_argument("name", nargs="?", help=f"{', '.join(STUDIES)}, or a YAML file; without it they are listed")
+    study.add_argument("--size", default="small", help="; ".join(f"{k}: {v}" for k, v in SIZES.items()) + " (small)")
+    study.add_argument("--text", default="embedded", help="to calibrate on (default: embedded)")
+    study.add_argument("--evaluation", help="text to measure on (default: that of --text)")
+    study.add_argument("--seeds", help="of the calibration windows, like 0,1,2")
+    study.add_argument("--ratios", help="like 0.1,0.2,0.3")
+    study.add_argument("--limit", type=int, metavar="N", help="windows to measure on, or items a task, at most")
+    study.add_argument("--tasks", default="embedded", help="of a study of accuracy (default: embedded)")
+    study.add_argument("--samples", type=int, help="calibration windows, where the study does not vary them")
+    study.add_argument("--window", type=int, help="tokens a window")
+    study.add_argument("--layers", type=rcpu.parse_layers, metavar="LIST", help="layers to prune (default: all)")
+    study.add_argument("--measure-in", default="", metavar="DTYPE", help="measure in bf16, twice as fast on a CPU")
+    study.add_argument("--keep-weights", action="store_true", help="keep the weights of every cell, too")
+    study.add_argument("--show", action="store_true", help="what the store has of it; nothing is run")
+    study.add_argument("--markdown", action="store_true", help="print Markdown instead of tables")
+    study.set_defaults(run=_study)
+
+
+def numbers(text: str | None, kind: type, flag: str) -> tuple | None:
+    """Numbers with commas between them; raises ``RcpuError``."""
+    if text is None:
+        return None
+    try:
+        found = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise RcpuError(f"{flag} must be numbers like 1,2,3; got {text!r}") from error
+    if not found:
+        raise RcpuError(f"{flag} names nothing: give at least one number")
+    return found
+
+
+def _study(options, console: Console) -> None:
+    if options.name is None:
+        table = Table("study", "of the paper", "title", "question")
+        for name, known in STUDIES.items():
+            table.add_row(name, known.source, known.title, known.question)
+        output().print(table)
+        return
+    check_json(options.json)
+    study, store = load_study(options.name), open_store()
+    if options.show:
+        known = gathered(store, study.name)
+        if not known:
+            raise RcpuError(f"the store has nothing of the study {study.name}: run it without --show")
+    else:
+        known = [_run(study, options, store, console)]
+    for found in known:
+        if options.markdown:
+            sys.stdout.write(markdown(found) + "\n")
+        else:
+            _print(found)
+    write_json(options.json, known[0].to_dict() if len(known) == 1 else {"studies": [f.to_dict() for f in known]})
+
+
+def _run(study, options, store, console: Console) -> Findings:
+    own = {name: getattr(options, name) for name in ("samples", "window", "layers")}
+    asked = sized(
+        study,
+        options.size,
+        model=options.model,
+        text=options.text,
+        evaluation=options.evaluation or options.text,
+        seeds=numbers(options.seeds, int, "--seeds"),
+        ratios=numbers(options.ratios, float, "--ratios"),
+        limit=options.limit,
+        tasks=tuple(t.strip() for t in options.tasks.split(",") if t.strip()),
+    )
+    asked = replace(asked, settings={**asked.settings, **{k: v for k, v in own.items() if v is not None}})
+    study.cells(asked)  # what is wrong with them is said before a model is loaded
+    for text in {options.text, asked.evaluation}:
+        rcpu.load_text(text)
+    bench = Bench(load(options, console), options.measure_in)
+    with progress_bar(console) as bar:
+        task = bar.add_task(study.name, total=1.0)
+        found = run_study(
+            study,
+            asked,
+            bench,
+            store,
+            keep_weights=options.keep_weights,
+            progress=lambda p: bar.update(task, completed=p.fraction, description=p.message),
+            cancelled=options.interrupted,
+        )
+    for note in (*found.series["warnings"], *found.failed):
+        console.print(f"warning: {note}", markup=False)
+    return found
+
+
+def _print(found: Findings) -> None:
+    out = output()
+    out.print(f"{found.study.title} ({found.study.source})\n{setup(found)}", markup=False)
+    for note in (*found.cut, *found.study.notes):
+        out.print(note, markup=False)
+    for columns in (*(result_rows(found, q) for q in found.study.quantities), verdict_rows(found)):
+        table = Table(*columns)
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*row)
+        out.print(table)

@@ -1,0 +1,261 @@
+"""Studies as data: a grid of recipes, what is measured of each, what is claimed, and what was published.
+
+A study is a YAML file; those of the paper ship in grids/. Knows no models and no results: see studying.py and
+verdicts.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from itertools import product
+from typing import Any
+
+from rcpu.base.errors import RcpuError, choose
+from rcpu.base.options import options_of
+from rcpu.base.paths import existing
+from rcpu.methods.catalog import METHODS
+from rcpu.pruning.recipe import Recipe, read_yaml
+from rcpu.runs.asks import Ask, ask_of
+
+SUFFIX = ".yaml"
+RATIOS, SEEDS = (0.1, 0.2, 0.3), (0, 1, 2)
+RATIO, SEED, MEASURED = "ratio", "seed", "measured"  # axes that every study has
+SIZES = {"small": "cut so that two cores finish in minutes", "paper": "as the paper has it"}
+Labels = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One thing that varies: labels, each with the settings it stands for."""
+
+    label: str
+    values: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``first`` has a lower, higher or the same quantity as ``than``, for all labels that they share."""
+
+    says: str
+    first: Mapping[str, str]
+    relation: str  # lower, higher or same
+    than: Mapping[str, str]
+    quantity: str
+    margin: float = 0.0  # in the quantity's unit: by how much at least, or at most for "same"
+    some: str = ""  # an axis: it is enough that one of its labels does
+
+
+@dataclass(frozen=True)
+class Study:
+    """A declared grid; ``definition`` is all of it as its file has it."""
+
+    name: str
+    title: str
+    source: str
+    question: str
+    axes: Mapping[str, Axis]
+    measures: Mapping[str, Mapping[str, Any]]
+    quantities: tuple[str, ...]
+    claims: tuple[Claim, ...]
+    figure: Mapping[str, Any]
+    published: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+    definition: dict
+
+    def cells(self, asked: Asked) -> list[Cell]:
+        """What has to be run, seed by seed; labels that come to the same recipe are one cell under several labels."""
+        given = {"$text": asked.text, "$evaluation": asked.evaluation}
+        varied = {name: asked.labels(self, name) for name in self.axes}
+        found: dict[Recipe, Cell] = {}
+        for seed, ratio, *labels in product(asked.seeds, asked.ratios, *varied.values()):
+            named = dict(zip(varied, labels, strict=True))
+            settings = {"text": "$text", **asked.settings, **self.definition.get("recipe", {})}
+            for axis, label in named.items():
+                settings |= self.axes[axis].values[label]
+            settings = {k: given.get(v, v) if isinstance(v, str) else v for k, v in settings.items()}
+            recipe = plain_recipe(Recipe(**{"model": asked.model, "ratio": ratio, "seed": seed, **settings}))
+            told = {**named, RATIO: percent(ratio), SEED: str(seed)}
+            cell = found.setdefault(recipe, Cell(recipe, ()))
+            found[recipe] = replace(cell, labels=(*cell.labels, told))
+        return list(found.values())
+
+    def asks(self, asked: Asked) -> dict[str, Ask]:
+        """What is measured of every cell and of the dense model, by what it is called."""
+        given = {"$text": asked.text, "$evaluation": asked.evaluation, "$tasks": list(asked.tasks)}
+        found = {}
+        for name, values in self.measures.items():
+            defaults = {"perplexity": {"text": "$evaluation"}, "geometry": {"text": "$evaluation"}}
+            values = {**defaults.get(values.get("kind"), {}), **values}
+            values = {k: given.get(v, v) if isinstance(v, str) else v for k, v in values.items()}
+            if asked.limit:
+                values["limit"] = min(asked.limit, values.get("limit") or asked.limit)
+            if "window" in asked.settings and values["kind"] != "tasks":
+                values["window"] = asked.settings["window"]
+            found[name] = ask_of(values)
+        return found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe and the labels it answers for."""
+
+    recipe: Recipe
+    labels: tuple[Labels, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How large a study shall be, and on what."""
+
+    model: str = "embedded"
+    text: str = "embedded"
+    evaluation: str = "embedded"
+    seeds: tuple[int, ...] = SEEDS
+    ratios: tuple[float, ...] = RATIOS
+    limit: int | None = None  # windows to measure on at most, or items a task
+    tasks: tuple[str, ...] = ("embedded",)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of all recipes, where the study says nothing
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # labels of an axis, where not all
+
+    def labels(self, study: Study, axis: str) -> list[str]:
+        """The labels of one axis that are run."""
+        return [label for label in study.axes[axis].values if label in self.only.get(axis, (label,))]
+
+
+def sized(study: Study, size: str = "small", **given: Any) -> Asked:
+    """How a study is run at this size, except for what was given; None is as good as not given.
+
+    Raises:
+        RcpuError: no such size.
+    """
+    choose("size", size, SIZES)
+    own = dict(study.definition)
+    small = own.get("small", {}) if size == "small" else {}
+    found: dict[str, Any] = {name: tuple(small.get(name, own[name])) for name in ("ratios", "seeds") if name in own}
+    found |= {name: tuple(small[name]) for name in ("ratios", "seeds") if name in small}
+    if size == "small":
+        found.setdefault("seeds", (0,))
+        found |= {"limit": small.get("limit", 64), "settings": small.get("recipe", {})}
+        found["only"] = {axis: tuple(labels) for axis, labels in small.get("axes", {}).items()}
+    found |= {name: value for name, value in given.items() if value is not None}
+    return Asked(**found)
+
+
+def left_out(study: Study, present: Sequence[Labels]) -> list[str]:
+    """What of the full grid has not been run, in words, for every figure of it."""
+    found = []
+    for name, axis, full in (("ratios", RATIO, RATIOS), ("seeds", SEED, SEEDS)):
+        full = study.definition.get(name, full)
+        wanted = [percent(v) if axis == RATIO else str(v) for v in full]
+        if missing := [label for label in wanted if all(labels[axis] != label for labels in present)]:
+            found.append(f"{name} {', '.join(missing)}")
+    for axis, row in study.axes.items():
+        if missing := [label for label in row.values if all(labels[axis] != label for labels in present)]:
+            found.append(f"{row.label.lower()} {', '.join(missing)}")
+    return found
+
+
+def plain_recipe(recipe: Recipe) -> Recipe:
+    """The same run with options that change nothing at their defaults, so that equal runs are equal recipes."""
+    rows = options_of(METHODS[recipe.method].options)
+    idle = {n: row.default for n, row in rows.items() if not row.matters(recipe.options)}
+    return replace(recipe, **idle)
+
+
+def percent(ratio: float) -> str:
+    """A ratio as labels have it."""
+    return f"{100 * ratio:g} %"
+
+
+def read_study(name: str, values: Mapping[str, Any]) -> Study:
+    """The study of a YAML file.
+
+    Raises:
+        RcpuError: a setting is missing, unknown or of another kind.
+    """
+    values = json.loads(json.dumps(dict(values)))  # as it comes back from a record: keys are texts
+    known = {f.name for f in fields(Study)} - {"name", "definition"} | {"recipe", "small", *("ratios", "seeds")}
+    if unknown := sorted(set(values) - known):
+        raise RcpuError(f"the study {name} has unknown settings {', '.join(unknown)}; known are {', '.join(known)}")
+    try:
+        axes = {key: Axis(row.get("label", key), _texts(row["values"])) for key, row in values["axes"].items()}
+        quantities = tuple(values.get("quantities", ["perplexity"]))
+        claims = tuple(
+            Claim(
+                row["says"],
+                _labels(row["first"]),
+                row["is"],
+                _labels(row["than"]),
+                row.get("quantity", quantities[0]),
+                row.get("margin", 0.0),
+                row.get("some", ""),
+            )
+            for row in values.get("claims", [])
+        )
+        study = Study(
+            name,
+            str(values["title"]),
+            str(values.get("source", "")),
+            str(values.get("question", "")),
+            axes,
+            values.get("measures", {"perplexity": {"kind": "perplexity"}}),
+            quantities,
+            claims,
+            values["figure"],
+            tuple(values.get("published", [])),
+            tuple(values.get("notes", [])),
+            values,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RcpuError(f"the study {name} lacks something or has it in another form: {error!r}") from error
+    for claim in study.claims:
+        choose(f"relation in the study {name}", claim.relation, dict.fromkeys(("lower", "higher", "same")))
+        for axis in {*claim.first, *claim.than} - {RATIO, MEASURED}:
+            choose(f"axis in the study {name}", axis, axes)
+    return study
+
+
+def _labels(row: Mapping) -> Labels:
+    return {str(k): str(v) for k, v in row.items()}
+
+
+def _texts(values: Mapping) -> dict[str, Mapping]:
+    return {str(label): dict(settings) for label, settings in values.items()}
+
+
+class Studies(Mapping[str, Study]):
+    """The studies that ship with the library, by name; a file is read when it is asked for."""
+
+    def __init__(self) -> None:
+        self._folder = resources.files("rcpu.runs") / "grids"
+
+    def __getitem__(self, name: str) -> Study:
+        if name not in set(self):
+            raise KeyError(name)
+        return read_study(name, read_yaml((self._folder / f"{name}{SUFFIX}").read_text(encoding="utf-8")))
+
+    def __iter__(self) -> Iterator[str]:
+        found = (f.name.removesuffix(SUFFIX) for f in self._folder.iterdir() if f.name.endswith(SUFFIX))
+        return iter(sorted(found, key=lambda name: (not name.startswith(("table", "fig")), name)))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+STUDIES = Studies()
+
+
+def load_study(name: str) -> Study:
+    """The study of that name, or of a YAML file; raises ``RcpuError`` if there is neither."""
+    if name in STUDIES:
+        return STUDIES[name]
+    path = existing(name)
+    if path is None or not path.is_file():
+        raise RcpuError(f"no study {name!r}: give one of {', '.join(STUDIES)}, or a YAML file")
+    try:
+        return read_study(path.stem, read_yaml(path.read_text(encoding="utf-8-sig")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RcpuError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error

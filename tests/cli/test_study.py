@@ -1,0 +1,51 @@
+"""``python -m rcpu study``: lists, runs, goes on, shows, and refuses in a sentence."""
+
+import json
+
+import pytest
+
+from rcpu.cli import main
+
+QUICK = ("--samples", "6", "--window", "16", "--limit", "8", "--ratios", "0.3")
+
+
+@pytest.fixture(autouse=True)
+def _own_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("RCPU_HOME", str(tmp_path / "home"))
+
+
+def test_a_study_from_the_command_line(model_folder, text_file, tmp_path, capsys):
+    flags = ["study", "table3", "--model", str(model_folder), "--text", str(text_file), *QUICK]
+    assert main([*flags, "--json", str(tmp_path / "s.json")]) == 0
+    told = capsys.readouterr()
+    assert "What is compensated" in told.out
+    assert "Repairing both is better" in told.out
+    assert "flatters pruned models" in told.err
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert len(found["points"]) == 4
+    assert {v["state"] for v in found["verdicts"]} <= {"holds", "does not hold", "not decided"}
+    assert main(["study", "table3", "--show", "--markdown"]) == 0
+    assert capsys.readouterr().out.startswith("**What is compensated** (Table 3).")
+
+
+def test_studies_are_listed(capsys):
+    assert main(["study"]) == 0
+    assert "table3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["nothing"], "no study 'nothing': give one of"),
+        (["table3", "--seeds", "a"], "--seeds must be numbers like 1,2,3; got 'a'"),
+        (["table3", "--seeds", ","], "--seeds names nothing"),
+        (["table3", "--ratios", "1.5"], "ratio must be at least 0 and below 1"),
+        (["table3", "--size", "huge"], "unknown size 'huge'"),
+        (["table3", "--measure-in", "int3"], "unknown precision 'int3'"),
+        (["table3", "--show"], "the store has nothing of the study table3"),
+        (["table3", "--text", "/no/such.txt"], "no text '/no/such.txt'"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags, sentence, model_folder, capsys):
+    assert main(["study", *flags, "--model", str(model_folder)]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,260 @@
+"""Studies: grids as they are declared, cells that are run once, and verdicts that follow from paired intervals."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rcpu
+from rcpu import Cancelled, RcpuError
+from rcpu.runs import STUDIES, Bench, Findings, Store, gathered, load_study, markdown, open_store, run_study, sized
+from rcpu.runs.readings import Point, paired, readings
+from rcpu.runs.studies import read_study
+from rcpu.runs.verdicts import verdicts
+from tests import tiny
+
+SMALL = {"samples": 6, "window": 16, "held_out": 2}
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return open_store(tmp_path / "home")
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(rcpu.Model("tiny", tiny.net("gqa"), tiny.tokenizer(), Path("/nowhere"), "fingerprint-gqa"))
+
+
+@pytest.fixture
+def asked(text_file):
+    def ask(study, **more):
+        found = sized(study, text=str(text_file), evaluation=str(text_file), **{"limit": 8, **more})
+        return replace(found, settings={**found.settings, **SMALL})
+
+    return ask
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("size", ["small", "paper"])
+def test_every_study_names_recipes_and_claims_that_it_has_cells_for(name, size):
+    study = STUDIES[name]
+    cells = study.cells(sized(study, size, evaluation="wikitext2"))
+    assert len({c.recipe for c in cells}) == len(cells)
+    if size == "paper":
+        present = [labels for cell in cells for labels in cell.labels]
+        measured = [{}, *({"measured": m} for m in study.measures)]
+        for claim in study.claims:
+            for side in (claim.first, {**claim.first, **claim.than}):
+                assert any(side.items() <= {**p, **m}.items() for p in present for m in measured), claim.says
+        for row in study.published:
+            labels = {label for axis in study.axes.values() for label in axis.values}
+            labels |= {p["ratio"] for p in present}
+            assert set(row.get("rows", row.get("level"))) <= labels
+            assert set(row.get("at", {}).values()) <= labels
+
+
+def test_the_paper_grid_of_table_1_is_the_papers():
+    study = STUDIES["table1"]
+    cells = study.cells(sized(study, "paper"))
+    assert len(cells) == 4 * 2 * 3 * 3
+    small = sized(study)
+    assert (small.seeds, small.ratios, small.limit) == ((0,), (0.1, 0.3), 64)
+    assert len(study.cells(small)) == 4 * 1 * 2
+    assert len(study.cells(sized(study, seeds=(0, 1), ratios=(0.5,)))) == 8
+
+
+def test_labels_that_come_to_the_same_run_are_one_cell():
+    values = {
+        "title": "t",
+        "axes": {
+            "repair": {"values": {"none": {"compensation": "none"}, "ridge": {"compensation": "least_squares"}}},
+            "ridge": {"values": {"weak": {"ridge": 1e-4}, "strong": {"ridge": 1.0}}},
+        },
+        "figure": {"x": "ridge"},
+    }
+    cells = read_study("own", values).cells(sized(read_study("own", values), ratios=(0.2,), seeds=(0,)))
+    assert [len(cell.labels) for cell in cells] == [2, 1, 1]
+
+
+def test_a_study_runs_once_goes_on_and_grows(store, bench, asked, monkeypatch):
+    study = STUDIES["table3"]
+    told, seen = [], []
+    ask = asked(study, ratios=(0.3,), seeds=(0,))
+    found = run_study(study, ask, bench, store, progress=lambda p: told.append(p.fraction), found=seen.append)
+    assert [dict(p.labels) for p in found.points] == [
+        {"repaired": label, "ratio": "30 %"} for label in ("nothing", "o_proj", "down_proj", "both")
+    ]
+    assert told == sorted(told)
+    assert [len(f.points) for f in seen] == [1, 2, 3, 4]
+    assert len(store.runs()) == 4
+    monkeypatch.setattr("rcpu.runs.asks.perplexity", None)
+    assert run_study(study, ask, bench, store).points == found.points
+    monkeypatch.undo()
+    grown = run_study(study, asked(study, ratios=(0.3,), seeds=(1,)), bench, store)
+    assert {p.seed for p in grown.points} == {"0", "1"}
+    assert len(store.runs()) == 8
+    (again,) = gathered(store, "table3")
+    assert again == grown
+    assert gathered(store, "table1") == []
+
+
+def test_two_studies_share_cells(store, bench, asked):
+    for name in ("table3", "geometry"):
+        found = run_study(STUDIES[name], asked(STUDIES[name], ratios=(0.3,), only={}, seeds=(0,)), bench, store)
+        assert len(found.points) == 4
+    assert {run.tags for run in store.runs()} >= {("table3",), ("geometry",), ("table3", "geometry")}
+    assert len(store.runs()) == 6, "without repair and with the rotation of both sites they are the same runs"
+
+
+def test_a_cancelled_study_keeps_what_it_has(store, bench, asked):
+    study, done = STUDIES["table3"], []
+    ask = asked(study, ratios=(0.3,), seeds=(0,))
+    with pytest.raises(Cancelled):
+        run_study(study, ask, bench, store, found=done.append, cancelled=lambda: len(done) == 2)
+    assert len(gathered(store, "table3")[0].points) == 2
+    assert len(run_study(study, ask, bench, store).points) == 4
+    assert sum(run.state == "done" for run in store.runs()) == 4
+
+
+def test_a_cell_that_fails_is_told_and_ends_nothing_else(store, bench, asked):
+    values = {
+        "title": "t",
+        "axes": {"unit": {"values": {"heads": {"unit": "head"}, "channels": {"unit": "channel"}}}},
+        "figure": {"x": "ratio"},
+    }
+    study = read_study("own", values)
+    found = run_study(study, asked(study, ratios=(0.3,), seeds=(0,)), bench, store)
+    assert [p.labels["unit"] for p in found.points] == ["channels"]
+    assert len(found.failed) == 1
+    assert "unit 'head' needs one KV head" in found.failed[0]
+
+
+def test_other_windows_are_another_series(store, bench, asked):
+    study = STUDIES["table3"]
+    for limit in (6, 8):
+        run_study(study, asked(study, ratios=(0.3,), seeds=(0,), limit=limit), bench, store)
+    assert [f.series["asks"]["perplexity"]["limit"] for f in gathered(store)] == [8, 6]
+    assert len(store.runs()) == 4, "pruned once, measured twice"
+
+
+def test_what_was_cut_and_what_leaks_is_said(store, bench, asked):
+    found = run_study(STUDIES["table3"], asked(STUDIES["table3"], ratios=(0.3,), seeds=(0,)), bench, store)
+    assert found.cut == [
+        "not run: ratios 10 %, 20 %; seeds 1, 2",
+        "measured on at most 8 windows of a text or items of a task",
+    ]
+    assert "stands in the calibration text" in found.series["warnings"][0]
+    told = markdown(found)
+    assert "Repairing both is better than repairing o_proj alone." in told
+    assert "not run: ratios 10 %, 20 %" in told
+    assert Findings.from_dict(json.loads(json.dumps(found.to_dict()))).to_dict() == json.loads(
+        json.dumps(found.to_dict())
+    )
+
+
+@pytest.mark.parametrize("name", ["geometry", "table5", "transfer", "reflection"])
+def test_other_quantities_are_read(store, bench, asked, name):
+    study = STUDIES[name]
+    found = run_study(study, asked(study, ratios=(0.1, 0.3), seeds=(0,)), bench, store)
+    assert not found.failed
+    for quantity in study.quantities:
+        values = readings(found.points, quantity)
+        assert len(values) >= 4
+        assert all(np.isfinite(r.value) for r in values)
+    assert all(v.settings for v in found.verdicts)
+    assert found.verdicts[0].state == {"table5": "holds"}.get(name, found.verdicts[0].state)
+
+
+def point(label: str, losses, seed: str = "0", **labels) -> Point:
+    answer = {"kind": "perplexity", "asked": {"windows": "w"}, "answer": {"by_window": tuple(losses)}}
+    return Point({"method": label, "ratio": "20 %", **labels}, seed, {"perplexity": answer})
+
+
+def claimed(relation: str, **more):
+    claim = {"says": "A beats B.", "first": {"method": "a"}, "is": relation, "than": {"method": "b"}, **more}
+    axes = {"method": {"values": {"a": {}, "b": {}}}, "size": {"values": {"1": {}, "2": {}}}}
+    return read_study("own", {"title": "t", "axes": axes, "figure": {"x": "ratio"}, "claims": [claim]})
+
+
+NOISE = np.random.default_rng(0).normal(scale=1.0, size=50)  # how hard a window is, the same for both models
+
+
+@pytest.mark.parametrize(
+    ("relation", "margin", "gap", "state"),
+    [
+        ("lower", 0, -0.05, "holds"),
+        ("lower", 0, 0.05, "fails"),
+        ("lower", 0, 0.0, "open"),
+        ("higher", 0, 0.05, "holds"),
+        ("higher", 10, 0.05, "fails"),
+        ("higher", 10, 0.2, "holds"),
+        ("same", 3, 0.0, "holds"),
+        ("same", 3, 0.2, "fails"),
+        ("same", 3, 0.03, "open"),
+    ],
+)
+def test_a_verdict_follows_from_the_paired_interval(relation, margin, gap, state):
+    jitter = np.random.default_rng(1).normal(scale=0.02, size=50)
+    points = [point("a", 3 + NOISE + gap + jitter), point("b", 3 + NOISE)]
+    (verdict,) = verdicts(claimed(relation, margin=margin), points)
+    assert verdict.state == state
+    assert "a against b" in verdict.sentence
+    assert "perplexity" in verdict.sentence
+
+
+def test_unpaired_the_same_gap_would_not_be_seen():
+    a, b = (readings([point(label, 3 + NOISE + gap)], "perplexity")[0] for label, gap in (("a", -0.05), ("b", 0.0)))
+    assert a.interval.high > b.interval.low
+    assert paired("perplexity", b, a).decided
+
+
+def test_seeds_that_disagree_leave_it_open():
+    gaps = {"0": -0.05, "1": 0.05, "2": 0.01}
+    points = [p for s, g in gaps.items() for p in (point("a", 3 + NOISE + g, s), point("b", 3 + NOISE, s))]
+    (verdict,) = verdicts(claimed("lower"), points)
+    assert verdict.state == "open"
+    (alone,) = verdicts(claimed("lower"), points[:2])
+    assert alone.state == "holds"
+
+
+def test_a_claim_must_hold_everywhere_unless_somewhere_is_enough():
+    points = []
+    for size, gap in (("1", -0.05), ("2", 0.05)):
+        points += [point("a", 3 + NOISE + gap, size=size), point("b", 3 + NOISE, size=size)]
+    (everywhere,) = verdicts(claimed("lower"), points)
+    assert everywhere.state == "fails"
+    assert "(in 1 of 2 settings)" in everywhere.sentence
+    (somewhere,) = verdicts(claimed("lower", some="size"), points)
+    assert somewhere.state == "holds"
+
+
+def test_without_cells_a_claim_is_not_decided():
+    (verdict,) = verdicts(claimed("lower"), [point("a", NOISE)])
+    assert (verdict.state, verdict.settings) == ("open", ())
+    assert "Not run yet" in verdict.sentence
+
+
+def test_other_windows_are_not_paired():
+    other = replace(point("b", NOISE), answers={"perplexity": {**point("b", NOISE).answers["perplexity"], "asked": {}}})
+    (verdict,) = verdicts(claimed("lower"), [point("a", NOISE), other])
+    assert verdict.settings == ()
+
+
+def test_bad_studies_are_refused_in_a_sentence(tmp_path):
+    with pytest.raises(RcpuError, match="no study 'table9': give one of fig2"):
+        load_study("table9")
+    for text, sentence in (
+        ("axes: 3", "lacks something or has it in another form"),
+        ("title: t\ncolour: red", "unknown settings colour"),
+        ("{", "cannot be read"),
+    ):
+        (tmp_path / "own.yaml").write_text(text)
+        with pytest.raises(RcpuError, match=sentence):
+            load_study(str(tmp_path / "own.yaml"))
+    with pytest.raises(RcpuError, match="unknown relation in the study own 'better'"):
+        claimed("better")
+    with pytest.raises(RcpuError, match="unknown size 'huge': choose one of small, paper"):
+        sized(STUDIES["table3"], "huge")
