@@ -20,7 +20,7 @@ from app.shared import answers, current_collection, current_model, jobs, model_k
 from app.widgets import plain, say, size
 from app.work import asked_windows, collect_job, load_model_job
 from rcpu.explain import Projection
-from rcpu.methods import Removal, column_scores, remove, resolve_unit, units_of
+from rcpu.methods import AT_ONCE, Removal, column_scores, remove, resolve_unit, units_of
 from rcpu.models import SITES, heads_of, site_named, weight_of
 from rcpu.statistics import Collection, collection_bytes
 
@@ -127,6 +127,11 @@ class Dense:
         return remove(scores, self.layout(projection.site), self.config.ratio_of(projection.layer))
 
 
+def _at_once(config: rcpu.Recipe) -> rcpu.Recipe:
+    """The same with a score that the sums kept here give at once: RCPU's where others need more."""
+    return config if config.scorer in AT_ONCE else replace(config, scorer=rcpu.Recipe().scorer)
+
+
 def need_statistics() -> Dense:
     """The statistics for the chosen model and windows; without any, what they cost, a button, and the end of the page.
 
@@ -168,7 +173,7 @@ def need_statistics() -> Dense:
                 start("collect", lambda: collect_job(model, config))
         elif job and job.active:
             st.caption(f"Layers {rcpu.format_layers(measured)} are there already; the others come by themselves.")
-        return Dense(model, config, found, measured)
+        return Dense(model, _at_once(config), found, measured)
     if job and job.active:
         st.caption("The dense model is run once over the calibration windows; every view is instant after that.")
         raise PageEnd
@@ -229,7 +234,7 @@ def pick_removal() -> None:
     """Widgets for what would go: ratio, score, and unit of o_proj."""
     with st.container(horizontal=True, key="removal"):
         ratio_slider()
-        control(st.selectbox, "Importance score", "scorer", options=list(rcpu.SCORERS), format_func=called(SCORERS))
+        control(st.selectbox, "Importance score", "scorer", options=list(AT_ONCE), format_func=called(SCORERS))
         control(st.selectbox, "Unit of o_proj", "unit", options=list(UNITS), format_func=called(UNITS))
 
 

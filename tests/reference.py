@@ -37,9 +37,20 @@ def score(name: str, w: np.ndarray, x: np.ndarray, attention: bool) -> list[floa
         variance = sum((value - mean) ** 2 for value in inputs) / len(inputs)
         absolute = sum(abs(value) for value in inputs) / len(inputs)
         norm = sum(value**2 for value in column) ** 0.5
-        fluctuation = variance * sum(value**2 for value in column)
+        power = 2 if attention else 1
+        fluctuation = variance * norm**2
+        running = running_fluctuation(inputs)
+        length = sum(value**2 for value in inputs) ** 0.5
+        inverse = np.linalg.inv(x @ x.T + 0.01 * (x @ x.T).diagonal().mean() * np.eye(len(x)))
+        alone = norm**2 / inverse[j, j]
         scores.append(
             {
+                "wifv": (running * norm**2) ** power,
+                "ifv": running**power,
+                "wifn": (sum(abs(value) for value in column) / len(column) * length) ** power,
+                "wanda_sp_l2": sum(abs(value) for value in column) * length,
+                "obs": alone,
+                "greedy": alone,
                 "rcpu": norm * absolute * variance,
                 "wanda_sp": sum(abs(value) for value in column) * absolute,
                 "flap": fluctuation**2 if attention else fluctuation,
@@ -47,6 +58,17 @@ def score(name: str, w: np.ndarray, x: np.ndarray, attention: bool) -> list[floa
             }[name]
         )
     return scores
+
+
+def running_fluctuation(inputs: list[float], windows: int = 4) -> float:
+    """FLAP's statistic of one input, its tokens in so many windows: the mean runs on, the first window never counts."""
+    size, mean, found = len(inputs) // windows, 0.0, 0.0
+    for n in range(windows):
+        own = inputs[n * size : (n + 1) * size]
+        mean = mean * n / (n + 1) + sum(own) / size / (n + 1)
+        if n:
+            found = found * (n - 1) / n + sum((value - mean) ** 2 for value in own) / (n + 1)
+    return found
 
 
 def attention_strata(query: int, kv: int, dim: int, unit: str) -> list[list[list[int]]]:

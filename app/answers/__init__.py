@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import rcpu
 from app.ahead import Call
 from app.dense import RATIO_STEP, Dense
 from app.labels import UNITS
 from app.settings import Settings, settings
 from app.shared import ahead
 from rcpu.explain import Projection
+from rcpu.methods import AT_ONCE
 from rcpu.models import SITES
 
 #: What a view shows of a projection, and what one shows of a site in all layers.
@@ -48,7 +48,7 @@ def work_out_sites(answer: SiteAnswer, dense: Dense, site: str, others: Sequence
         [call(ratio=ratio) for ratio in near if 0 <= ratio <= 0.9],
         [
             *(call(other) for other in SITES if other != site),
-            *(call(scorer=scorer) for scorer in rcpu.SCORERS if scorer != now.scorer),
+            *(call(scorer=scorer) for scorer in AT_ONCE if scorer != now.scorer),
             *(call(unit=unit) for unit in units if unit != now.unit),
             *(partial(answer, dense, site, replace(s, **other)) for other in others),
         ],

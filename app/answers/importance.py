@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from torch import Tensor
 
-import rcpu
 from app.dense import Dense
 from app.figures import importance as figures
 from app.figures import paths as figures_of_paths
@@ -27,7 +26,7 @@ from rcpu.explain import (
     value_spectra,
     without,
 )
-from rcpu.methods import UNIT_NAMES, Removal, keep_units, remove, removed_count
+from rcpu.methods import AT_ONCE, UNIT_NAMES, Removal, keep_units, remove, removed_count
 from rcpu.models import heads_of
 
 
@@ -138,8 +137,8 @@ def scorers_answer(dense: Dense, projection: Projection, s: Settings) -> Scorers
     layout, ratio = dense.layout(projection.site), dense.config.ratio_of(projection.layer)
 
     def made() -> ScorersAnswer:
-        removals = [remove(projection.scores(name, dense.config.seed), layout, ratio) for name in rcpu.SCORERS]
-        labels = [figures.SCORERS[name] for name in rcpu.SCORERS]
+        removals = [remove(projection.scores(name, dense.config.seed), layout, ratio) for name in AT_ONCE]
+        labels = [figures.SCORERS[name] for name in AT_ONCE]
         common = [[overlap(a.keep, b.keep) for b in removals] for a in removals]
         return ScorersAnswer(
             int((~removals[0].keep).sum()),

@@ -20,6 +20,8 @@ SCORERS = {
     "rcpu": "RCPU",
     "wanda_sp": "WANDA-sp",
     "flap": "FLAP",
+    "wifn": "FLAP's WIFN",
+    "wanda_sp_l2": "Wanda-sp (L2)",
     "magnitude": "Magnitude",
     "random": "Random",
 }

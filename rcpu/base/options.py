@@ -117,19 +117,18 @@ class Part:
 def joined(name: str, module: str, own: type, parts: Mapping[str, Mapping[str, Part]]) -> type:
     """A frozen dataclass with the options of ``own`` and those of every part that can be chosen.
 
-    ``parts``: by the name of the option in ``own`` that chooses among them. An option that several parts share is
-    declared by the same dataclass.
+    ``parts``: by the name of the option in ``own`` that chooses among them. Several parts share an option where their
+    dataclasses inherit it from one.
     """
     rows = [(f.name, f.type, f) for f in fields(own)]
-    owners: dict[type, tuple[str, list[str]]] = {}
+    found: dict[str, tuple[Any, str, list[str]]] = {}
     for chooser, known in parts.items():
         for key, part in known.items():
-            if part.options is not None:
-                owners.setdefault(part.options, (chooser, []))[1].append(key)
-    for kind, (chooser, keys) in owners.items():
-        for f in fields(kind):
-            about = {"when": (chooser, tuple(keys)), **f.metadata["option"]}
-            rows.append((f.name, f.type, field(default=f.default, metadata={"option": about})))
+            for f in fields(part.options) if part.options is not None else ():
+                found.setdefault(f.name, (f, chooser, []))[2].append(key)
+    for f, chooser, keys in found.values():
+        about = {"when": (chooser, tuple(keys)), **f.metadata["option"]}
+        rows.append((f.name, f.type, field(default=f.default, metadata={"option": about})))
     copies = [(n, t, field(default=f.default, metadata=f.metadata)) for n, t, f in rows]
     made = make_dataclass(name, copies, frozen=True, bases=(own,), namespace={"__doc__": own.__doc__})
     made.__module__ = module

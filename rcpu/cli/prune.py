@@ -215,7 +215,7 @@ def _print_prune(record: dict) -> None:
             s["unit"],
             f"{s['kept']}/{s['units']}",
             *("–" if e is None else f"{e:.4f}" for e in errors),
-            f"{s['determinant']:+d}",
+            "–" if s["determinant"] is None else f"{s['determinant']:+d}",
         )
     out = output()
     out.print(table)

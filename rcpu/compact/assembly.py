@@ -21,20 +21,29 @@ from rcpu.models.families import Site, architecture_of, attention_rows, consumer
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What becomes of one site: the kept columns, the weight for them, and a bias to add to the output."""
+    """What becomes of one site: what stays of its inputs, the weight for that, and a bias to add to the output."""
 
-    columns: Tensor  # (kept,) ascending
+    columns: Tensor  # (kept,) ascending; or encoders of values (kv, rank, dim), see methods/subspace.py
     weight: Tensor  # (d_out, kept)
     bias: Tensor | None = None  # (d_out,)
 
 
 def edits_of(net: LlamaForCausalLM, cuts: Mapping[tuple[int, str], Cut]) -> Edits:
-    """Cuts as edits: the kept columns of each consumer with its new weight and what is added to its bias."""
-    sites = {site.name: f"{site.block}.{site.consumer}" for site in architecture_of(net).sites}
+    """Cuts as edits: kept columns, or new rows of the values, with the consumer's new weight and added bias."""
+    sites = {site.name: site for site in architecture_of(net).sites}
     layers: dict[int, dict[str, Tensor]] = {}
     for (layer, name), cut in cuts.items():
-        named = {"columns": cut.columns, "weight": cut.weight} | ({} if cut.bias is None else {"bias": cut.bias})
-        layers.setdefault(layer, {}).update({f"{sites[name]}.{what}": t for what, t in named.items()})
+        site, named = sites[name], {"weight": cut.weight} | ({} if cut.bias is None else {"bias": cut.bias})
+        found = layers.setdefault(layer, {})
+        if cut.columns.ndim > 1:
+            (values,) = site.producers["value"]
+            new = encoded(layers_of(net)[layer].get_submodule(f"{site.block}.{values}"), cut.columns)
+            found[f"{site.block}.{values}.weight"] = new.weight.data
+            if new.bias is not None:
+                found[f"{site.block}.{values}.own_bias"] = new.bias.data
+        else:
+            named["columns"] = cut.columns
+        found |= {f"{site.block}.{site.consumer}.{what}": t for what, t in named.items()}
     return Edits(layers)
 
 
@@ -87,8 +96,11 @@ class Assembly:
     def add(self, layer: int, site: Site, cut: Cut) -> nn.Module:
         """Make the compact block of one site from the dense one and return it."""
         dense, config = layers_of(self.dense)[layer].get_submodule(site.block), self.config
-        rows = producer_rows(self.dense, site, cut.columns)
-        if site.attention:
+        narrower = cut.columns.ndim > 1
+        rows = {} if narrower else producer_rows(self.dense, site, cut.columns)
+        if narrower:
+            config.value_dims[layer] = cut.columns.shape[1]
+        elif site.attention:
             heads = heads_of(self.dense)
             config.query_heads[layer] = len(rows["query"]) // heads.dim
             config.kv_heads[layer] = len(rows["key"]) // heads.dim
@@ -102,7 +114,11 @@ class Assembly:
             block = (CompactAttention if site.attention else CompactMLP)(config, layer)
         for role, names in site.producers.items():
             for name in names:
-                setattr(block, name, _rows(dense.get_submodule(name), rows[role]))
+                part = dense.get_submodule(name)
+                if narrower:
+                    setattr(block, name, encoded(part, cut.columns) if role == "value" else part)
+                else:
+                    setattr(block, name, _rows(part, rows[role]))
         setattr(block, site.consumer, linear(cut.weight, bias))
         self.blocks[layer, site.name], self.cuts[layer, site.name] = block.eval(), cut
         return block
@@ -195,10 +211,16 @@ def padded(dense: LlamaForCausalLM, cuts: Mapping[tuple[int, str], Cut]) -> Llam
             block = stock[i][site.block]
             consumer = source.get_submodule(site.consumer)
             columns = torch.arange(consumer.in_features) if cut is None else cut.columns
+            encoders = columns if columns.ndim > 1 else None
+            if encoders is not None:  # the first values of every head are the narrower ones
+                _, rank, dim = encoders.shape
+                columns = torch.arange(consumer.in_features).view(-1, dim)[:, :rank].flatten()
             rows = producer_rows(dense, site, columns)
             for role, names in site.producers.items():
                 for name in names:
                     part = source.get_submodule(name)
+                    if encoders is not None and role == "value":
+                        part = encoded(part, torch.nn.functional.pad(encoders, (0, 0, 0, dim - rank)))
                     bias = _zeros_but(part.bias, rows[role]) if part.bias is not None else None
                     if biased and bias is None:
                         bias = part.weight.new_zeros(part.out_features)
@@ -222,6 +244,17 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     if bias is not None:
         module.bias = nn.Parameter(bias, requires_grad=False)
     return module
+
+
+def encoded(values: nn.Linear, encoders: Tensor) -> nn.Linear:
+    """The value projection with encoders (kv, rank, dim) applied to the rows of each KV head, and to its bias."""
+    kv, _, dim = encoders.shape
+    encoders = encoders.to(values.weight.device)
+    wide = values.weight.data.view(kv, dim, -1).to(encoders)
+    weight = (encoders @ wide).flatten(0, 1).to(values.weight)
+    if values.bias is None:
+        return linear(weight)
+    return linear(weight, (encoders @ values.bias.data.view(kv, dim, 1).to(encoders)).flatten().to(values.weight))
 
 
 def _rows(dense: nn.Linear, rows: Tensor) -> nn.Linear:

@@ -109,6 +109,10 @@ def powers(cosines: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
     return (t * theta).cos(), torch.where(single, limit, (t * theta).sin() / torch.where(single, 1.0, sine))
 
 
+#: Repairs of which the error is known without waiting; both turns of ``two_sided`` take a decomposition each round.
+INSTANT = frozenset({"none", "rotation", "rotation_scale", "least_squares", "bias"})
+
+
 class Projection:
     """One projection W (d_out × d_in) with the sums of its inputs; answers are kept, safe to ask from many threads."""
 
@@ -175,7 +179,7 @@ class Projection:
         )
 
     def errors(self, columns: Tensor, ridge: float | None = 1e-2, proper: bool = False) -> dict[str, Errors]:
-        """Relative errors of every compensator for these kept columns, by its key in COMPENSATORS.
+        """Relative errors of every compensator that is worked out at once, by its key in COMPENSATORS.
 
         Raises:
             RcpuError: least squares has no solution at this λ, or λ is to be chosen without held-out windows.
@@ -215,7 +219,7 @@ class Projection:
                     }
                 )
             gains = squaring.result()
-        found: dict[str, list[float | None]] = {name: [] for name in COMPENSATORS}
+        found: dict[str, list[float | None]] = {name: [] for name in COMPENSATORS if name in INSTANT}
         for y, squared, gain in zip((self.outputs, held), known, gains, strict=False):
             squared["least_squares"] = squared["none"] - gain
             for name in found:

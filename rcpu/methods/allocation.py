@@ -14,16 +14,10 @@ import torch
 from torch import Tensor
 
 from rcpu.base.errors import RcpuError
+from rcpu.base.options import Part, option
+from rcpu.methods.units import removed_count
 
 Key = Any  # (layer, site) in the layer loop
-
-#: What each is called, and the sentence that says what it does. ``dense pass`` is what it needs to know.
-ALLOCATIONS = {
-    "uniform": "the same share of units in every layer (RCPU and most others)",
-    "flap": "one threshold over standardised scores of all layers (FLAP's AL-AM)",
-    "influence": "layers that change the residual stream less lose more (MoDeGPT)",
-    "prices": "what a loss costs in nats a token by K-FAC, the cheapest first over all layers and sites",
-}
 
 
 @dataclass(frozen=True)
@@ -116,6 +110,21 @@ def by_threshold(scores: Mapping[Key, Tensor], costs: Mapping[Key, int], ratio: 
     return {key: int((scores[key] <= threshold).sum()) for key in keys}
 
 
+def lowest(scores: Mapping[Key, Tensor], count: int) -> dict[Key, int]:
+    """How many units of each site are among the ``count`` with the lowest scores of all: FLAP's AL-MM.
+
+    Raises:
+        RcpuError: there are not so many, or fewer than none are asked for.
+    """
+    every = torch.cat([s.flatten() for s in scores.values()])
+    if not 0 <= count < len(every):
+        raise RcpuError(f"{count:,} of {len(every):,} units are to go: choose another number of heads or ratio")
+    gone = torch.zeros(len(every), dtype=torch.bool)
+    gone[every.argsort(stable=True)[:count]] = True
+    parts = gone.split([s.numel() for s in scores.values()])
+    return {key: int(part.sum()) for key, part in zip(scores, parts, strict=True)}
+
+
 def by_influence(
     cosines: Sequence[float], ratio: float, *, temperature: float = 0.15, most: float = 0.8
 ) -> list[float]:
@@ -150,3 +159,45 @@ def ratios_with_heads(ratio: float, heads: int, count: int, head_cost: int, neur
             "another number of heads"
         )
     return share
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """Options where the number of heads is given."""
+
+    heads_removed: int = option(
+        0,
+        "Heads removed",
+        "In the whole model (flap_heads) or in every layer (heads); neurons make up the rest",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Options of block influence."""
+
+    temperature: float = option(
+        0.15, "Temperature ε", "The lower, the more layers differ from one another.", low=1e-3, high=1e6
+    )
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Options of prices."""
+
+    gradients: bool = option(
+        True, "Prices from gradients", "Without: relative errors of outputs, no backward, and clearly worse choices."
+    )
+    share: float = option(1.0, "How far from uniform", "1 is as prices say, 0 the same in every layer.", low=0, high=1)
+
+
+#: How each is known to people; the functions above do the work, survey.py looks at the model.
+ALLOCATIONS = {
+    "uniform": Part(removed_count, "The same share in every layer"),
+    "heads": Part(ratios_with_heads, "Heads by hand, the same in every layer (UL-MM)", ByHand, "An et al., AAAI 2024"),
+    "flap": Part(by_threshold, "One threshold over all layers (AL-AM)", source="An et al., AAAI 2024"),
+    "flap_heads": Part(by_threshold, "Heads by hand, a threshold each (AL-MM)", ByHand, "An et al., AAAI 2024"),
+    "influence": Part(by_influence, "By block influence", Temperature, "MoDeGPT, Lin et al., ICLR 2025"),
+    "prices": Part(by_price, "By prices in nats (K-FAC)", Prices, "ours, with K-FAC of Martens and Grosse 2015"),
+}

@@ -101,6 +101,21 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
     )
 
 
+def by_blocks(m: Tensor, width: int, rank: int | None = None, proper: bool = False) -> Rotation:
+    """The best block-diagonal Q, blocks ``width`` wide: each is the polar factor of its block of M.
+
+    What is told of it is of all blocks together; M beside the blocks has no say.
+    """
+    parts = [solve(m[i : i + width, i : i + width], rank, proper) for i in range(0, len(m), width)]
+    return Rotation(
+        q=torch.block_diag(*(p.q for p in parts)),
+        singular_values=torch.cat([p.singular_values for p in parts]).sort(descending=True).values,
+        principal_angles=torch.cat([p.principal_angles for p in parts]).sort().values,
+        alignment=sum(p.alignment for p in parts),
+        rank=sum(p.rank for p in parts),
+    )
+
+
 def singular_values(m: Tensor) -> Tensor:
     """Singular values of M alone, descending, (d_out,) fp64 on the CPU."""
     return decompose.singular_values(m.to(working_dtype(m))).cpu().double()

@@ -20,10 +20,10 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 WIDE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0, 10.0, 100.0)
 
 
-def ridge(inside: Tensor, across: Tensor, strength: float, start: Tensor | None = None) -> Tensor:
+def ridge(inside: Tensor, across: Tensor, strength: float, start: Tensor | None = None, tokens: int = 0) -> Tensor:
     """argmin ‖Y − V X̂‖² + λ‖V − start‖² = start + (Y X̂ᵀ − start X̂ X̂ᵀ)(X̂ X̂ᵀ + λI)⁻¹, (d_out, kept).
 
-    λ = ``strength`` · mean of the diagonal of X̂ X̂ᵀ.
+    λ = ``strength`` · mean of the diagonal of X̂ X̂ᵀ; ``tokens`` are told where there were too few.
 
     Raises:
         RcpuError: the normal equations are singular at this λ.
@@ -35,8 +35,8 @@ def ridge(inside: Tensor, across: Tensor, strength: float, start: Tensor | None 
     factor, failed = torch.linalg.cholesky_ex(h)
     if failed:
         raise RcpuError(
-            f"least squares is singular at λ = {strength:g} for {len(h)} kept inputs: raise the ridge or the number "
-            "of samples"
+            f"least squares is singular at λ = {strength:g}: {tokens} calibration tokens for {len(h)} kept "
+            "inputs; raise the ridge or the number of samples"
         )
     bracket = across if start is None else across - start @ inside
     change = torch.cholesky_solve(bracket.mT, factor).mT

@@ -43,6 +43,8 @@ def solve(kept: Tensor, inside: Tensor, across: Tensor, energy: float, tokens: i
     singular value is a regression of Lᵢᵀ Y on Rᵢᵀ X̂, pulled toward its old value by λ from cross-validation.
     """
     left, before, right = svd(kept)
+    if not inside.any():  # dead inputs: nothing can be fitted
+        return TwoSided(kept, left, right.mT, before, before, WIDE_RIDGES[-1])
     right = right.mT
     largest = eigh(inside)[0][-1]
     for _ in range(rounds):

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from rcpu.base.errors import RcpuError
 from rcpu.models.families import Heads, Site, consumer_of, heads_of, layers_of
 
-UNIT_NAMES = {"head": "heads", "kv_group": "KV groups", "channel": "channels"}
+UNIT_NAMES = {"head": "heads", "kv_group": "KV groups", "channel": "channels", "subspace": "dimensions"}
 UNITS = {
     "auto": "Automatic",
     "head": "Whole heads",
     "kv_group": "Whole KV groups",
     "channel": "Value channels per KV head",
+    "subspace": "A subspace of values per KV head",
 }
 
 
@@ -44,7 +45,10 @@ def resolve_unit(unit: str, heads: Heads) -> str:
 
 
 def attention_units(heads: Heads, unit: str) -> Tensor:
-    """Columns of o_proj in each unit: (1, heads, dim), (1, kv, group·dim) or (kv, dim, group)."""
+    """Columns of o_proj in each unit: (1, heads, dim), (1, kv, group·dim) or (kv, dim, group).
+
+    A subspace has as many dimensions as there are channels, and no columns of its own: it is counted as they are.
+    """
     columns = torch.arange(heads.query * heads.dim).view(heads.kv, heads.query // heads.kv, heads.dim)
     if unit == "head":
         return columns.reshape(1, heads.query, heads.dim)
@@ -63,15 +67,18 @@ def removed_count(units: int, ratio: float) -> int:
     return floor(ratio * units + 1e-9)
 
 
-def keep_units(scores: Tensor, layout: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+def keep_units(scores: Tensor, layout: Tensor, ratio: float = 0.0, gone: int | None = None) -> tuple[Tensor, Tensor]:
     """Unit scores (strata, units), the sum over each unit's columns, and the mask that keeps the highest.
+
+    ``gone`` units leave every stratum, without it those of the ratio.
 
     Ties go to the unit that comes first, so that the result does not depend on the sorting routine.
     """
     unit_scores = scores[layout].sum(-1)
     order = unit_scores.sort(dim=1, descending=True, stable=True).indices
     keep = torch.zeros_like(unit_scores, dtype=torch.bool)
-    keep.scatter_(1, order[:, : layout.shape[1] - removed_count(layout.shape[1], ratio)], True)
+    gone = removed_count(layout.shape[1], ratio) if gone is None else gone
+    keep.scatter_(1, order[:, : layout.shape[1] - gone], True)
     return unit_scores, keep
 
 

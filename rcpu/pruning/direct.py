@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from rcpu.methods.columns import compensation_at
 from rcpu.methods.compensation import Compensated, removed
+from rcpu.methods.scoring import FROM_GRAM
+from rcpu.pruning.recipe import Recipe
 
 #: Compensations that turn or shift Z: they need no Gram matrix.
 METHODS = frozenset({"none", "rotation", "bias"})
 
 
-def serves(weight: Tensor, compensation: str) -> bool:
+def serves(weight: Tensor, recipe: Recipe, site: str) -> bool:
     """Whether this is the cheaper way to repair a projection (d_out × d_in) of which nothing else is asked.
 
     Only in fp32: elsewhere the repaired weight is rounded, and what follows has to see that. Not on mps, which has no
@@ -27,7 +30,8 @@ def serves(weight: Tensor, compensation: str) -> bool:
     """
     d_out, d_in = weight.shape
     suited = weight.dtype == torch.float32 and weight.device.type != "mps"
-    return compensation in METHODS and suited and d_in >= 2 * d_out
+    asked = compensation_at(recipe, site) in METHODS and recipe.scorer not in FROM_GRAM and not recipe.target
+    return asked and suited and d_in >= 2 * d_out
 
 
 class DirectOutputs:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
+import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
-from rcpu.methods.columns import compensation_at
+from rcpu.methods.allocation import ratios_with_heads
+from rcpu.methods.columns import has_bias
 from rcpu.methods.units import UNIT_NAMES, removed_count, resolve_unit, units_of
 from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_of
 from rcpu.models.limits import check_window
 from rcpu.models.sizes import Cost, cost
 from rcpu.pruning.recipe import Recipe
+
+#: Allocations that look at the model first; until then a plan counts as if all layers shared alike.
+LOOKING = ("flap", "flap_heads", "influence", "prices")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What leaves one site with one unit of every stratum, and what a bias adds to it."""
+
+    weights: int
+    biases: int
+    upkeep: int
+
+    @property
+    def parameters(self) -> int:
+        """All of what leaves."""
+        return self.weights + self.biases
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,52 +44,80 @@ class Plan:
     unit: str  # of o_proj, with auto resolved
     layers: tuple[int, ...]
     layouts: dict[str, Tensor]  # (strata, units, columns) of each site, see units.py
-    removed: dict[tuple[int, str], tuple[int, int]]  # units that go and units there are, by layer and site
+    gone: dict[tuple[int, str], int]  # units that leave every stratum, by layer and site
+    sizes: dict[str, Size]
     notes: tuple[str, ...]  # what a reader should know, e.g. a ratio that removes nothing
     before: Cost
     after: Cost
 
+    @property
+    def removed(self) -> dict[tuple[int, str], tuple[int, int]]:
+        """Units that go and units there are, by layer and site."""
+        shapes = {name: layout.shape[:2] for name, layout in self.layouts.items()}
+        return {(i, name): (shapes[name][0] * n, shapes[name].numel()) for (i, name), n in self.gone.items()}
 
-def plan(net: LlamaForCausalLM, config: Recipe) -> Plan:
+    def parameters(self, gone: Mapping[tuple[int, str], int]) -> int:
+        """How many leave with these units, biases that come not counted."""
+        return sum(n * self.sizes[name].parameters for (_, name), n in gone.items())
+
+
+def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], int] | None = None) -> Plan:
     """What :func:`rcpu.prune` will remove from this model, without running it.
+
+    ``gone`` are units as an allocation has shared them; without it those of the recipe's ratios.
 
     Raises:
         RcpuError: an unsupported model, or a unit, a layer or a window length that it cannot have.
     """
-    check_window(net, config.window)
+    check_window(net, recipe.window)
     arch, before = architecture_of(net), cost(net)
-    unit = resolve_unit(config.unit, heads_of(net))
-    layers = config.layer_indices(len(layers_of(net)))
-    layouts, removed, notes = {}, {}, []
-    weights = parameters = 0  # that go
-    for site in arch.sites:
-        if site.name not in config.sites:
-            continue
-        kind = unit if site.attention else "channel"
-        consumer = consumer_of(layers_of(net)[layers[0]], site)
-        layout = layouts[site.name] = units_of(net, site, unit)
-        strata, units = layout.shape[:2]
-        for ratio, of_ratio in config.layers_by_ratio(layers).items():
-            gone = removed_count(units, ratio)
-            removed |= {(layer, site.name): (strata * gone, strata * units) for layer in of_ratio}
-            if ratio > 0 and gone == 0:
-                notes.append(
-                    f"{site.name}: {ratio:g} of {units} {UNIT_NAMES[kind]} rounds down to none, so nothing is "
-                    f"removed there; the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
-                )
-            if gone:
-                columns = layout[:, gone:].flatten().sort().values  # how many, not which
-                weight, other = compact.removed_parameters(net, layers[0], site, columns)
-                added = (
-                    len(consumer.weight)
-                    if compensation_at(config, site.name) == "bias" and consumer.bias is None
-                    else 0
-                )
-                weights += weight * len(of_ratio)
-                parameters += (weight + other - added) * len(of_ratio)
+    unit = resolve_unit(recipe.unit, heads_of(net))
+    layers = recipe.layer_indices(len(layers_of(net)))
+    layouts = {site.name: units_of(net, site, unit) for site in arch.sites if site.name in recipe.sites}
+    sizes = {site.name: _size(net, site, layouts[site.name], recipe) for site in arch.sites if site.name in layouts}
+    notes = []
+    if gone is None:
+        gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
+        notes = [note for name, layout in layouts.items() for note in _notes(recipe, layers, layout, name, unit)]
+    if recipe.allocation in LOOKING:
+        notes.append(
+            f"allocation {recipe.allocation!r}: layers and sites share what the ratio removes after a look at the model"
+        )
+    weights = sum(n * sizes[name].weights for (_, name), n in gone.items())
+    parameters = sum(n * sizes[name].parameters - (n > 0) * sizes[name].upkeep for (_, name), n in gone.items())
     after = Cost(
         before.parameters - parameters,
         before.bytes - parameters * net.dtype.itemsize,
         before.flops_per_token - 2 * weights,
     )
-    return Plan(unit, layers, layouts, removed, tuple(notes), before, after)
+    return Plan(unit, layers, layouts, dict(gone), sizes, tuple(notes), before, after)
+
+
+def _size(net: LlamaForCausalLM, site, layout: Tensor, recipe: Recipe) -> Size:
+    consumer = consumer_of(layers_of(net)[0], site)
+    columns = layout[:, 1:].flatten().sort().values if layout.shape[1] > 1 else torch.empty(0, dtype=torch.long)
+    weights, biases = compact.removed_parameters(net, 0, site, columns)
+    return Size(weights, biases, len(consumer.weight) if has_bias(recipe, site.name) and consumer.bias is None else 0)
+
+
+def _removed(recipe: Recipe, layouts: Mapping[str, Tensor], sizes: Mapping[str, Size], layer: int, name: str) -> int:
+    """floor(ρ · n), or with heads by hand those of o_proj, and of down_proj what makes up the rest."""
+    ratio, units = recipe.ratio_of(layer), layouts[name].shape[1]
+    if recipe.allocation != "heads":
+        return removed_count(units, ratio)
+    heads, neurons = layouts["o_proj"].shape[1], layouts["down_proj"].shape[1]
+    costs = sizes["o_proj"].weights, sizes["down_proj"].weights
+    share = ratios_with_heads(ratio, recipe.heads_removed, heads, costs[0], neurons, costs[1])
+    return recipe.heads_removed if name == "o_proj" else removed_count(neurons, share)
+
+
+def _notes(recipe: Recipe, layers: tuple[int, ...], layout: Tensor, name: str, unit: str) -> list[str]:
+    units, kind = layout.shape[1], UNIT_NAMES[unit if name == "o_proj" else "channel"]
+    if recipe.allocation == "heads":
+        return []
+    return [
+        f"{name}: {ratio:g} of {units} {kind} rounds down to none, so nothing is removed there; "
+        f"the smallest ratio that removes one is {ceil(1e4 / units) / 1e4:g}"
+        for ratio in recipe.layers_by_ratio(layers)
+        if ratio > 0 and not removed_count(units, ratio)
+    ]

@@ -9,6 +9,7 @@ from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
 from rcpu.compact.edits import Edits
+from rcpu.methods.subspace import narrow
 from rcpu.models.compact_llama import CompactLlamaForCausalLM
 from rcpu.models.families import architecture_of, consumer_of, layers_of
 from rcpu.pruning.recipe import Recipe
@@ -37,7 +38,7 @@ class PruneResult:
         plain = {}
         for (layer, name), cut in self.cuts.items():
             weight = consumer_of(layers_of(dense)[layer], arch[name]).weight.data
-            plain[layer, name] = compact.Cut(cut.columns, weight[:, cut.columns.to(weight.device)])
+            plain[layer, name] = compact.Cut(cut.columns, narrow(weight, cut.columns))
         return compact.with_cuts(self.net, dense, plain)
 
 
@@ -49,3 +50,4 @@ class Checkpoint:
     stages: int  # of the loop that are done
     sites: tuple[SiteResult, ...]  # of all layers so far
     hidden: Tensor | None  # (windows, tokens, d_model) what comes out of the layer, if anybody reads it; not a copy
+    dense: Tensor | None = None  # the same of the dense model, where a target asks for it

@@ -5,41 +5,33 @@ Pure tensors and statistics: no model, no forward pass, so that a page can ask "
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from rcpu.compact.assembly import Cut
-from rcpu.methods import procrustes
+from rcpu.methods import obs, procrustes
 from rcpu.methods.columns import compensation_at
-from rcpu.methods.compensation import COMPENSATORS, Outputs, Problem, turned_error
-from rcpu.methods.scoring import column_scores
-from rcpu.methods.units import remove
+from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem, Shift, turned_error
+from rcpu.methods.scoring import FROM_GRAM, column_scores
+from rcpu.methods.subspace import value_subspace, widen
+from rcpu.methods.units import keep_units, kept_columns
+from rcpu.models.families import Heads
 from rcpu.pruning.direct import DirectOutputs
 from rcpu.pruning.recipe import Recipe
+from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.precision import full_fp32
 from rcpu.statistics.sums import Statistics
 
 #: A decomposition of a small matrix keeps one core busy, what else a site needs the others. This thread stays: each new
 #: one would leave behind memory of its own.
 _beside = ThreadPoolExecutor(1, "decomposition", torch.set_num_threads, (1,))
-
-
-class _Turned:
-    """What is told of a rotation and takes a decomposition of its own: its angles and determinant; Q itself goes."""
-
-    def __init__(self, rotation: procrustes.Rotation):
-        self._rotation, self._found, self._lock = rotation, None, threading.Lock()
-
-    def __call__(self) -> tuple[Tensor, int]:
-        with self._lock:
-            if self._found is None:
-                self._found, self._rotation = (self._rotation.angles, self._rotation.determinant), None
-            return self._found
+TURNS = ("rotation", "rotation_scale")
+TARGET_RIDGE = 0.3  # damps the target's part that inputs explain while units are chosen and λ is not known yet
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +43,8 @@ class SiteResult:
     unit: str
     scores: Tensor  # (d_in,) importance of every column, fp64
     unit_scores: Tensor  # (strata, units) their sum over each unit
-    keep: Tensor  # (strata, units) bool
-    columns: Tensor  # (kept,) kept columns, ascending
+    keep: Tensor  # (strata, units) bool; of a subspace as many as it has dimensions
+    columns: Tensor  # (kept,) kept columns, ascending; or encoders of values (kv, rank, dim)
     weight: Tensor  # (d_out, kept) new weight
     bias: Tensor | None  # (d_out,) what compensation adds to the output
     tokens: int  # calibration tokens behind it
@@ -60,23 +52,26 @@ class SiteResult:
     error_compensated: float
     error_none_held_out: float | None
     error_compensated_held_out: float | None
-    singular_values: Tensor  # (d_out,) of M = Y Zᵀ
-    rank: int
-    channel_angles: Tensor  # (d_out,)
-    principal_angles: Tensor  # (rank,)
     scale: float | None
     ridge: float | None
-    turned: Callable[[], tuple[Tensor, int]]  # works out angles and determinant, unless that has been done
+    # Where the repair is a rotation Q:
+    singular_values: Tensor | None = None  # (d_out,) of M = Y Zᵀ
+    rank: int | None = None  # of M
+    determinant: int | None = None  # of Q: +1 for a rotation, −1 where it also mirrors
+    channel_angles: Tensor | None = None  # (d_out,)
+    principal_angles: Tensor | None = None  # (rank,)
+    before: Tensor | None = None  # (d_out, kept) W_K, a part of the dense model's weights
+    # Where units went one after another:
+    order: Tensor | None = None  # (removed,) stratum · units + unit
+    costs: Tensor | None = None  # (removed,) what each added to the error
 
-    @property
-    def angles(self) -> Tensor:
-        """Eigen-angles of Q, (d_out,)."""
-        return self.turned()[0]
-
-    @property
-    def determinant(self) -> int:
-        """det Q: +1 for a rotation, −1 where it also mirrors."""
-        return self.turned()[1]
+    @cached_property
+    def angles(self) -> Tensor | None:
+        """Eigen-angles of Q, (d_out,), for whoever looks: Q is not kept, but it is the polar factor of W' W_Kᵀ."""
+        if self.before is None:
+            return None
+        new, kept = (w.cpu().double() for w in (self.weight, self.before))
+        return procrustes.solve(new @ kept.mT).angles
 
     @property
     def cut(self) -> Cut:
@@ -95,20 +90,34 @@ class SiteResult:
 
     def summary(self) -> dict:
         """The scalars, for tables and JSON; ``kept`` and ``units`` count units, ``kept_columns`` input columns."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("bias", "turned")}
+        tensors = ("bias", "singular_values", "channel_angles", "principal_angles", "before", "order", "costs")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in tensors}
         return {
             **{k: v for k, v in values.items() if not isinstance(v, Tensor)},
-            "determinant": self.determinant,
+            "mean_channel_angle": None if self.channel_angles is None else self.channel_angles.mean().item(),
             "kept": self.kept,
             "units": self.units,
-            "kept_columns": len(self.columns),
+            "kept_columns": self.weight.shape[1],
             "columns": len(self.scores),
-            "mean_angle": self.angles.mean().item(),
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of the inputs of one projection on one set of windows."""
+
+    x: Statistics
+    windows: Fluctuation | None = None  # for scores that need the order of windows
+    shift: Shift | None = None  # for a target between the pruned and the dense path
+
+    def to(self, device: torch.device | str) -> Measured:
+        """The same on another device."""
+        shift = self.shift and Shift(self.shift.cross.to(device), self.shift.total)
+        return Measured(self.x.to(device), self.windows, shift)
+
+
 class Solving:
-    """One site under way: scored and masked when made, then decomposed on a thread of its own until :meth:`finish`.
+    """One site under way: its units are chosen when made, then it may turn on a thread of its own until :meth:`finish`.
 
     A small decomposition keeps only one core busy, so there is time for what else must be done, as a look at held-out
     inputs: :meth:`check` may come before or after :meth:`begin`.
@@ -118,52 +127,123 @@ class Solving:
     def __init__(
         self,
         weight: Tensor,  # (d_out, d_in)
-        calibration: Statistics,
+        seen: Measured,
         layout: Tensor,  # (strata, units, columns), see units.py
-        config: Recipe,
+        recipe: Recipe,
+        gone: int,  # units that leave every stratum
         *,
         layer: int,
         site: str,
         unit: str,
+        heads: Heads,
+        metric: Tensor | None = None,  # F (d_out, d_out), where errors count as ‖F e‖
         outputs_of: Callable[[Tensor], DirectOutputs] | None = None,  # for kept columns: needs no Gram matrix
     ):
-        self._config, self._layer, self._site, self._unit = config, layer, site, unit
+        self._recipe, self._layer, self._site, self._unit, self._heads = recipe, layer, site, unit, heads
+        self._compensation = compensation_at(recipe, site)
         self._home, self._dtype = weight.device, weight.dtype
         if self._home.type == "mps":  # no fp64 there
-            weight, calibration = weight.cpu(), calibration.to("cpu")
-        self._weight, self._calibration = weight.to(calibration.gram.dtype), calibration
-        self._scores = column_scores(self._weight, calibration, config.scorer, layer=layer, site=site, seed=config.seed)
-        self._removal = remove(self._scores, layout, config.ratio_of(layer))
-        self.columns = self._removal.columns.to(weight.device)
-        self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self._weight, calibration)
+            weight, seen = weight.cpu(), seen.to("cpu")
+        self._weight, self._seen = weight.to(seen.x.gram.dtype), seen
+        self._choose(layout, gone, metric)
+        self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self._weight, seen.x)
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
-        self._m = [self.outputs.cross_products(self.columns)]
-        self._held_out: Statistics | None = None
+        self._held_out: Measured | None = None
         self._lost = [self.outputs.lost(self.columns)]
-        self._beside: list[Future] = []
+        self._turns = self._compensation in TURNS
+        self._m = [self.outputs.cross_products(self.columns)] if self._turns else []
+        self._turning: Future | None = None
 
-    def begin(self, *afterwards: Callable[[], object]) -> None:
-        """Start the decomposition, and after it what else its core can do; otherwise :meth:`finish` starts it."""
-        rank = min(len(self.columns), self._calibration.tokens, len(self._weight))
-        turning = _beside.submit(procrustes.solve, self._m[0], rank=rank, proper=self._config.proper)
-        self._beside = [turning, *map(_beside.submit, afterwards)]
+    def _choose(self, layout: Tensor, gone: int, metric: Tensor | None) -> None:
+        """What stays: a subspace of values, what a greedy path leaves, or the units with the highest scores."""
+        recipe, x, self._path = self._recipe, self._seen.x, None
+        narrower = self._unit == "subspace" and self._site == "o_proj"
+        if narrower or recipe.scorer in FROM_GRAM:
+            gram = x.gram
+            if recipe.centred:
+                mean = x.mean.to(gram)
+                gram = torch.addr(gram, mean, mean, alpha=-x.tokens)
+            seen = self._aim(gram)
+            seen = seen if metric is None else metric.to(seen) @ seen
+            ridge = recipe.damping
+        if recipe.scorer in FROM_GRAM:
+            self._scores = obs.one_shot(seen, gram, ridge).cpu().double()
+        else:
+            self._scores = column_scores(
+                self._weight,
+                x,
+                recipe.scorer,
+                layer=self._layer,
+                site=self._site,
+                seed=recipe.seed,
+                windows=self._seen.windows,
+            )
+        self._unit_scores, self._keep = keep_units(self._scores, layout, gone=gone)
+        if narrower and gone:
+            heads = self._heads
+            self._keep = (torch.arange(heads.dim) < heads.dim - gone).expand(heads.kv, heads.dim)
+            found = value_subspace(seen, obs.damped(gram, ridge), heads, heads.dim - gone)
+            self.columns = found.to(self._weight)
+            return
+        if recipe.scorer == "greedy" and gone:
+            self._path = obs.greedy(seen, gram, layout, gone, ridge=ridge, block=recipe.block)
+            self._keep = self._path.keep
+        self.columns = kept_columns(layout, self._keep).to(self._weight.device)
+
+    def _aim(self, gram: Tensor) -> Tensor:
+        """W, or the weight that would meet the target if nothing left: W + α Σδxᵀ (G + λI)⁻¹."""
+        shift = self._seen.shift
+        if shift is None:
+            return self._weight
+        cross, x = shift.cross, self._seen.x
+        if self._recipe.centred:
+            cross = torch.addr(cross, shift.total.to(cross), x.mean.to(cross), alpha=-1)
+        h = obs.damped(gram, TARGET_RIDGE)
+        return self._weight + torch.cholesky_solve(cross.mT.to(h), obs.factor(h)).mT.to(self._weight)
+
+    def begin(self) -> None:
+        """Start the decomposition where the repair is a turn; otherwise, or unless this was called, :meth:`finish`."""
+        if self._turns:
+            m, recipe = self._problem(None).turned_products(self._m[0]), self._recipe
+            rank = min(self._problem(None).kept.shape[1], self._seen.x.tokens, len(self._weight))
+            if recipe.by_head:
+                self._turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
+            else:
+                self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper)
 
     @property
     def busy(self) -> bool:
         """Whether its core is."""
-        return not all(future.done() for future in self._beside)
+        return self._turning is not None and not self._turning.done()
 
     def wait(self) -> None:
         """Until the decomposition is done."""
-        wait(self._beside[:1])
+        wait([self._turning] if self._turning else [])
 
     @full_fp32()
-    def check(self, held_out: Statistics, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
+    def check(self, held_out: Measured, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
         """Take in what was held out: for errors, and for λ where it is to be chosen."""
         self._held_out = held_out.to(self._weight.device)
-        self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self._weight, self._held_out))
-        self._m.append(self._known[-1].cross_products(self.columns))
+        self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self._weight, self._held_out.x))
         self._lost.append(self._known[-1].lost(self.columns))
+        if self._turns:
+            self._m.append(self._known[-1].cross_products(self.columns))
+
+    def _problem(self, rotation: procrustes.Rotation | None) -> Problem:
+        recipe, held = self._recipe, self._held_out
+        return Problem(
+            self._weight,
+            self._seen.x,
+            self.columns,
+            rotation,
+            ridge=recipe.ridge,
+            held_out=held and held.x,
+            pull=recipe.pull,
+            choose=recipe.choose,
+            centred=recipe.centred,
+            shift=self._seen.shift,
+            held_out_shift=held and held.shift,
+        )
 
     @full_fp32()
     def finish(self) -> SiteResult:
@@ -173,49 +253,69 @@ class Solving:
             RcpuError: least squares has no solution at the given λ.
             ValueError: M = Y Zᵀ is not finite.
         """
-        if not self._beside:
+        if self._turns and self._turning is None:
             self.begin()
-        k, known, lost = self.columns, self._known, self._lost
-        rotation = self._beside[0].result()
-        problem = Problem(
-            self._weight, self._calibration, k, rotation, ridge=self._config.ridge, held_out=self._held_out
-        )
-        compensation = compensation_at(self._config, self._site)
-        new = COMPENSATORS[compensation](problem)
-        error_none, error_none_held_out = _errors(known, lost)
+        known, lost = self._known, self._lost
+        rotation = self._turning.result() if self._turning else None
+        problem = self._problem(rotation)
+        new = COMPENSATORS[self._compensation](problem)
         for y in known:
             if isinstance(y, DirectOutputs):
                 y.repair(new)
-        if compensation == "none":
-            left = lost
-        elif new.turn is not None:
-            left = [turned_error(*pair, new.turn) for pair in zip(lost, self._m, strict=True)]
-        else:
-            left = [y.squared_error(k, new) for y in known]
-        error_compensated, error_compensated_held_out = _errors(known, left)
+        error_none, error_none_held_out = _errors(known, lost)
+        error_compensated, error_compensated_held_out = _errors(known, self._left(new))
+        weight = new.weight.to(self._home, self._dtype)
         return SiteResult(
             layer=self._layer,
             site=self._site,
             unit=self._unit,
             scores=self._scores,
-            unit_scores=self._removal.unit_scores,
-            keep=self._removal.keep,
-            columns=self._removal.columns,
-            weight=new.weight.to(self._home, self._dtype),
+            unit_scores=self._unit_scores,
+            keep=self._keep,
+            columns=self.columns.cpu() if self.columns.ndim == 1 else self.columns.to(self._home),
+            weight=weight,
             bias=None if new.bias is None else new.bias.to(self._home, self._dtype),
-            tokens=self._calibration.tokens,
+            tokens=self._seen.x.tokens,
             error_none=error_none,
             error_compensated=error_compensated,
             error_none_held_out=error_none_held_out,
             error_compensated_held_out=error_compensated_held_out,
-            singular_values=rotation.singular_values,
-            rank=rotation.rank,
-            channel_angles=rotation.channel_angles,
-            principal_angles=rotation.principal_angles,
             scale=new.scale,
             ridge=new.ridge,
-            turned=_Turned(rotation),
+            **(_told(rotation, problem.kept) if rotation else {}),
+            **({"order": self._path.order, "costs": self._path.costs} if self._path else {}),
         )
+
+    def _left(self, new: Compensated) -> list[float]:
+        """‖Y − Ŷ‖² on each set of windows."""
+        k, lost = self.columns, self._lost
+        if self._compensation == "none":
+            return lost
+        if new.turn is None:
+            return [y.squared_error(k, new) for y in self._known]
+        found = [turned_error(*pair, new.turn) for pair in zip(lost, self._m, strict=True)]
+        if new.bias is None:
+            return found
+        # ‖Y − QZ − b‖² = ‖Y − QZ‖² − 2 bᵀ Σ(Y − QZ) + n‖b‖²
+        b, weight = new.bias.cpu().double(), self._weight.cpu().double()
+        lacking = weight - widen(new.weight.cpu().double(), k.cpu(), weight.shape[1])
+        sets = [self._seen, *([self._held_out] if self._held_out else [])]
+        return [
+            max(left + (seen.x.tokens * b @ b - 2 * b @ (lacking @ seen.x.total)).item(), 0.0)
+            for left, seen in zip(found, sets, strict=True)
+        ]
+
+
+def _told(rotation: procrustes.Rotation, kept: Tensor) -> dict:
+    """What is told of a rotation that costs no further decomposition."""
+    return {
+        "singular_values": rotation.singular_values,
+        "rank": rotation.rank,
+        "determinant": 1 if torch.linalg.slogdet(rotation.q).sign > 0 else -1,
+        "channel_angles": rotation.channel_angles,
+        "principal_angles": rotation.principal_angles,
+        "before": kept,
+    }
 
 
 def _errors(known: Sequence[Outputs | DirectOutputs], squared: Sequence[float]) -> tuple[float, float | None]:

@@ -22,9 +22,8 @@ def site_part(sites: tuple[SiteResult, ...], edits: Edits, paths: Mapping[str, s
     """What to write of these sites, edits included; ``paths`` says where in a layer a site's projection is."""
     tensors, notes = edits.to_tensors(), []
     for site in sites:
-        plain = {"determinant": site.determinant, "path": paths[site.site]}
-        values = {f.name: getattr(site, f.name) for f in fields(site) if f.name != "turned"} | {"angles": site.angles}
-        for name, value in values.items():
+        plain = {"path": paths[site.site]}
+        for name, value in ((f.name, getattr(site, f.name)) for f in fields(site) if f.name != "before"):
             if not isinstance(value, Tensor):
                 plain[name] = value
             elif name not in CUT or not (site.keep.all() or _edit(site.layer, plain["path"], name) in tensors):
@@ -37,7 +36,7 @@ def read_site(plain: dict, tensors: Mapping[str, Tensor]) -> SiteResult:
     """The findings at one site; weights that were not read, or not changed, are empty."""
     layer, site = plain["layer"], plain["site"]
     values = {}
-    for name in [*(f.name for f in fields(SiteResult) if f.name != "turned"), "angles"]:
+    for name in (f.name for f in fields(SiteResult) if f.name != "before"):
         found = tensors.get(_own(layer, site, name))
         if found is None and name in CUT:
             found = tensors.get(_edit(layer, plain["path"], name))
@@ -46,8 +45,7 @@ def read_site(plain: dict, tensors: Mapping[str, Tensor]) -> SiteResult:
         values["columns"] = torch.arange(len(values["scores"]))
     if values["weight"] is None:
         values["weight"] = torch.empty(0, len(values["columns"]))
-    turned = values.pop("angles"), plain["determinant"]
-    return SiteResult(**values, turned=lambda: turned)
+    return SiteResult(**values)
 
 
 def _own(layer: int, site: str, name: str) -> str:

@@ -191,7 +191,8 @@ def _pruned(
         write(c.sites, c.layer)
         if c.hidden is not None and keep_weights:
             try:
-                under_way.write(HIDDEN, {"hidden": c.hidden}, {"layer": c.layer, "stages": c.stages})
+                states = {"hidden": c.hidden} | ({} if c.dense is None else {"dense": c.dense})
+                under_way.write(HIDDEN, states, {"layer": c.layer, "stages": c.stages})
             except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
                 under_way.drop(HIDDEN)
 
@@ -232,9 +233,9 @@ def _checkpoint_of(store: Store, run_id: str) -> Checkpoint | None:
     if HIDDEN not in store.parts(run_id):
         return None
     with contextlib.suppress(RcpuError):  # broken by a machine that lost its power: at the start, too
-        at, hidden = store.notes(run_id, HIDDEN), store.read(run_id, HIDDEN)["hidden"]
+        at, states = store.notes(run_id, HIDDEN), store.read(run_id, HIDDEN)
         sites = tuple(site for site in sites_of(store, run_id, weights=True) if site.layer <= at["layer"])
-        return Checkpoint(at["layer"], at["stages"], sites, hidden)
+        return Checkpoint(at["layer"], at["stages"], sites, states["hidden"], states.get("dense"))
     return None
 
 

@@ -166,7 +166,9 @@ def test_scorers_agree_with_themselves(settings):
     overlap, correlation = (c["data"][0]["z"] for c in charts(at))
     for square in (overlap, correlation):
         assert [square[i][i] for i in range(5)] == pytest.approx([1] * 5)
-    assert list(numbers(at, "scorers-table")["score"]) == ["RCPU", "WANDA-sp", "FLAP", "Magnitude", "Random"]
+    assert list(numbers(at, "scorers-table")["score"]) == [
+        *("RCPU", "WANDA-sp", "FLAP", "FLAP's WIFN", "Wanda-sp (L2)", "Magnitude", "Random")
+    ]
 
 
 def test_another_scorer_sorts_anew(settings):

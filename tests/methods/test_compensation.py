@@ -1,11 +1,15 @@
 """Compensators from sums alone against the same with X, Y and Z written out, in fp64."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from rcpu.base.errors import RcpuError
 from rcpu.methods import procrustes
-from rcpu.methods.compensation import COMPENSATORS, RIDGES, Compensated, Outputs, Problem, turned_error
+from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem, Shift, turned_error
+from rcpu.methods.ridge import RIDGES
+from rcpu.methods.subspace import narrow
 from rcpu.statistics.sums import Accumulator, Statistics
 from tests import reference
 
@@ -83,7 +87,7 @@ def test_the_error_that_an_orthogonal_matrix_leaves(d_out, proper):
     assert turned_error(0.0, m, q) == 0.0  # rounding does not make it negative
 
 
-@pytest.mark.parametrize("name", COMPENSATORS)
+@pytest.mark.parametrize("name", COMPENSATORS.keys() - {"two_sided"})
 @pytest.mark.parametrize("d_out", [6, KEPT, 24])
 def test_weight_and_bias_are_the_references(d_out, name):
     p, x = problem(d_out, ridge=0.05)
@@ -181,3 +185,91 @@ def test_automatic_ridge_needs_held_out_inputs():
     p, _ = problem()
     with pytest.raises(RcpuError, match="held-out windows: ask for at least one"):
         COMPENSATORS["least_squares"](p)
+
+
+def written_out(p: Problem, x: torch.Tensor, delta: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """X̂ and target − W_K X̂, about their means where the problem is."""
+    if p.columns.ndim == 1:
+        inputs_kept = x[p.columns]
+    else:
+        wide = torch.block_diag(*p.columns.repeat_interleave(len(x) // p.columns.shape[0] // p.columns.shape[2], 0))
+        inputs_kept = wide @ x
+    left = p.weight @ x - p.kept @ inputs_kept + (0 if delta is None else delta)
+    if p.centred:
+        return inputs_kept - inputs_kept.mean(1, keepdim=True), left - left.mean(1, keepdim=True)
+    return inputs_kept, left
+
+
+def encoders(kv: int = 2, rank: int = 3, dim: int = 5) -> torch.Tensor:
+    """Two query heads for each KV head, 20 inputs in all."""
+    g = torch.Generator().manual_seed(5)
+    return torch.linalg.qr(torch.randn(kv, dim, rank, generator=g, dtype=torch.float64))[0].mT.contiguous()
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("narrower", [False, True])
+def test_every_target_start_and_centre_is_the_one_written_out(centred, shifted, narrower):
+    p, x = problem(centred=centred, ridge=0.1)
+    g = torch.Generator().manual_seed(8)
+    delta = torch.randn(len(p.weight), x.shape[1], generator=g, dtype=torch.float64) + 0.5 if shifted else None
+    shift = Shift(delta @ x.mT, delta.sum(1)) if shifted else None
+    p = replace(p, shift=shift, columns=encoders() if narrower else p.columns)
+    kept, left = written_out(p, x, delta)
+    torch.testing.assert_close(p.inside, kept @ kept.mT)
+    torch.testing.assert_close(p.bracket, left @ kept.mT)
+    damping = 0.1 * (kept @ kept.mT).diagonal().mean() * torch.eye(len(kept), dtype=x.dtype)
+    found = COMPENSATORS["least_squares"](p)
+    change = left @ kept.mT @ torch.linalg.inv(kept @ kept.mT + damping)
+    torch.testing.assert_close(found.weight, p.kept + change)
+    zero = COMPENSATORS["least_squares"](replace(p, pull="zero"))
+    whole = (left + p.kept @ kept) @ kept.mT
+    torch.testing.assert_close(zero.weight, whole @ torch.linalg.inv(kept @ kept.mT + damping))
+    m = p.turned_products(Outputs(p.weight, p.x).cross_products(p.columns))
+    torch.testing.assert_close(m, whole @ p.kept.mT)
+    turned = COMPENSATORS["rotation"](replace(p, rotation=procrustes.solve(m)))
+    for new in (found, zero, turned):
+        assert (new.bias is not None) == centred
+        if centred:  # nothing is left of the mean of the target
+            uncentred = x[p.columns] if not narrower else narrow(x.mT, p.columns).mT
+            target = p.weight @ x + (0 if delta is None else delta)
+            lost = target - new.weight @ uncentred - new.bias[:, None]
+            torch.testing.assert_close(lost.mean(1), torch.zeros(len(lost), dtype=x.dtype), atol=1e-9, rtol=0)
+    y = Outputs(p.weight, p.x)
+    new = found
+    output = new.weight @ (narrow(x.mT, p.columns).mT) + (new.bias[:, None] if centred else 0)
+    assert y.squared_error(p.columns, new) == pytest.approx((p.weight @ x - output).square().sum().item())
+    assert y.lost(p.columns) == pytest.approx(
+        (p.weight @ x - p.kept @ narrow(x.mT, p.columns).mT).square().sum().item()
+    )
+    if shifted:
+        expected = (p.weight @ x + delta - output).square().sum() - delta.square().sum()
+        assert y.shifted_error(p.columns, new, shift) == pytest.approx(expected.item())
+
+
+def test_cross_validation_chooses_among_the_same_ridges():
+    few, many = (problem(tokens=t, choose="gcv")[0] for t in (15, 4000))
+    chosen = [COMPENSATORS["least_squares"](p).ridge for p in (few, many)]
+    assert set(chosen) <= set(RIDGES)
+    assert chosen[0] > chosen[1]
+
+
+def test_both_turns_lose_less_than_one_and_a_scale():
+    for centred in (False, True):
+        p, _ = problem(24, centred=centred)
+        p = replace(p, rotation=procrustes.solve(p.turned_products(Outputs(p.weight, p.x).cross_products(p.columns))))
+        y = Outputs(p.weight, p.x)
+        errors = [y.squared_error(p.columns, COMPENSATORS[n](p)) for n in ("two_sided", "rotation_scale", "none")]
+        assert errors == sorted(errors)
+
+
+def test_blocks_of_a_rotation_are_rotations_of_blocks():
+    p, _ = problem(16)
+    m = Outputs(p.weight, p.x).cross_products(p.columns)
+    found = procrustes.by_blocks(m, 4)
+    for i in range(0, 16, 4):
+        torch.testing.assert_close(found.q[i : i + 4, i : i + 4], procrustes.solve(m[i : i + 4, i : i + 4]).q)
+    assert int((found.q != 0).sum()) == 4 * 16
+    assert found.alignment == pytest.approx((found.q * m).sum().item())
+    assert found.alignment <= procrustes.solve(m).alignment
+    assert len(found.singular_values) == 16

@@ -41,7 +41,7 @@ def assert_same_result(a: rcpu.PruneResult, b: rcpu.PruneResult, accuracy: float
         *[
             (kind, unit, {"compensation": name, "ridge": 0.1})
             for kind, unit in (("mha", "head"), ("gqa", "channel"), ("biased", "head"))
-            for name in sorted(rcpu.COMPENSATORS.keys() - {"rotation"})
+            for name in sorted(rcpu.COMPENSATORS.keys() - {"rotation", "two_sided"})
         ],
         *[("gqa", "channel", {"scorer": name}) for name in ("wanda_sp", "flap", "magnitude")],
         ("mha", "head", {"order": "site", "compensation": "bias"}),
@@ -183,7 +183,7 @@ def looked_at(monkeypatch):
 
 
 def test_held_out_windows_leave_a_core_to_the_decomposition(gqa, windows, cores, looked_at, monkeypatch):
-    module, seen = sys.modules["rcpu.pruning.loop"], []
+    module, seen = sys.modules["rcpu.pruning.walk"], []
     run_block = module.run_block
 
     def watched(block, norm, site, hidden, attention):
@@ -215,37 +215,28 @@ def test_in_order_paper_the_next_site_leaves_it_a_core(windows, cores, looked_at
 
 
 @pytest.mark.parametrize("order", rcpu.ORDERS)
-def test_angles_come_behind_the_next_decomposition_and_once(gqa, windows, monkeypatch, order):
-    """Only the last are left to the caller's thread; nobody who asks for them later has to wait, and no Q is held."""
-    threads, rotations, seen, solve, eigenvalues = [], [], {}, procrustes.solve, procrustes.eigenvalues
+@pytest.mark.parametrize("proper", [False, True])
+def test_angles_are_worked_out_for_whoever_looks_and_no_rotation_is_held(gqa, windows, monkeypatch, order, proper):
+    rotations, expected, asked, solve, eigenvalues = [], [], [], procrustes.solve, procrustes.eigenvalues
 
     def solved(*args, **options):
         rotation = solve(*args, **options)
         rotations.append(weakref.ref(rotation))
+        expected.append((rotation.q.clone(), rotation.determinant))
         return rotation
 
-    def watched(m):
-        threads.append(threading.current_thread().name)
-        return eigenvalues(m)
-
-    def asked(progress):  # while the run goes on: what is not worked out yet is worked out for whoever asks
-        if progress.site and progress.site.layer == 1:
-            seen[progress.site.site] = progress.site.angles
-
     monkeypatch.setattr(procrustes, "solve", solved)
-    monkeypatch.setattr(procrustes, "eigenvalues", watched)
-    result = rcpu.prune(gqa, windows, config(order=order), progress=asked)
-    last = {"paper": 2, "site": 1}[order]
-    ours = threading.current_thread().name
+    monkeypatch.setattr(procrustes, "eigenvalues", lambda m: asked.append(None) or eigenvalues(m))
+    result = rcpu.prune(gqa, windows, config(order=order, proper=proper))
+    asked_for, known = len(asked), list(expected)  # here, for the determinant that is compared with
     assert len(rotations) == len(result.sites)
     assert not any(rotation() for rotation in rotations)
-    assert len(threads) == len(result.sites)
-    assert [name != ours for name in threads].count(True) == len(result.sites) - last - len(seen)
-    assert threads[-last:] == [ours] * last
-    for site in result.sites:
-        assert site.angles.shape == (len(site.weight),)
-        assert site.layer != 1 or site.angles is seen[site.site]
-    assert len(threads) == len(result.sites)
+    for site, (q, determinant) in zip(result.sites, known, strict=True):
+        assert site.determinant == determinant
+        cosines = torch.linalg.eigvalsh((q + q.mT) / 2).flip(0).clamp(-1, 1)
+        torch.testing.assert_close(site.angles.deg2rad().cos(), cosines, rtol=0, atol=2e-3)
+        assert site.angles is site.angles
+    assert len(asked) == asked_for + len(result.sites)
 
 
 def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
@@ -402,10 +393,13 @@ def test_site_results_have_the_documented_shapes(kind, unit, compensation, windo
         assert (s.scale is not None) == (compensation == "rotation_scale")
         assert (s.ridge is not None) == (compensation == "least_squares")
         assert s.tokens == windows.calibration.numel()
-        assert s.singular_values.shape == s.angles.shape == s.channel_angles.shape == (d,)
-        assert s.rank == min(kept, d)
-        assert s.principal_angles.shape == (s.rank,)
-        assert s.determinant in (-1, 1)
+        if compensation in ("rotation", "rotation_scale"):
+            assert s.singular_values.shape == s.angles.shape == s.channel_angles.shape == (d,)
+            assert s.rank == min(kept, d)
+            assert s.principal_angles.shape == (s.rank,)
+            assert s.determinant in (-1, 1)
+        else:  # what is only looked at is worked out from statistics, where somebody looks
+            assert s.singular_values is s.angles is s.channel_angles is s.rank is s.determinant is None
         assert s.kept * size == kept
         assert s.units == strata * units
         assert 0 < s.error_compensated < s.error_none < 1.5

@@ -11,7 +11,7 @@ from rcpu import RECIPES, RcpuError, Recipe, format_layers, load_recipe, parse_l
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"scorer": "best"}, "unknown scorer 'best': choose one of rcpu, wanda_sp, flap, magnitude, random"),
+        ({"scorer": "best"}, "unknown scorer 'best': choose one of rcpu, wanda_sp, flap, wifv, ifv"),
         ({"compensation": "magic"}, "unknown compensation 'magic': choose one of none, rotation, rotation_scale"),
         ({"unit": "row"}, "unknown unit 'row': choose one of auto, head, kv_group, channel"),
         ({"order": "random"}, "unknown order 'random': choose one of paper, site"),

@@ -8,6 +8,15 @@ import torch
 import rcpu
 from tests import tiny
 
+OURS = {
+    "scorer": "greedy",
+    "unit": "subspace",
+    "compensation": "least_squares",
+    "centred": True,
+    "target": 0.25,
+    "allocation": "prices",
+    "metric": True,
+}
 CASES = {
     "paper": ("gqa", {}),
     "site": ("gqa", {"order": "site"}),
@@ -15,6 +24,8 @@ CASES = {
     "summed directly": ("biased", {"compensation": "rotation_scale", "scorer": "flap"}),
     "least squares": ("tied", {"compensation": "least_squares", "ridge": None}),
     "bias": ("biased", {"compensation": "bias", "order": "site"}),
+    "dense path": ("gqa", {"compensation": "bias", "scorer": "wifv", "path": "dense"}),
+    "prices and a target": ("gqa", {**OURS, "order": "site"}),
     "some layers": ("mha", {"layers": (0, 2)}),
     "a layer that keeps all": ("mha", {"ratios": ((1, 0.0),)}),
 }
@@ -27,14 +38,12 @@ def assert_same(a: rcpu.PruneResult, b: rcpu.PruneResult) -> None:
     assert all(ours[name].equal(theirs[name]) for name in ours)
     assert len(a.sites) == len(b.sites)
     for x, y in zip(a.sites, b.sites, strict=True):
-        for field in fields(x):
+        for field in (f for f in fields(x) if f.name != "before"):  # the dense model's, which nobody keeps twice
             mine, other = getattr(x, field.name), getattr(y, field.name)
             if isinstance(mine, torch.Tensor):
                 assert mine.equal(other), f"layer {x.layer}, {x.site}: {field.name}"
-            elif field.name != "turned":
+            else:
                 assert mine == other, f"layer {x.layer}, {x.site}: {field.name}"
-        assert x.angles.equal(y.angles)
-        assert x.determinant == y.determinant
     assert tiny.logits(a.net).equal(tiny.logits(b.net))
 
 
@@ -45,7 +54,8 @@ def test_every_checkpoint_leads_to_the_same_result(case, windows):
     found: list[rcpu.Checkpoint] = []
 
     def keep(c: rcpu.Checkpoint) -> None:
-        found.append(replace(c, hidden=None if c.hidden is None else c.hidden.clone()))
+        copies = {n: None if (t := getattr(c, n)) is None else t.clone() for n in ("hidden", "dense")}
+        found.append(replace(c, **copies))
 
     whole = rcpu.prune(net, windows, recipe, checkpoint=keep, micro_batch=3)
     assert [c.layer for c in found] == list(recipe.layers or range(3))
@@ -58,7 +68,10 @@ def test_every_checkpoint_leads_to_the_same_result(case, windows):
         )
         assert_same(again, whole)
         assert fractions == sorted(fractions)
-        assert all(f >= c.stages / found[-1].stages - 1e-9 for f in fractions), "it goes on, it does not start again"
+        if recipe.allocation == "uniform":
+            assert all(f >= c.stages / found[-1].stages - 1e-9 for f in fractions), (
+                "it goes on, it does not start again"
+            )
 
 
 def test_checkpoints_change_nothing(gqa, windows):

@@ -1,0 +1,200 @@
+"""A look at the dense model before the loop, where the allocation or the metric asks for one: how much leaves where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from rcpu.methods import allocation, prices
+from rcpu.methods.allocation import Curve
+from rcpu.methods.columns import has_bias
+from rcpu.methods.scoring import FROM_GRAM, FROM_WINDOWS, column_scores
+from rcpu.methods.units import removed_count
+from rcpu.models.families import heads_of, layers_of, weight_of
+from rcpu.pruning.plan import LOOKING, Plan, plan
+from rcpu.pruning.recipe import Recipe
+from rcpu.statistics.curvature import Curvature, curvatures
+from rcpu.statistics.fluctuation import Fluctuation
+from rcpu.statistics.passes import Pass, Progress
+from rcpu.statistics.sums import Accumulator, Statistics
+from rcpu.text.windows import Windows
+
+Site = tuple[int, str]
+
+METRIC_DAMPING = 0.1  # of the identity in the output metric, relative to the mean of the diagonal
+PRICE_RIDGE = 0.3  # of the repair that is priced, where λ is not given
+SHARE = 0.4  # of a run's progress
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a look at the dense model decided."""
+
+    plan: Plan
+    metrics: Mapping[Site, Tensor] = field(default_factory=dict)  # F of each site, errors count as ‖F e‖
+    curves: Mapping[Site, Curve] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    took: float = 0.0  # share of the run's progress
+
+    def rest(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """Progress of what comes after."""
+        if not self.took:
+            return progress
+        return lambda p: progress(replace(p, fraction=self.took + (1 - self.took) * p.fraction))
+
+
+def survey(
+    net: nn.Module,
+    windows: Windows,
+    recipe: Recipe,
+    todo: Plan,
+    *,
+    progress: Callable[[Progress], None],
+    **options,  # of a pass
+) -> Survey:
+    """Share what the ratio removes between layers and sites as the recipe says; what it needs to know it measures.
+
+    Raises:
+        RcpuError: sites cannot lose as much.
+        Cancelled: as of any pass.
+    """
+    gradients = recipe.metric or (recipe.allocation == "prices" and recipe.gradients)
+    if recipe.allocation not in LOOKING and not gradients:
+        return Survey(todo, notes=todo.notes)
+    options["progress"] = lambda p: progress(replace(p, fraction=SHARE * p.fraction))
+    metrics, curves, notes = {}, {}, []
+    if gradients or recipe.allocation == "prices":
+        for i, name, seen in _seen(net, windows, gradients, options):
+            if (i, name) not in todo.gone:
+                continue
+            if recipe.metric:
+                metrics[i, name] = metric(seen.output)
+            if recipe.allocation == "prices":
+                curves[i, name] = curve(weight_of(net, i, name), seen, recipe, todo, name, heads_of(net))
+    if recipe.allocation == "prices":
+        uniform = dict(todo.gone)
+        chosen = allocation.by_price(curves, todo.parameters(uniform))
+        gone = allocation.shrunk(chosen, uniform, recipe.share) if recipe.share < 1 else chosen
+        if not gradients:
+            notes.append("prices are relative errors of outputs: without gradients they say less of the loss")
+    elif recipe.allocation == "influence":
+        cosines = [c for i, c in enumerate(influence(net, windows, options)) if i in todo.layers]
+        ratios = allocation.by_influence(cosines, recipe.ratio, temperature=recipe.temperature)
+        of_layer = dict(zip(todo.layers, ratios, strict=True))
+        gone = {(i, name): removed_count(todo.layouts[name].shape[1], of_layer[i]) for i, name in todo.gone}
+    elif recipe.allocation in LOOKING:
+        gone = by_scores(scores(net, windows, recipe, todo, options), recipe, todo)
+    else:
+        return Survey(todo, metrics, notes=todo.notes, took=SHARE)
+    gone = {key: min(n, todo.layouts[key[1]].shape[1] - 1) for key, n in gone.items()}  # a site keeps at least one
+    found = plan(net, recipe, gone)
+    return Survey(found, metrics, curves, (*todo.notes, *notes), SHARE)
+
+
+def metric(output: Tensor) -> Tensor:
+    """F (d_out, d_out) with FᵀF the metric Γ, damped: (Γ / mean diag Γ + 0.1 I) / 1.1."""
+    g = output.double() if output.device.type == "cpu" else output.clone()
+    g = g / g.diagonal().mean().clamp_min(torch.finfo(g.dtype).tiny)
+    g.diagonal().add_(METRIC_DAMPING)
+    return torch.linalg.cholesky(g / (1 + METRIC_DAMPING)).mT.to(output.dtype).contiguous()
+
+
+def _seen(net: nn.Module, windows: Windows, gradients: bool, options: dict):
+    """Every site of the dense model with what is known of it, a layer at a time."""
+    if gradients:
+        for i, found in curvatures(net, windows, **options):
+            for name, seen in found.items():
+                yield i, name, seen
+        return
+    run = _dense(net, windows, options)
+    for i in range(len(layers_of(net))):
+        sums: dict[str, Accumulator] = {}
+        for seen in run.layer(net, i, f"layer {i}: measured for prices"):
+            sums.setdefault(seen.site.name, Accumulator(seen.x.shape[-1], run.device)).add(seen.x)
+        for name, found in sums.items():
+            x = found.result()
+            yield i, name, Curvature(x, x.gram / x.tokens, x.mean.to(x.gram), None)
+
+
+def _dense(net: nn.Module, windows: Windows, options: dict) -> Pass:
+    only = Windows(windows.calibration, windows.held_out[:0], windows.text)
+    return Pass(net, only, passes=len(layers_of(net)), **options)
+
+
+def curve(weight: Tensor, seen: Curvature, recipe: Recipe, todo: Plan, name: str, heads) -> Curve:
+    """What the site costs at several removal levels: nats a token, or without gradients its relative error."""
+    layout, size = todo.layouts[name], todo.sizes[name]
+    weight, gram = weight.float(), seen.x.gram
+    if recipe.centred:
+        mean = seen.x.mean.to(gram)
+        gram = torch.addr(gram, mean, mean, alpha=-seen.x.tokens)
+    inputs = seen.centred if has_bias(recipe, name) else seen.gram
+    cost = partial(prices.price, c=inputs, output=seen.output)
+    if seen.output is None:
+        whole = prices.price(weight, seen.gram) or 1.0
+        cost = lambda e: prices.price(e, inputs) / whole  # noqa: E731
+    counts = prices.counts(layout.shape[1])
+    damping, ridge = recipe.damping, recipe.ridge or PRICE_RIDGE
+    if todo.unit == "subspace" and name == "o_proj":
+        sight = weight if seen.output is None else metric(seen.output).to(weight) @ weight
+        costs = prices.of_subspace(weight, gram, heads, counts, cost, damping=damping, ridge=ridge, seen=sight)
+    else:
+        costs = prices.of_columns(weight, gram, layout, counts, cost, damping=damping, ridge=ridge)
+    return Curve(counts, tuple(costs), size.parameters, size.upkeep)
+
+
+def influence(net: nn.Module, windows: Windows, options: dict) -> list[float]:
+    """Cosine of each layer's input and output, a mean over tokens."""
+    run, found = _dense(net, windows, options), []
+    for i in range(len(layers_of(net))):
+        before = run.hidden.clone()
+        for _ in run.layer(net, i, f"layer {i}: how much it changes"):
+            pass
+        cosines = [cosine_similarity(before[p].float(), run.hidden[p].float(), dim=-1) for p, _ in run.micro_batches]
+        found.append(torch.cat(cosines).double().mean().item())
+    return found
+
+
+def scores(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options: dict) -> dict[Site, Tensor]:
+    """Scores of units that are comparable between layers: standardised over columns, then the mean of each unit's.
+
+    Units that leave together, one of every stratum, count as one: the lowest of each, the second of each, and so on.
+    """
+    run, found = _dense(net, windows, options), {}
+    for i in range(len(layers_of(net))):
+        sums: dict[str, tuple[Accumulator, Fluctuation | None]] = {}
+        for seen in run.layer(net, i, f"layer {i}: scores"):
+            name, d_in = seen.site.name, seen.x.shape[-1]
+            if name not in sums:
+                order = Fluctuation(d_in) if recipe.scorer in FROM_WINDOWS else None
+                sums[name] = Accumulator(d_in, run.device, gram=recipe.scorer in FROM_GRAM), order
+            sums[name][0].add(seen.x)
+            if sums[name][1] is not None:
+                sums[name][1].add(seen.x)
+        for name, (inputs, order) in sums.items():
+            if (i, name) in todo.gone:
+                x: Statistics = inputs.result()
+                columns = column_scores(
+                    weight_of(net, i, name), x, recipe.scorer, layer=i, site=name, seed=recipe.seed, windows=order
+                )
+                units = allocation.standardised(columns)[todo.layouts[name]].mean(-1)
+                found[i, name] = units.sort(dim=1).values.mean(0)
+    return found
+
+
+def by_scores(found: Mapping[Site, Tensor], recipe: Recipe, todo: Plan) -> dict[Site, int]:
+    """FLAP's AL-AM, one threshold over heads and neurons, or AL-MM, one for each with heads by hand."""
+    neuron = todo.sizes["down_proj"].weights
+    costs = {key: int(todo.sizes[key[1]].weights / neuron) for key in found}
+    if recipe.allocation == "flap":
+        return allocation.by_threshold(found, costs, recipe.ratio)
+    attention = {key: s for key, s in found.items() if key[1] == "o_proj"}
+    mlp = {key: s for key, s in found.items() if key[1] == "down_proj"}
+    whole = sum(s.numel() * todo.sizes[name].weights for (_, name), s in found.items())
+    neurons = int((recipe.ratio * whole - recipe.heads_removed * todo.sizes["o_proj"].weights) / neuron)
+    return allocation.lowest(attention, recipe.heads_removed) | allocation.lowest(mlp, neurons)

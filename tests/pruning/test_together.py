@@ -1,0 +1,135 @@
+"""Everything that combines, on tiny models: one function however it is written down, and the size that was planned."""
+
+import pytest
+import torch
+
+import rcpu
+from rcpu.compact.assembly import padded
+from tests import tiny
+
+OURS = {
+    "scorer": "greedy",
+    "unit": "subspace",
+    "compensation": "least_squares",
+    "ridge": 0.3,
+    "centred": True,
+    "order": "site",
+    "allocation": "prices",
+    "target": 0.25,
+    "metric": True,
+}
+TOGETHER = {
+    "ours": OURS,
+    "ours, paper order, channels": {**OURS, "order": "paper", "unit": "channel"},
+    "ours without gradients": {**OURS, "gradients": False, "metric": False},
+    "ours, half-way to uniform, one at a time": {**OURS, "share": 0.5, "block": 1},
+    "subspace and rotation": {"unit": "subspace", "centred": True},
+    "subspace alone": {"unit": "subspace", "compensation": "none", "scorer": "obs"},
+    "target and rotation": {"target": 0.5, "centred": True, "order": "site"},
+    "target and bias": {"target": 0.5, "compensation": "bias"},
+    "blocks of Q": {"by_head": True, "proper": True},
+    "both turns": {"compensation": "two_sided", "centred": True},
+    "grail": {"scorer": "wanda_sp_l2", "compensation": "least_squares", "pull": "zero"},
+    "cross-validated": {"compensation": "least_squares", "ridge": None, "choose": "gcv", "scorer": "obs"},
+    "flap": {"scorer": "wifv", "compensation": "bias", "allocation": "flap", "path": "dense"},
+    "flap by influence": {"scorer": "wifn", "compensation": "bias", "allocation": "influence", "path": "dense"},
+    "dense path and rotation": {"path": "dense", "centred": True},
+    "groups, heads by hand": {
+        "scorer": "ifv",
+        "compensation": "bias",
+        "allocation": "flap_heads",
+        "heads_removed": 1,
+        "unit": "kv_group",
+        "path": "dense",
+    },
+    "groups, heads of each layer by hand": {"allocation": "heads", "heads_removed": 1, "unit": "kv_group"},
+    "groups, greedily": {**OURS, "unit": "kv_group"},
+}
+
+
+@pytest.mark.parametrize("kind", ["mha", "gqa", "biased"])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_one_function_in_every_form(kind, name, windows, tmp_path):
+    net, recipe = tiny.net(kind), rcpu.Recipe(ratio=0.3, **TOGETHER[name])
+    before = tiny.snapshot(net)
+    result = rcpu.prune(net, windows, recipe)
+    tiny.assert_unchanged(net, before)
+    assert not any(s.weight.isnan().any() for s in result.sites)
+    tiny.assert_same_function(padded(net, result.cuts), result.net)
+    result.net.save_pretrained(tmp_path)
+    tiny.assert_same_function(type(result.net).from_pretrained(tmp_path), result.net)
+    tokens = result.net.generate(tiny.ids(1, 4), max_new_tokens=3, do_sample=False, pad_token_id=tiny.END)
+    assert tokens.shape == (1, 7)
+
+
+@pytest.mark.parametrize("kind", ["mha", "gqa"])
+@pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
+def test_ours_is_no_larger_than_what_it_is_compared_with(kind, ratio, windows):
+    """Channels of the same ratio and no bias; a bias is paid for by more that leaves."""
+    net = tiny.net(kind)
+    ours = rcpu.prune(net, windows, rcpu.Recipe(ratio=ratio, **OURS))
+    theirs = rcpu.plan(net, rcpu.Recipe(ratio=ratio, unit="channel"))
+    assert 0.97 * theirs.after.parameters <= rcpu.cost(ours.net).parameters <= theirs.after.parameters
+    assert len({s.kept for s in ours.sites if s.site == "down_proj"}) > 1, "layers do not share alike"
+
+
+def test_a_plan_with_counts_is_what_comes_out(gqa, windows):
+    for name in ("ours", "flap", "groups, heads of each layer by hand"):
+        recipe = rcpu.Recipe(ratio=0.3, **TOGETHER[name])
+        result = rcpu.prune(gqa, windows, recipe)
+        strata = {n: len(layout) for n, layout in rcpu.plan(gqa, recipe).layouts.items()}
+        gone = {(s.layer, s.site): (s.units - s.kept) // strata[s.site] for s in result.sites}
+        assert rcpu.plan(gqa, recipe, gone).after == rcpu.cost(result.net)
+
+
+def test_progress_ascends_with_a_look_before(gqa, windows):
+    steps = []
+    result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **OURS), progress=steps.append, micro_batch=3)
+    fractions = [s.fraction for s in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert tuple(s.site for s in steps if s.site) == result.sites
+
+
+def test_a_target_follows_the_dense_model(gqa, windows):
+    """With all of the error as target and plenty of freedom, streams end nearer to the dense model's."""
+
+    def distance(target: float) -> float:
+        recipe = rcpu.Recipe(ratio=0.3, compensation="least_squares", ridge=1e-3, target=target, order="site")
+        net = rcpu.prune(gqa, windows, recipe).net
+        with torch.no_grad():
+            ours, dense = (n.model(windows.calibration, output_hidden_states=True).hidden_states[2] for n in (net, gqa))
+        return (ours - dense).norm().item()
+
+    assert distance(1.0) < distance(0.5) < distance(0.0)
+
+
+def test_few_gradients_say_so(gqa, windows):
+    result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **TOGETHER["ours without gradients"]))
+    assert any("without gradients" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"target": 0.5, "path": "dense"}, "carries no error"),
+        ({"target": 0.5, "compensation": "two_sided"}, "a target is met by"),
+        ({"metric": True}, "gradients as metric are used by"),
+        ({"allocation": "prices", "ratios": ((0, 0.1),)}, "by hand"),
+        ({"allocation": "flap", "unit": "subspace"}, "a subspace has none"),
+        ({"allocation": "flap", "sites": ("o_proj",)}, "choose both"),
+        ({"allocation": "heads", "unit": "channel"}, "counts heads"),
+        ({"scorer": "greedy", "damping": -1.0}, "damping must be"),
+        ({"allocation": "influenza"}, "unknown allocation"),
+    ],
+)
+def test_what_does_not_combine_is_refused(settings, words):
+    with pytest.raises(rcpu.RcpuError, match=words):
+        rcpu.Recipe(**settings)
+
+
+@pytest.mark.parametrize("name", sorted(rcpu.RECIPES))
+def test_every_recipe_runs(name, windows, gqa):
+    recipe = rcpu.load_recipe(name)
+    if rcpu.METHODS[recipe.method].run is None:
+        assert rcpu.prune(gqa, windows, recipe).net is not None
