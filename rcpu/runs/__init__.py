@@ -1,6 +1,7 @@
 """What stays: the run store, and what is measured of a run."""
 
 from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, TasksAsk, ask_dict, ask_of
+from rcpu.runs.field import Published, published
 from rcpu.runs.loaded import (
     PREFIX,
     compact_model,
@@ -22,10 +23,12 @@ from rcpu.runs.pruned import (
 )
 from rcpu.runs.records import STATES, Measure, Run, dense_subject, digest_of, plain_subject
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
+from rcpu.runs.shelf import Row, Shelf, side_by_side
 from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
 from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, sized
 from rcpu.runs.studying import Findings, gathered, run_study
 from rcpu.runs.tables import against_dense, markdown, result_rows, setup, verdict_rows
+from rcpu.runs.temporary import temporary_store
 from rcpu.runs.verdicts import Verdict
 
 __all__ = [
@@ -39,9 +42,12 @@ __all__ = [
     "Outcome",
     "PREFIX",
     "PerplexityAsk",
+    "Published",
+    "Row",
     "Run",
     "SIZES",
     "STATES",
+    "Shelf",
     "STUDIES",
     "Store",
     "Study",
@@ -72,13 +78,16 @@ __all__ = [
     "perplexities",
     "plain_subject",
     "prune_into",
+    "published",
     "result_rows",
     "resume_into",
     "run_recipe",
     "run_study",
     "setup",
+    "side_by_side",
     "sites_of",
     "sized",
     "task_results",
+    "temporary_store",
     "verdict_rows",
 ]
