@@ -24,7 +24,7 @@ STORY = {
     "Prepare": [("model", "Model", "deployed_code"), ("calibration", "Calibration", "dataset")],
     "Understand": [("importance", "Importance", "bar_chart"), ("rotation", "Spectrum and rotation", "360")],
     "Prune": [("prune", "Prune", "content_cut"), ("compare", "Compare", "compare_arrows")],
-    "Teach": [("learn", "Learn", "school")],
+    "Teach": [("learn", "Learn", "school"), ("guide", "Field guide", "menu_book")],
 }
 
 
