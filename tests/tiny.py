@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from rcpu import Windows
+from rcpu.models import families
 
 VOCABULARY = 257  # the bytes and an end of text
 END = 256
@@ -25,8 +26,43 @@ KINDS = {
 }
 
 
+#: Models of other families, by name: model_type and what is set beside the sizes of ``gqa``.
+FAMILIES = {
+    "mistral": ("mistral", {"sliding_window": 6}),
+    "mistral-wide": ("mistral", {"sliding_window": None, "head_dim": 16}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-windowed": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    "phi3": ("phi3", {"sliding_window": 7, "pad_token_id": None}),
+    "phi3-partial": ("phi3", {"partial_rotary_factor": 0.5, "pad_token_id": None}),
+    "llama3": (
+        "llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 16,
+            }
+        },
+    ),
+}
+
+
+def stock(name: str, seed: int = 0) -> PreTrainedModel:
+    """A random model of one of FAMILIES as transformers builds it."""
+    kind, settings = FAMILIES[name]
+    return _random(families.FAMILIES[kind].model, families.FAMILIES[kind].config, seed, **KINDS["gqa"] | settings)
+
+
 def llama(seed: int = 0, **settings) -> LlamaForCausalLM:
     """A random LLaMA in fp32 and eval mode: four heads eight wide, three layers, and no parameter that is 0 or 1."""
+    return _random(LlamaForCausalLM, LlamaConfig, seed, **settings)
+
+
+def _random(model: type, config: type, seed: int, **settings) -> PreTrainedModel:
     defaults = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -42,7 +78,7 @@ def llama(seed: int = 0, **settings) -> LlamaForCausalLM:
     }
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        net = LlamaForCausalLM(LlamaConfig(**defaults | settings))
+        net = model(config(**defaults | settings))
         for name, values in net.named_parameters():
             if name.endswith("bias"):
                 values.normal_(0, 0.3)

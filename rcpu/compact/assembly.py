@@ -112,6 +112,8 @@ class Assembly:
         (config.o_bias if site.attention else config.down_bias)[layer] = bias is not None
         with torch.device("meta"):
             block = (CompactAttention if site.attention else CompactMLP)(config, layer)
+        for name, part in dense.named_children():  # what no cut changes, as norms of queries and keys
+            setattr(block, name, part)
         for role, names in site.producers.items():
             for name in names:
                 part = dense.get_submodule(name)

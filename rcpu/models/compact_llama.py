@@ -21,6 +21,8 @@ from transformers.models.llama.modeling_llama import (
     eager_attention_forward,
     rotate_half,
 )
+from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
 
 class CompactLlamaConfig(LlamaConfig):
@@ -39,6 +41,11 @@ class CompactLlamaConfig(LlamaConfig):
     branch_ranks: list[int] | None = None  # of a linear branch beside the MLP, 0 for none
     residual_sizes: list[int] | None = None  # before each block and after the last, 2 · layers + 1; None: hidden_size
     embedding_size: int | None = None  # width of the embedding's rows
+    family: str = "llama"  # model_type of the dense model; what it has beside a LLaMA's parts follows
+    base: dict | None = None  # its configuration, for the way back
+    qk_norm: bool = False  # norms of each query and key head
+    sliding_window: int | None = None  # how many tokens back the layers look that layer_types names so
+    layer_types: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -57,6 +64,23 @@ class CompactLlamaConfig(LlamaConfig):
                 setattr(self, name, [value] * self.num_hidden_layers)
         self.ranks = self.ranks or {}
         self.embedding_size = self.embedding_size or self.hidden_size
+
+    def validate_architecture(self) -> None:
+        """No rule of a LLaMA's: its width need not be a multiple of its heads."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether every layer has the sizes that the model had before anything was pruned."""
+        uniform = (
+            (self.query_heads, self.num_attention_heads),
+            (self.kv_heads, self.num_key_value_heads),
+            (self.key_dims, self.head_dim),
+            (self.value_dims, self.head_dim),
+            (self.intermediate_sizes, self.intermediate_size),
+            (self.branch_ranks, 0),
+        )
+        plain = not self.residual_sizes and not any(any(ranks) for ranks in self.ranks.values())
+        return plain and all(set(sizes) == {size} for sizes, size in uniform)
 
     def rank(self, projection: str, layer: int) -> int:
         """Rank of the factors of this projection, 0 where it is one matrix."""
@@ -113,13 +137,22 @@ class CompactAttention(LlamaAttention):
         self.k_proj = part("k_proj", d, kv * self.key_dim, config.attention_bias)
         self.v_proj = part("v_proj", d, kv * self.value_dim, config.attention_bias)
         self.o_proj = part("o_proj", heads * self.value_dim, d_out, config.o_bias[layer_idx])
+        self.q_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = LlamaRMSNorm(self.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.layer_type = config.layer_types[layer_idx] if config.layer_types else "full_attention"
+        self.sliding_window = config.sliding_window if self.layer_type == "sliding_attention" else None
         if self.key_dim != self.head_dim:
             self.register_buffer("pairs", torch.arange(self.key_dim // 2).repeat(kv, 1))
 
     def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **kwargs):
+        if isinstance(attention_mask, dict):  # of layers that look back differently far
+            attention_mask = attention_mask[self.layer_type]
         shape = hidden_states.shape[:-1]
-        query = self.q_proj(hidden_states).view(*shape, -1, self.key_dim).transpose(1, 2)
-        key = self.k_proj(hidden_states).view(*shape, -1, self.key_dim).transpose(1, 2)
+        query = self.q_proj(hidden_states).view(*shape, -1, self.key_dim)
+        key = self.k_proj(hidden_states).view(*shape, -1, self.key_dim)
+        if self.q_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = query.transpose(1, 2), key.transpose(1, 2)
         value = self.v_proj(hidden_states).view(*shape, -1, self.value_dim).transpose(1, 2)
         query, key = self.turn(query, key, *position_embeddings)
         if past_key_values is not None:
@@ -135,6 +168,7 @@ class CompactAttention(LlamaAttention):
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
+            sliding_window=self.sliding_window,
             **kwargs,
         )
         output = output[..., : self.value_dim].reshape(*shape, -1)
@@ -143,7 +177,10 @@ class CompactAttention(LlamaAttention):
     def turn(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary positions for queries (batch, heads, tokens, key_dim) and keys, from angles of all pairs."""
         if self.key_dim == self.head_dim:
-            return apply_rotary_pos_emb(query, key, cos, sin)
+            if (turned := cos.shape[-1]) == self.head_dim:
+                return apply_rotary_pos_emb(query, key, cos, sin)
+            front = apply_rotary_pos_emb(query[..., :turned], key[..., :turned], cos, sin)
+            return tuple(torch.cat([a, x[..., turned:]], -1) for a, x in zip(front, (query, key), strict=True))
         columns = torch.cat([self.pairs, self.pairs + self.head_dim // 2], 1)  # (kv_heads, key_dim)
         cos, sin = (x[..., columns].transpose(1, 2) for x in (cos, sin))  # (batch, kv_heads, tokens, key_dim)
         key = key * cos + rotate_half(key) * sin
@@ -212,6 +249,10 @@ class CompactLlamaForCausalLM(LlamaForCausalLM):
 
     def __init__(self, config: CompactLlamaConfig):
         super().__init__(config)
+        if config.layer_types:  # masks by layer; the rest of it is a LLaMA's
+            self.model = Qwen2Model(config)
+        if (config.rope_parameters or {}).get("partial_rotary_factor", 1.0) != 1.0:
+            self.model.rotary_emb = Phi3RotaryEmbedding(config)
         self.model.layers = nn.ModuleList(CompactLayer(config, i) for i in range(config.num_hidden_layers))
         if sizes := config.residual_sizes:
             count, width, padding = config.vocab_size, config.embedding_size, self.model.padding_idx

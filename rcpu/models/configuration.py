@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from rcpu.base.errors import RcpuError
 from rcpu.models.compact_llama import CompactLlamaConfig, CompactLlamaForCausalLM
+from rcpu.models.families import FAMILIES
 from rcpu.models.files import read_json, reason
 
-CLASSES = {
-    LlamaConfig.model_type: (LlamaConfig, LlamaForCausalLM),
-    CompactLlamaConfig.model_type: (CompactLlamaConfig, CompactLlamaForCausalLM),
-}
+CLASSES = {kind: (family.config, family.model) for kind, family in FAMILIES.items()}
+CLASSES |= {CompactLlamaConfig.model_type: (CompactLlamaConfig, CompactLlamaForCausalLM)}
 SIZES = (
     "hidden_size",
     "intermediate_size",
@@ -54,28 +53,29 @@ def read_config(folder: Path) -> PreTrainedConfig:
     if not isinstance(kind, str) or kind not in CLASSES:
         raise RcpuError(
             f"{folder.name} is a {kind!r} model ({', '.join(named) or 'no class named'}): "
-            f"supported are LLaMA models, model_type {' or '.join(map(repr, CLASSES))}"
+            f"supported are {', '.join(f.label for f in FAMILIES.values())}, model_type {', '.join(map(repr, CLASSES))}"
         )
     if named and not any(name.endswith(("ForCausalLM", "LlamaModel")) for name in named):
         raise RcpuError(
             f"{path} describes a {named[0]}, expected a LlamaForCausalLM: a model that predicts the next token, with "
             "lm_head.weight; take the model that this one was made of"
         )
-    if "auto_map" in raw and kind == "llama":
+    if "auto_map" in raw and kind == "llama":  # elsewhere it stands beside a class that transformers has as well
         raise RcpuError(
             f"{folder.name} asks to run its own code (auto_map in config.json): code from a model folder is never run"
         )
     if raw.get("quantization_config"):
         raise RcpuError(f"{folder.name} is quantised: pruning needs the weights in fp32, bf16 or fp16")
     _check_rope(path, raw)
+    label = FAMILIES[kind].label if kind in FAMILIES else "LLaMA"
     plain = {k: v for k, v in raw.items() if k not in RETURNS and not (k in ("dtype", "torch_dtype") and v == "auto")}
     try:
         config = CLASSES[kind][0].from_dict(plain)
     except Exception as error:  # transformers validates with errors of several libraries
-        raise RcpuError(f"{path} does not describe a LLaMA: {reason(error)}") from error
+        raise RcpuError(f"{path} does not describe a {label}: {reason(error)}") from error
     for size in SIZES:
-        if not isinstance(value := getattr(config, size), int) or value < 1:
-            raise RcpuError(f"{path} does not describe a LLaMA: {size} is {value!r}, expected a whole number from 1")
+        if not isinstance(value := getattr(config, size, 1), int) or value < 1:
+            raise RcpuError(f"{path} does not describe a {label}: {size} is {value!r}, expected a whole number from 1")
     return config
 
 

@@ -1,20 +1,83 @@
-"""Where a model keeps what we prune: architectures are rows of data, and these few functions read them.
+"""Families of models and where they keep what we prune: rows of data, and a few functions that read them.
 
-Only this file, assembly.py and compact_llama.py know the names of Hugging Face modules.
+Every family is a LLaMA with something beside it (compact_llama.py); a row says what. A LLaMA is kept as it was loaded,
+the others are turned into that form when they are (canonical.py). Only these and assembly.py know names of modules.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers.masking_utils import create_causal_mask
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.masking_utils import create_causal_mask, create_sliding_window_causal_mask
 
 from rcpu.base.errors import RcpuError, choose
 
 SITES = ("o_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family of models has beside, or without, a LLaMA's parts."""
+
+    label: str
+    config: type[PreTrainedConfig]
+    model: type[PreTrainedModel]
+    #: Biases of q, k and v; of o_proj; of the MLP: the switch in the configuration, True where always, False for none.
+    biases: tuple[str | bool, str | bool, str | bool] = (False, False, False)
+    qk_norm: bool = False
+    windowed: str = ""  # whose attention looks back only so far: "all" layers if a window is set, or as "listed"
+    fused: dict[str, tuple[str, ...]] = field(default_factory=dict)  # projections that hold several, one below another
+    gguf: str = "llama"  # what llama.cpp calls it
+
+
+#: By model_type. A new family is a line here; what a line cannot say goes to compact_llama.py.
+FAMILIES = {
+    "llama": Family("LLaMA", LlamaConfig, LlamaForCausalLM, ("attention_bias", "attention_bias", "mlp_bias")),
+    "mistral": Family("Mistral", MistralConfig, MistralForCausalLM, windowed="all"),
+    "qwen2": Family("Qwen2", Qwen2Config, Qwen2ForCausalLM, (True, False, False), windowed="listed", gguf="qwen2"),
+    "qwen3": Family(
+        "Qwen3",
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        ("attention_bias", "attention_bias", False),
+        qk_norm=True,
+        windowed="listed",
+        gguf="qwen3",
+    ),
+    "phi3": Family(
+        "Phi-3",
+        Phi3Config,
+        Phi3ForCausalLM,
+        windowed="all",
+        fused={
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        },
+        gguf="phi3",
+    ),
+}
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The family that a configuration, of transformers or of ours, belongs to."""
+    return FAMILIES[getattr(config, "family", config.model_type)]
 
 
 @dataclass(frozen=True)
@@ -48,40 +111,38 @@ class Architecture:
     sites: tuple[Site, ...]
 
 
-ARCHITECTURES = {
-    "llama": Architecture(
-        layers="model.layers",
-        embedding="model.embed_tokens",
-        rotary="model.rotary_emb",
-        sites=(
-            Site(
-                "o_proj",
-                norm="input_layernorm",
-                block="self_attn",
-                consumer="o_proj",
-                producers={"query": ("q_proj",), "key": ("k_proj",), "value": ("v_proj",)},
-                attention=True,
-            ),
-            Site(
-                "down_proj",
-                norm="post_attention_layernorm",
-                block="mlp",
-                consumer="down_proj",
-                producers={"channel": ("gate_proj", "up_proj")},
-                attention=False,
-            ),
+ARCHITECTURE = Architecture(
+    layers="model.layers",
+    embedding="model.embed_tokens",
+    rotary="model.rotary_emb",
+    sites=(
+        Site(
+            "o_proj",
+            norm="input_layernorm",
+            block="self_attn",
+            consumer="o_proj",
+            producers={"query": ("q_proj",), "key": ("k_proj",), "value": ("v_proj",)},
+            attention=True,
+        ),
+        Site(
+            "down_proj",
+            norm="post_attention_layernorm",
+            block="mlp",
+            consumer="down_proj",
+            producers={"channel": ("gate_proj", "up_proj")},
+            attention=False,
         ),
     ),
-}
+)
 
 
 def architecture_of(net: nn.Module) -> Architecture:
-    """The row for this model; raises ``RcpuError`` if there is none."""
-    kind = net.config.model_type
-    if kind not in ARCHITECTURES:
-        hint = " (it is already pruned: prune the dense model)" if kind.startswith("rcpu_") else ""
-        raise RcpuError(f"cannot prune a {kind!r} model{hint}: supported is {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[kind]
+    """Where this model keeps what; raises ``RcpuError`` if it is none that is pruned here, or was pruned already."""
+    config = net.config
+    if config.model_type == "llama" or getattr(config, "dense", False):
+        return ARCHITECTURE
+    hint = " (it is already pruned: prune the dense model)" if config.model_type.startswith("rcpu_") else ""
+    raise RcpuError(f"cannot prune a {config.model_type!r} model{hint}: supported is {', '.join(FAMILIES)}")
 
 
 def layers_of(net: nn.Module) -> nn.ModuleList:
@@ -117,6 +178,9 @@ def with_consumer(block: nn.Module, site: Site, consumer: nn.Module) -> nn.Modul
     return shell
 
 
+MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
+
+
 @dataclass(frozen=True, eq=False)
 class Embedded:
     """Hidden states that enter the first layer, and what every layer needs beside them."""
@@ -130,13 +194,16 @@ def embed(net: nn.Module, ids: Tensor) -> Embedded:  # (windows, tokens)
     arch = architecture_of(net)
     hidden = net.get_submodule(arch.embedding)(ids)
     positions = torch.arange(ids.shape[1], device=ids.device)[None]
-    mask = create_causal_mask(
-        config=net.config,
-        inputs_embeds=hidden[:1],
-        attention_mask=None,
-        past_key_values=None,
-        position_ids=positions,
-    )
+    about = {
+        "config": net.config,
+        "inputs_embeds": hidden[:1],
+        "attention_mask": None,
+        "past_key_values": None,
+        "position_ids": positions,
+    }
+    types = sorted(set(getattr(net.config, "layer_types", None) or ["full_attention"]))
+    masks = [MASKS[kind](**about) for kind in types]
+    mask = masks[0] if len(masks) == 1 else dict(zip(types, masks, strict=True))
     rotary = net.get_submodule(arch.rotary)(hidden, positions)
     return Embedded(hidden, {"position_embeddings": rotary, "attention_mask": mask})
 

@@ -18,6 +18,7 @@ from rcpu.base.errors import RcpuError, out_of_memory
 from rcpu.base.hub import unreachable
 from rcpu.base.paths import existing
 from rcpu.base.quiet import quiet_transformers
+from rcpu.models.canonical import canonical
 from rcpu.models.configuration import CLASSES, check_generation, read_config
 from rcpu.models.devices import dtype_name, free_memory, resolve_device, resolve_dtype
 from rcpu.models.embedded import converted_folder, embedded_folder
@@ -103,7 +104,7 @@ def load_model(
         if not values.isfinite().all():
             bad = int((~values.isfinite()).sum())
             raise RcpuError(f"{weight} holds {bad:,} NaN or Inf values: the file is broken, or {kind} is too narrow")
-    net = net.eval().requires_grad_(False).to(target)
+    net = canonical(net.eval().requires_grad_(False)).to(target)
     storage = (stored_dtype(shards) if dtype == "auto" else None) or dtype_name(kind)
     return Model(name, net, tokenizer, folder, fingerprint(folder, shards), storage)
 

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from rcpu.base.errors import RcpuError
+from rcpu.models.canonical import canonical_config
 from rcpu.models.compact_llama import CompactLlamaConfig
 from rcpu.models.devices import free_memory
 
@@ -59,8 +60,7 @@ HEADROOM = 0.15
 
 def parameter_count(config: PreTrainedConfig) -> int:
     """Parameters of the model that ``config`` describes, dense or compact; nothing is built."""
-    if not isinstance(config, CompactLlamaConfig):
-        config = CompactLlamaConfig.from_dict({**config.to_dict(), "model_type": CompactLlamaConfig.model_type})
+    config = canonical_config(config)
     return outside_parameters(config) + sum(layer_parameters(config, i) for i in range(config.num_hidden_layers))
 
 
@@ -81,7 +81,7 @@ def layer_parameters(config: CompactLlamaConfig, layer: int) -> int:
     ):
         rank = config.rank(name, layer)
         total += (rank * (d_in + d_out) if rank else d_in * d_out) + d_out * bias
-    total += config.branch_ranks[layer] * (between + after)
+    total += config.branch_ranks[layer] * (between + after) + 2 * config.head_dim * config.qk_norm
     return total + (before * between + between * after if config.residual_sizes else 2 * config.hidden_size)
 
 
