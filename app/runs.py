@@ -56,16 +56,18 @@ def pruned(run_id: str, name: str, plain: Any, repaired: Any, order: int = 0) ->
 
 def default_name(config: rcpu.Recipe) -> str:
     """What a run is called unless it was given a name."""
+    if config.method != "columns":
+        return f"{config.method.replace('_', ' ')} {config.ratio:.0%}"
     return f"{config.compensation.replace('_', ' ')} {config.ratio:.0%} {config.scorer}"
 
 
 def described(config: rcpu.Recipe) -> str:
     """The settings of a run in a line."""
     where = "all layers" if config.layers is None else f"layers {shortened(rcpu.format_layers(config.layers), 24)}"
-    return (
-        f"{where}, {config.ratio:.0%} by {short(SCORERS, config.scorer)}, {COMPENSATIONS[config.compensation]}, "
-        f"{config.samples} × {config.window} tokens, seed {config.seed}"
-    )
+    how = rcpu.METHODS[config.method].label
+    if config.method == "columns":
+        how = f"by {short(SCORERS, config.scorer)}, {COMPENSATIONS[config.compensation]}"
+    return f"{where}, {config.ratio:.0%} {how}, {config.samples} × {config.window} tokens, seed {config.seed}"
 
 
 def session_runs() -> dict[str, PrunedRun]:

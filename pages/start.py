@@ -6,12 +6,11 @@ import html
 from collections.abc import Callable
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 import rcpu
 from app import spans
 from app.chart import chart
-from app.dense import PROJECTION, offer_defaults, ratio_slider
+from app.dense import offer_defaults, ratio_slider
 from app.figures import small
 from app.figures.base import COLORS
 from app.job_panels import POLL, job_panel, own_job
@@ -56,16 +55,13 @@ def run(config: rcpu.Recipe) -> None:
         say(error)
 
 
-layers, ratio, score, repair, go = st.columns([2, 3, 5, 4, 2], vertical_alignment="bottom")
-with layers:
+controls = st.container(horizontal=True, vertical_alignment="bottom", key="start-controls")
+with controls:
     control(st.text_input, "Layers", "layers", max_chars=1000, help="`all`, or numbers and ranges like `0-3,7`")
-with ratio:
     ratio_slider()
-with score:
     control(st.selectbox, "Importance score", "scorer", options=list(SCORERS), format_func=called(SCORERS))
-with repair:
     control(st.selectbox, "Repair", "compensation", options=list(COMPENSATIONS), format_func=called(COMPENSATIONS))
-pressed = go.button("Run", type="primary", width="stretch", icon=":material/play_arrow:")
+pressed = controls.button("Run", type="primary", icon=":material/play_arrow:")
 wanted = None
 try:
     wanted = s.recipe("columns")
@@ -111,9 +107,9 @@ def status(story: Story, run_id: str) -> None:
         st.caption(f":green-badge[Your run] {plain(described(story.config))}: {size}. {changed} {plain(notes)}")
 
 
-def part(place: DeltaGenerator, name: str, page: str, draw: Callable[[], None] | None, **there: object) -> None:
+def part(name: str, page: str, draw: Callable[[], None] | None, **there: object) -> None:
     """One of the six: a way to its page, and what it shows, or that it is still to come."""
-    with place.container(border=True, key=f"part-{name.split()[0].lower()}", height="stretch"):
+    with st.container(border=True, key=f"part-{name.split()[0].lower()}", height="stretch"):
         if st.button(name, type="tertiary", icon=":material/arrow_outward:", help=f"Open it on the page {page}"):
             change(**there)
             st.switch_page(f"../pages/{page}.py")
@@ -132,24 +128,24 @@ def texts(story: Story) -> None:
             continue
         apart = first_divergence(words(first.text), words(made.text)) if first and role != "dense" else None
         parts = [(made.text, False)] if apart is None else word_diff(first.text, made.text)
-        name = f'<b style="color:{COLORS[role]}">{small.NAMES[role]}</b>'
-        lines.append(f"{name}{spans.diff_spans(parts, apart)}")
+        lines.append(
+            f'<dt style="border-color:{COLORS[role]}">{small.NAMES[role]}</dt><dd>{spans.diff_spans(parts, apart)}</dd>'
+        )
     prompt = html.escape(shortened(story.asked.prompt, 120))
-    st.html(f'<div class="rcpu-told"><i>{prompt} …</i>{"".join(lines)}</div>')
+    st.html(f'<div class="rcpu-told" tabindex="0"><i>{prompt} …</i><dl>{"".join(lines)}</dl></div>')
 
 
 def look() -> None:
     """All six parts, and what of them can be moved."""
     story, run_id = found()
-    site_box, layer_box, line = st.columns([3, 4, 9], vertical_alignment="center")
+    line = st.container(horizontal=True, vertical_alignment="center", key="start-line")
     sites = {(r.layer, r.site): r for r in story.sites}
     names = [name for name in SITES if name in story.config.sites]
-    with site_box:
+    measured = sorted({r.layer for r in story.sites if r.site == s.site})
+    with line:
         name = control(
-            st.segmented_control, "Projection", "site", options=names, width=PROJECTION, label_visibility="collapsed"
+            st.segmented_control, "Projection", "site", options=names, width="content", label_visibility="collapsed"
         )
-    measured = sorted({r.layer for r in story.sites if r.site == name})
-    with layer_box:
         if len(measured) > 1:
             layer = control(
                 st.select_slider,
@@ -162,8 +158,8 @@ def look() -> None:
         else:
             layer = measured[0] if measured else s.layer
             st.caption(f"Layer {layer}")
-    with line:
-        status(story, run_id)
+        with st.container():
+            status(story, run_id)
     of, site = f"{run_id} {layer} {name}", sites.get((layer, name))
 
     def drawn(make: Callable, key: str, *what: object) -> Callable[[], None] | None:
@@ -171,17 +167,16 @@ def look() -> None:
         there = all(w is not None and w != () and w != {} for w in what)
         return (lambda: chart(make(*what), f"start-{key}", of, name=key)) if there else None
 
-    with st.container(key="parts", gap="small"):
-        upper, lower = st.columns(3, gap="small"), st.columns(3, gap="small")
-        part(upper[0], "Scores and the cut", "importance", drawn(small.scores, "scores", site), view="cut")
+    with st.container(horizontal=True, key="parts"):
+        part("Scores and the cut", "importance", drawn(small.scores, "scores", site), view="cut")
         shown = {"spectrum": "spectrum"}
-        part(upper[1], "Spectrum of YZᵀ", "rotation", drawn(small.spectrum, "spectrum", site), **shown)
+        part("Spectrum of YZᵀ", "rotation", drawn(small.spectrum, "spectrum", site), **shown)
         shown = {"spectrum": "angles"}
-        part(upper[2], "Angles of the rotation", "rotation", drawn(small.angles, "angles", site), **shown)
+        part("Angles of the rotation", "rotation", drawn(small.angles, "angles", site), **shown)
         errors = drawn(lambda found: small.errors(found, name, layer), "errors", story.sites)
-        part(lower[0], "Error over layers", "prune", errors)
-        part(lower[1], "Perplexity", "compare", drawn(small.perplexity, "perplexity", story.perplexity))
-        part(lower[2], "Text", "compare", (lambda: texts(story)) if story.texts else None)
+        part("Error over layers", "prune", errors)
+        part("Perplexity", "compare", drawn(small.perplexity, "perplexity", story.perplexity))
+        part("Text", "compare", (lambda: texts(story)) if story.texts else None)
     write_url()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app.figures.angles import BIN, histogram
-from app.figures.base import COLORS, HEIGHT, NEUTRAL, SMALLEST, new_figure
+from app.figures.base import COLORS, HEIGHT, LOG, NEUTRAL, SMALLEST, new_figure
 from app.figures.repairs import COMPENSATIONS, color_of, ordered
 from rcpu.explain import Overview, effective_rank
 
@@ -28,7 +28,7 @@ def spectra_by_layer(found: Sequence[Overview], where: str) -> go.Figure:
         f"Effective rank from {titles[0].split()[-1]} in layer {found[0].layer} to {titles[-1].split()[-1]} in layer "
         f"{found[-1].layer}",
         {"range": [1, max(len(o.singular_values) for o in found)], "nticks": 3},
-        {"type": "log", "exponentformat": "power", "nticks": 4, "range": [_lowest(found), 0.2]},
+        {**LOG, "nticks": 4, "range": [_lowest(found), 0.2]},
     )
     for i, o in enumerate(found):
         signal = (o.singular_values[: o.rank] / o.singular_values[0].clamp_min(SMALLEST)).numpy()

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import NEUTRAL, SITE_COLORS, new_figure
+from app.figures.base import NEUTRAL, SITE_COLORS, layer_axis, log_ticks, new_figure
 from rcpu.explain import Outlier, inflation, ranks
 
 QUANTITIES = {
@@ -82,7 +82,7 @@ def heat(
         + " %{customdata:.3g}<extra></extra>",
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, **({"type": "category"} if named else {}))
-    figure.update_xaxes(showgrid=False)
+    figure.update_xaxes(showgrid=False, **layer_axis(min(columns), max(columns)))
     figure.update_layout(height=440, margin={"t": 56})
     return figure
 
@@ -137,7 +137,7 @@ def over_fitting(inputs: Mapping[str, int], tokens: int, window: int) -> go.Figu
     figure.add_shape(type="line", x0=now, x1=now, yref="paper", y0=0, y1=1, line={"dash": "dot", "color": NEUTRAL})
     # plotly takes the place of a shape on a log axis as a value, and that of an annotation as its logarithm
     figure.add_annotation(x=log10(now), y=1, yref="paper", text="now", showarrow=False, xanchor="left", yanchor="top")
-    figure.update_xaxes(type="log")
+    log_ticks(figure, "x")
     figure.update_yaxes(range=[0.95, 4])
     return figure
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from torch import Tensor
 
-from app.figures.base import COLORS, new_figure
+from app.figures.base import COLORS, log_ticks, new_figure
 from rcpu import Perplexity
 from rcpu.measure import Difference, Interval, NextToken
 
@@ -141,8 +141,7 @@ def by_position(
             name=_plain(s.label),
             hovertemplate="%{customdata} tokens read<br>perplexity %{y:,.3f}<extra>%{fullData.name}</extra>",
         )
-    figure.update_yaxes(type="log", dtick="D2")
-    return figure
+    return log_ticks(figure, "y")
 
 
 def next_token_bars(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> go.Figure:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import COLORS, SMALLEST, new_figure
+from app.figures.base import COLORS, SMALLEST, log_ticks, new_figure
 from app.figures.calibration import heat
 from app.figures.ranking import unit_name
 from rcpu.explain import FACTORS, ranked, ranks, without
@@ -118,7 +118,7 @@ def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) ea
         "factor ÷ its median",
         f"Three factors of {len(order):,} input columns of {where} in the order of their product"
         + "".join(f"; {_name(k)} spans {_decades(v)}" for k, v in parts.items()),
-        yaxis={"type": "log", "exponentformat": "power", "nticks": 4, "minor": {"showgrid": False}},
+        yaxis={"minor": {"showgrid": False}},
     )
     levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     for key, values in parts.items():
@@ -147,7 +147,7 @@ def factors(parts: Mapping[str, Tensor], where: str) -> go.Figure:  # (d_in,) ea
             legendgroup=key,
             hovertemplate="around rank %{x:.0f}<br>%{y:.3g} × median<extra>" + _name(key) + "</extra>",
         )
-    return figure
+    return log_ticks(figure, "y")
 
 
 def swaps(kept: Mapping[str, Tensor], scores: Tensor, kind: str) -> go.Figure:  # (strata, units) each

@@ -9,10 +9,9 @@ import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, SITE_COLORS, new_figure
+from app.figures.base import COLORS, NEUTRAL, SITE_COLORS, layer_axis, log_ticks, new_figure
 from rcpu.explain import Matrix, Step
 
-SQUARES = "#D55E00"
 QUARTERS = np.array([0.25, 0.75])
 ORDER_NAMES = {"none": "Not repaired", "paper": "Paper's order", "site": "o_proj first"}
 ORDER_STYLES = {
@@ -125,6 +124,7 @@ def drift_over_layers(errors: Mapping[str, Mapping[int, float]], ratio: float, l
         )
     figure.add_vline(x=layer, line_dash="dot", line_color=NEUTRAL)
     figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(layer_axis(min(by_layer), max(by_layer)))
     figure.update_layout(margin={"t": 48}, height=290)
     return figure
 
@@ -192,8 +192,8 @@ def channels(mean_absolute: Tensor, deviation: Tensor, with_variance: Tensor, wi
             customdata=found.numpy(),
             hovertemplate="channel %{customdata}<br>mean|x| %{x:.3g}<br>deviation %{y:.3g}<extra></extra>",
         )
-    figure.update_xaxes(type="log", dtick="D2", tickformat="~g")
-    figure.update_yaxes(type="log", dtick="D2", tickformat="~g")
+    log_ticks(figure, "x")
+    log_ticks(figure, "y")
     figure.update_layout(margin={"t": 48}, height=440)
     return figure
 
@@ -211,7 +211,7 @@ def growing(steps: Sequence[Step], key: str, title: str) -> go.Figure:
     lines = (
         ("none", "not repaired", COLORS["pruned"], "circle"),
         ("rotation", "rotation", COLORS["compensated"], "square"),
-        (key, "least squares", SQUARES, "diamond"),
+        (key, "least squares", COLORS["least_squares"], "diamond"),
     )
     for part, dash, suffix in (("held_out", "solid", ""), ("calibration", "dot", ", on its own windows")):
         for name, label, color, symbol in lines:
@@ -280,6 +280,7 @@ def order_drift(drift: Mapping[str, Sequence[float]], pruned: Sequence[int]) -> 
         annotation_position="top left",
     )
     figure.update_yaxes(rangemode="tozero")
+    figure.update_xaxes(layer_axis(0, count - 1))
     figure.update_layout(margin={"t": 48}, height=320)
     return figure
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from app.figures.base import AGAIN, COLORS, NEUTRAL, new_figure
+from app.figures.base import AGAIN, COLORS, NEUTRAL, layer_axis, new_figure
 from rcpu import SITES, Recipe
 
 PICKED = "#D55E00"  # Okabe and Ito's vermilion
@@ -67,6 +67,6 @@ def layer_map(config: Recipe, layers: Sequence[int], count: int, picked: Sequenc
             meta=AGAIN,
         )
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(SITES)), showgrid=False)
-    figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False)
+    figure.update_xaxes(range=[-0.8, count - 0.2], showgrid=False, zeroline=False, **layer_axis(0, count - 1))
     figure.update_layout(height=210, margin={"l": 84, "t": 44, "b": 44})
     return figure

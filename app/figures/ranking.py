@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from app.figures.base import AGAIN, COLORS, NEUTRAL, SMALLEST, new_figure, strung
+from app.figures.base import AGAIN, COLORS, NEUTRAL, SMALLEST, log_ticks, new_figure, strung
 from rcpu.methods import UNIT_NAMES
 
 FEW = 200  # units that are a point each; of more a browser draws a line, and points here and there to click
@@ -39,7 +39,6 @@ def cut(scores: Tensor, keep: Tensor, kind: str, where: str, shown: int = -1) ->
         + (f", {kept:,} of {units:,} in each of {strata} KV heads" if strata > 1 else ""),
         height=400,
         xaxis={"range": [1 - 0.02 * units, 1.02 * units]},
-        yaxis={"type": "log", "exponentformat": "power"},
     )
     few, clicked = strata * units <= FEW, _to_click(strata, units, kept)
     for label, side, color, symbol in (
@@ -84,6 +83,7 @@ def cut(scores: Tensor, keep: Tensor, kind: str, where: str, shown: int = -1) ->
             meta=AGAIN,
             hoverinfo="skip",
         )
+    log_ticks(figure, "y")
     if 0 < kept < units:
         figure.add_shape(
             type="line", x0=kept + 0.5, x1=kept + 0.5, yref="paper", y0=0, y1=1, line={"dash": "dash", "color": NEUTRAL}

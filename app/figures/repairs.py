@@ -84,4 +84,4 @@ def ordered(found: Mapping[str, Errors]) -> list[tuple[str, Errors]]:
 
 
 def color_of(name: str) -> str:
-    return COLORS["pruned" if name == "none" else "compensated"]
+    return COLORS[{"none": "pruned", "least_squares": "least_squares"}.get(name, "compensated")]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from app.figures.angles import CHANNELS
-from app.figures.base import COLORS, NEUTRAL, SMALLEST, grouped, new_figure
+from app.figures.base import COLORS, NEUTRAL, SMALLEST, grouped, layer_axis, log_ticks, new_figure
 from app.figures.ranking import cut
 
 
@@ -46,7 +46,6 @@ def spectrum(site: Site) -> go.Figure:
         "index, largest first",
         "singular value ÷ largest",
         f"{len(s)} singular values; {site.rank} stand above the rounding of the sums",
-        yaxis={"type": "log", "exponentformat": "power"},
     )
     for label, part, color in (
         (f"signal ({site.rank})", slice(0, site.rank), COLORS["compensated"]),
@@ -62,7 +61,7 @@ def spectrum(site: Site) -> go.Figure:
                 name=label,
                 hovertemplate="index %{x}<br>%{y:.3e}<extra></extra>",
             )
-    return figure
+    return log_ticks(figure, "y")
 
 
 def angles(site: Site) -> go.Figure:
@@ -126,4 +125,6 @@ def layer_errors(sites: Sequence[Site], name: str) -> go.Figure:
                 hovertemplate="layer %{x}<br>error %{y:.4f}<extra></extra>",
             )
     figure.update_yaxes(rangemode="tozero")
+    if chosen:
+        figure.update_xaxes(layer_axis(chosen[0].layer, chosen[-1].layer))
     return figure

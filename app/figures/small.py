@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from app.figures import compare, sites
 from rcpu import Perplexity
 
-HEIGHT = 196
+HEIGHT = 244
 FONT = 11
 NAMES = {"dense": "dense", "pruned": "not repaired", "compensated": "repaired"}
 
@@ -46,21 +46,13 @@ def perplexity(found: Mapping[str, Perplexity]) -> go.Figure:
 
 def _small(figure: go.Figure) -> go.Figure:
     """Without a title, which stands above it, and with little around it."""
-    axis = {"title_font_size": FONT, "tickfont_size": FONT, "title_standoff": 4}
+    axis = {"title_font_size": FONT, "tickfont_size": FONT, "title_standoff": 8}
     figure.update_xaxes(**axis).update_yaxes(**axis, nticks=5)
     return figure.update_layout(
         title=None,
         height=HEIGHT,
-        margin={"l": 48, "r": 6, "t": 4, "b": 34},
+        margin={"l": 58, "r": 8, "t": 26, "b": 34},
         font_size=FONT,
-        legend={
-            "orientation": "v",
-            "yref": "paper",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1,
-            "yanchor": "top",
-            "font_size": 10,
-        },
-        legend_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "yref": "paper", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
+        legend_font_size=FONT,
     )

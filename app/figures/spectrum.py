@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from torch import Tensor
 
-from app.figures.base import COLORS, NEUTRAL, new_figure
+from app.figures.base import COLORS, NEUTRAL, log_ticks, new_figure
 from rcpu.explain import carried, effective_rank, values_for
 
 #: The chosen ratio is drawn in the colour of compensated models, the dense one in its own; these are for the others.
@@ -40,7 +40,6 @@ def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
         "singular value (squared output units)",
         f"{first.rank} of {len(first.values)} singular values stand above rounding at {first.ratio:.0%} removed, from "
         f"{first.values[0]:.2e} down to {first.signal[-1] if first.rank else 0:.2e}",
-        yaxis={"type": "log", "exponentformat": "power"},
     )
     for shown, style in zip(spectra, _styles(spectra), strict=True):
         figure.add_scatter(
@@ -52,7 +51,7 @@ def spectrum(spectra: Sequence[Spectrum]) -> go.Figure:
             name=_percent(shown.ratio),
             hovertemplate="index %{x}<br>σ = %{y:.3e}<extra>%{fullData.name}</extra>",
         )
-    return figure
+    return log_ticks(figure, "y")
 
 
 def energy(spectra: Sequence[Spectrum]) -> go.Figure:
