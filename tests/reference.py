@@ -55,6 +55,11 @@ def score(name: str, w: np.ndarray, x: np.ndarray, attention: bool) -> list[floa
                 "wanda_sp": sum(abs(value) for value in column) * absolute,
                 "flap": fluctuation**2 if attention else fluctuation,
                 "magnitude": norm,
+                "mean_absolute": absolute,
+                "variance": variance,
+                "norm_mean": norm * absolute,
+                "norm_variance": norm * variance,
+                "mean_variance": absolute * variance,
             }[name]
         )
     return scores

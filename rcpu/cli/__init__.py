@@ -17,11 +17,11 @@ from rich.console import Console
 
 import rcpu
 from rcpu.base.errors import Cancelled, RcpuError
-from rcpu.cli import app, generate, methods, perplexity, prune, runs, study, tasks
+from rcpu.cli import app, generate, methods, perplexity, prune, report, runs, study, tasks
 from rcpu.cli.common import model_flags
 
 #: A file a command, in the order of the help.
-COMMANDS = (prune, perplexity, tasks, study, generate, runs, methods, app)
+COMMANDS = (prune, perplexity, tasks, study, generate, runs, report, methods, app)
 
 
 class _Parser(argparse.ArgumentParser):

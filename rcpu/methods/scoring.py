@@ -22,6 +22,31 @@ def rcpu(weight: Tensor, x: Statistics, **_) -> Tensor:
     return magnitude(weight, x) * x.mean_absolute * x.variance
 
 
+def mean_absolute(weight: Tensor, x: Statistics, **_) -> Tensor:
+    """mean_t|x_j|, one factor of RCPU's score."""
+    return x.mean_absolute
+
+
+def variance(weight: Tensor, x: Statistics, **_) -> Tensor:
+    """Var_t(x_j), one factor of RCPU's score."""
+    return x.variance
+
+
+def norm_mean(weight: Tensor, x: Statistics, **_) -> Tensor:
+    """‖W_j‖₂ · mean_t|x_j|, RCPU's score without the variance."""
+    return magnitude(weight, x) * x.mean_absolute
+
+
+def norm_variance(weight: Tensor, x: Statistics, **_) -> Tensor:
+    """‖W_j‖₂ · Var_t(x_j), RCPU's score without the mean."""
+    return magnitude(weight, x) * x.variance
+
+
+def mean_variance(weight: Tensor, x: Statistics, **_) -> Tensor:
+    """mean_t|x_j| · Var_t(x_j), RCPU's score without the weight."""
+    return x.mean_absolute * x.variance
+
+
 def wanda_sp(weight: Tensor, x: Statistics, **_) -> Tensor:
     """Σ_i|W_ij| · mean_t|x_j|, Wanda summed over a column as RCPU's baseline does."""
     return weight.abs().sum(0).cpu().double() * x.mean_absolute
@@ -109,11 +134,18 @@ SCORERS = {
     "greedy": Part(obs, "Repaired loss, greedily (OBC)", Rounds, "ZipLM, Kurtic et al. 2023"),
     "magnitude": Part(magnitude, "Magnitude: ‖Wⱼ‖"),
     "random": Part(random, "Random"),
+    "mean_absolute": Part(mean_absolute, "One factor of RCPU's: mean|xⱼ|"),
+    "variance": Part(variance, "One factor of RCPU's: Var(xⱼ)"),
+    "norm_mean": Part(norm_mean, "Two factors of RCPU's: ‖Wⱼ‖ · mean|xⱼ|"),
+    "norm_variance": Part(norm_variance, "Two factors of RCPU's: ‖Wⱼ‖ · Var(xⱼ)"),
+    "mean_variance": Part(mean_variance, "Two factors of RCPU's: mean|xⱼ| · Var(xⱼ)"),
 }
 
 #: Scores that need sums of products of inputs; ``greedy`` shows the one-shot score that its first round goes by.
 FROM_GRAM = frozenset({"obs", "greedy"})
 #: Scores that need the order of windows.
 FROM_WINDOWS = frozenset({"wifv", "ifv"})
+#: RCPU's score with factors left out, to see what each does; ``magnitude`` is the third of those that stand alone.
+FACTORS = frozenset({"mean_absolute", "variance", "norm_mean", "norm_variance", "mean_variance"})
 #: Scores that sums over single inputs give at once, without another look at the windows.
-AT_ONCE = tuple(name for name in SCORERS if name not in FROM_GRAM | FROM_WINDOWS)
+AT_ONCE = tuple(name for name in SCORERS if name not in FROM_GRAM | FROM_WINDOWS | FACTORS)

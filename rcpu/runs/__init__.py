@@ -1,6 +1,7 @@
 """What stays: the run store, and what is measured of a run."""
 
 from rcpu.runs.asks import ASKS, Ask, Bench, GeometryAsk, PerplexityAsk, TasksAsk, ask_dict, ask_of
+from rcpu.runs.drawing import can_be_relative, figures
 from rcpu.runs.field import Published, published
 from rcpu.runs.loaded import (
     PREFIX,
@@ -21,7 +22,9 @@ from rcpu.runs.pruned import (
     resume_into,
     sites_of,
 )
+from rcpu.runs.readings import QUANTITIES
 from rcpu.runs.records import STATES, Measure, Run, dense_subject, digest_of, plain_subject
+from rcpu.runs.reports import RunReport, collect_report, report_html, run_report
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
 from rcpu.runs.shelf import Row, Shelf, side_by_side
 from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
@@ -43,12 +46,14 @@ __all__ = [
     "PREFIX",
     "PerplexityAsk",
     "Published",
+    "QUANTITIES",
     "Row",
     "Run",
+    "RunReport",
     "SIZES",
     "STATES",
-    "Shelf",
     "STUDIES",
+    "Shelf",
     "Store",
     "Study",
     "TasksAsk",
@@ -57,11 +62,14 @@ __all__ = [
     "against_dense",
     "ask_dict",
     "ask_of",
+    "can_be_relative",
+    "collect_report",
     "compact_model",
     "content_of",
     "default_name",
     "dense_subject",
     "digest_of",
+    "figures",
     "gathered",
     "has_weights",
     "home_folder",
@@ -79,9 +87,11 @@ __all__ = [
     "plain_subject",
     "prune_into",
     "published",
+    "report_html",
     "result_rows",
     "resume_into",
     "run_recipe",
+    "run_report",
     "run_study",
     "setup",
     "side_by_side",

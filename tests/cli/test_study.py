@@ -49,3 +49,20 @@ def test_studies_are_listed(capsys):
 def test_bad_input_is_one_sentence(flags, sentence, model_folder, capsys):
     assert main(["study", *flags, "--model", str(model_folder)]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_report_of_a_study(model_folder, text_file, tmp_path, capsys):
+    flags = ["study", "reflection", "--model", str(model_folder), "--text", str(text_file), *QUICK]
+    assert main(flags) == 0
+    page = tmp_path / "report.html"
+    assert main(["report", "reflection", "--out", str(page)]) == 0
+    assert "The sign of det Q" in page.read_text()
+    assert f"{page.stat().st_mode & 0o777:o}" == "644"
+    assert main(["report", str(page), "--out", str(tmp_path / "again.html")]) == 0
+    for flags, sentence in (
+        (["reflection", "--out", str(tmp_path)], "expected a file in a folder that exists"),
+        (["reflection", "--out", str(tmp_path / "r.pdf")], "a report is an HTML file"),
+        (["nothing", "--out", str(page)], "no run is called 'nothing'"),
+    ):
+        assert main(["report", *flags]) == 2
+        assert sentence in " ".join(capsys.readouterr().err.split())
