@@ -25,6 +25,7 @@ JOB_PAGES = {
     "save": "compare",
     "all_layers_job": "rotation",
     "drift": "learn",
+    "ladder": "learn",
     "curve": "learn",
     "orders": "learn",
 }

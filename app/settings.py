@@ -20,7 +20,7 @@ PREFIX = "set_"  # of widget keys that stand for a setting
 SUBJECT = (
     *("model", "device", "dtype", "text", "samples", "window", "held_out", "seed", "heat"),
     *("scorer", "unit", "layer", "site", "relative", "overlay", "multiples"),
-    *("run", "compare", "measure", "view_tokens", "drift", "curve", "orders"),
+    *("run", "compare", "measure", "view_tokens", "drift", "curve", "ladder", "orders"),
 )
 WINDOWS = ("samples", "window", "held_out", "seed")
 #: What a link may ask for where there are only some words, or numbers within bounds; pages may have less to offer.
@@ -36,7 +36,7 @@ BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "run", "runs", "measure", "generate"),
-    *("view_tokens", "all_layers_job", "drift", "curve", "orders", "save"),
+    *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
 )
 
 
@@ -114,6 +114,7 @@ class _Settings:
     all_layers_job: str = ""
     drift: str = ""  # lesson: drift of all layers
     curve: str = ""  # lesson: errors over the number of windows
+    ladder: str = ""  # lesson: errors after each ingredient
     orders: str = ""  # lesson: both orders
     save: str = ""
 

@@ -1,4 +1,4 @@
-"""Learn: six short lessons, each with a live picture, a task, and a question with its answer."""
+"""Learn: seven short lessons, each with a live picture, a task, and a question with its answer."""
 
 import contextlib
 
@@ -47,7 +47,7 @@ with st.container(gap=None):
     to_top(s.lesson)
 st.write(
     "RCPU ([arXiv 2510.07782](https://arxiv.org/abs/2510.07782)) makes a language model smaller and then repairs it "
-    "with a rotation. Six short lessons with numbers measured on a real model (only the points of lesson 3 are made "
+    "with a rotation. Seven short lessons with numbers measured on a real model (only the points of lesson 3 are made "
     "up), for everyone who knows some linear algebra: no need to have read the paper."
 )
 number = control(

@@ -1,9 +1,9 @@
-"""The six lessons, a file each: what it says and asks, the settings it points at, and its picture.
+"""The seven lessons, a file each: what it says and asks, the settings it points at, and its picture.
 
 Sentences that depend on numbers are in findings.py; what is measured for them, in work.py.
 """
 
-from app.lessons import drift, least_squares, order, procrustes, removal, variance
+from app.lessons import drift, ladder, least_squares, order, procrustes, removal, variance
 
 LESSONS = (
     removal.LESSON,
@@ -12,4 +12,5 @@ LESSONS = (
     variance.LESSON,
     least_squares.LESSON,
     order.LESSON,
+    ladder.LESSON,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from app.tiles import percent
-from rcpu.explain import Step, crossing, squares
+from rcpu.explain import RUNGS, Rung, Step, crossing, squares
 
 
 def about_size(ratio: float, before: int, after: int) -> str:
@@ -189,3 +189,24 @@ def about_orders(drift: Mapping[str, Sequence[float]], perplexity: Mapping[str, 
     return start + (
         f"With `o_proj` first it is **{'lower' if b < a else 'higher'}** by {shown(abs(a - b))} ({abs(a - b) / a:.1%})."
     )
+
+
+def about_ladder(rungs: Sequence[Rung]) -> str:
+    """What the ladder says of few and of many windows, in two sentences."""
+    few, many = rungs[0], rungs[-1]
+
+    def told(rung: Rung) -> str:
+        order = sorted(rung.held_out, key=rung.held_out.get)
+        best, turned, plain = order[0], rung.held_out["rotation"], rung.held_out["none"]
+        name = RUNGS[best].lstrip("… ")
+        if best == "none":
+            return f"With {rung.windows} windows **nothing repaired** is best: every fit learns accidents of the text."
+        if best == "rotation":
+            return f"With {rung.windows} windows the **rotation** is best, {turned / plain - 1:+.0%} against no repair."
+        against = rung.held_out[best] / turned - 1
+        return (
+            f"With {rung.windows} windows the lowest bar is **{name}**, {rung.held_out[best] / plain - 1:+.0%} against "
+            f"no repair and {against:+.0%} against the rotation."
+        )
+
+    return " ".join(dict.fromkeys(told(rung) for rung in (few, many))).replace("-", "−")

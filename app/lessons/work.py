@@ -16,7 +16,7 @@ from app.shared import jobs, windows
 from app.texts import content_of, load_text
 from app.work import asked_windows
 from rcpu.base import Answers
-from rcpu.explain import Step, drift_curve, grow, stream_drift
+from rcpu.explain import Rung, Step, climb, drift_curve, grow, stream_drift
 from rcpu.methods import column_scores
 from rcpu.models import SITES, weight_of
 from rcpu.statistics import Collection
@@ -44,6 +44,16 @@ class Growth:
     site: str
     ratio: float
     steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Errors after each ingredient with few and many windows, and of which projection they are."""
+
+    layer: int
+    site: str
+    ratio: float
+    rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,35 @@ def growth_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) ->
 
     title = f"Lesson 5: layer {layer} {site}, {ratio:.0%}"
     return jobs().submit("curve", title, work, asked)
+
+
+def ladder_asked(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> tuple:
+    """What the ladder of ingredients depends on."""
+    return (*asked_windows(model, replace(config, **GROWING)), config.ratio, layer, site)
+
+
+def ladder_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> Job:
+    """Queue the ladder of one projection; ``partial`` grows by a number of windows at a time."""
+    asked = ladder_asked(model, config, layer, site)
+    config = replace(config, **GROWING)
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    ratio, drawn = config.ratio, windows()
+
+    def work(job: Job) -> Ladder:
+        job.report(0.0, "drawing calibration windows")
+        calibration = drawn.get(model, config, patient=True)
+        job.partial = Ladder(layer, site, ratio, ())
+
+        def told(p: rcpu.Progress) -> None:
+            job.report(p.fraction, p.message)
+            if p.site is not None:
+                job.partial = replace(job.partial, rungs=(*job.partial.rungs, p.site))
+
+        climb(model, calibration, layer=layer, site=site, ratio=ratio, progress=told, cancelled=job.cancelled)
+        return job.partial
+
+    return jobs().submit("ladder", f"Lesson 7: layer {layer} {site}, {ratio:.0%}", work, asked)
 
 
 def orders_asked(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> tuple:

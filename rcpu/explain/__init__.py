@@ -15,6 +15,7 @@ from rcpu.explain.channels import (
 )
 from rcpu.explain.drift import constant_error, drift_curve, stream_drift
 from rcpu.explain.growth import RIDGES, Step, crossing, grow, squares
+from rcpu.explain.ladder import RUNGS, Rung, climb
 from rcpu.explain.outline import Matrix, outline
 from rcpu.explain.paths import Paths, ValueSpectrum, paths, value_spectra
 from rcpu.explain.plane import fit
@@ -37,6 +38,9 @@ from rcpu.explain.whatif import (
 )
 
 __all__ = [
+    "RUNGS",
+    "Rung",
+    "climb",
     "Paths",
     "ValueSpectrum",
     "paths",

@@ -11,10 +11,20 @@ from app.figures import learn as figures
 from app.job_panels import JOB_PAGES
 from app.lessons import LESSONS, work
 from app.lessons.drag import LIMIT, format_points, parse_points
-from app.lessons.findings import about_crossing, about_drift, about_fit, about_orders, about_size, about_variance, shown
+from app.lessons.findings import (
+    about_crossing,
+    about_drift,
+    about_fit,
+    about_ladder,
+    about_orders,
+    about_size,
+    about_variance,
+    shown,
+)
 from app.lessons.procrustes import EXAMPLES, FIRST
 from app.settings import RESULTS, Settings
 from rcpu.explain.growth import Step, squares
+from rcpu.explain.ladder import Rung
 from rcpu.explain.outline import outline
 from rcpu.explain.plane import fit
 from rcpu.models.families import SITES
@@ -40,11 +50,11 @@ def test_a_lesson_is_whole_and_points_at_what_exists(lesson):
             assert NAMES[name] is type(value)
 
 
-def test_there_are_six_and_names_are_not_shared():
-    assert len(LESSONS) == 6
+def test_there_are_seven_and_names_are_not_shared():
+    assert len(LESSONS) == 7
     labels = [link.label for lesson in LESSONS for link in lesson.links]
     assert len(set(labels)) == len(labels)
-    assert {"drift", "curve", "orders"} <= set(JOB_PAGES) < set(RESULTS)
+    assert {"drift", "curve", "ladder", "orders"} <= set(JOB_PAGES) < set(RESULTS)
 
 
 def test_a_link_says_which_view_it_opens():
@@ -255,3 +265,24 @@ def test_jobs_of_lessons_are_apart_by_projection_and_evaluation_text(model):
     config = rcpu.Recipe()
     assert len({work.growth_asked(model, config, layer, site) for layer in (0, 1) for site in SITES}) == 4
     assert work.orders_asked(model, config, "embedded") != work.orders_asked(model, config, "wikitext2")
+
+
+def rung(windows: int, **held_out: float) -> Rung:
+    return Rung(windows, 128 * windows, held_out, held_out)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "words"),
+    [
+        ({"none": 0.2, "rotation": 0.3, "ridge": 0.25}, "With 8 windows **nothing repaired** is best"),
+        ({"none": 0.2, "rotation": 0.1, "ridge": 0.25}, "the **rotation** is best, −50% against no repair"),
+        (
+            {"none": 0.2, "rotation": 0.16, "ridge": 0.12, "bias": 0.08},
+            "about the mean, with a bias**, −60% against",
+        ),
+        ({"none": 0.2, "rotation": 0.16, "ridge": 0.12, "bias": 0.08}, "−50% against the rotation"),
+    ],
+)
+def test_the_ladder_is_told_by_its_numbers(held_out, words):
+    assert words in about_ladder([rung(8, **held_out)])
+    assert about_ladder([rung(8, **held_out), rung(128, **held_out)]).count("With 128 windows") == 1

@@ -5,6 +5,7 @@ import pytest
 from app.lessons import LESSONS
 from app.lessons.procrustes import EXAMPLES
 from app.shared import jobs, models
+from rcpu.explain import RUNGS
 from tests.pages import charts, click, finish, open_page, texts, tiles
 
 SETTINGS = {"samples": 8, "window": 16, "held_out": 2, "ratio": 0.5, "eval_window": 16}
@@ -141,7 +142,20 @@ def test_lesson_6_prunes_in_both_orders(measured):
     assert "have changed" in texts(at, "info")
 
 
-@pytest.mark.parametrize(("number", "button", "kind"), [(5, "Measure", "curve"), (6, "Prune in both orders", "orders")])
+def test_lesson_7_adds_one_ingredient_after_another(measured):
+    at = finish(click(lesson(7, **{**measured, "ratio": 0.5}), "Measure"), "ladder")
+    assert {"Best with 8 windows", "Best with 128 windows"} <= set(tiles(at))
+    (figure,) = charts(at)
+    assert [trace["name"] for trace in figure["data"]] == list(RUNGS.values())
+    assert "With 8 windows" in texts(at, "markdown")
+    at.segmented_control(key="set_site").set_value("down_proj").run()
+    assert "have changed" in texts(at, "info")
+
+
+@pytest.mark.parametrize(
+    ("number", "button", "kind"),
+    [(5, "Measure", "curve"), (6, "Prune in both orders", "orders"), (7, "Measure", "ladder")],
+)
 def test_a_job_that_cannot_run_says_why(measured, number, button, kind):
     at = finish(click(lesson(number, **{**measured, "text": "/no/such/file"}), button), kind)
     assert "no text '/no/such/file'" in texts(at, "error").replace("\\", "")
@@ -156,7 +170,7 @@ def test_bad_settings_are_said_and_no_traceback(measured):
     assert not at.error
     assert tiles(at)
     at = lesson(99, **measured)
-    assert at.session_state["settings"].lesson == 5
+    assert at.session_state["settings"].lesson == 6
 
 
 def test_a_link_from_an_unmeasured_lesson_takes_its_few_windows_along(measured):
@@ -196,7 +210,9 @@ def test_a_link_sets_what_it_promises_and_opens_its_page(measured, number, link)
     if "layer" in wanted:
         wanted["layer"] = min(wanted["layer"], 2)  # this model has three: the nearest
     assert {name: getattr(now, name) for name in wanted} == wanted
-    assert texts(at, "title") == {"rotation": "Spectrum and rotation"}.get(link.page, link.page.capitalize())
+    assert texts(at, "title") == {"rotation": "Spectrum and rotation", "guide": "Field guide"}.get(
+        link.page, link.page.capitalize()
+    )
     assert all(getattr(now, there) == "0.1" for there in link.carried)
 
 
