@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from rcpu import Cancelled, RcpuError
+from rcpu.base import OUT_OF_MEMORY, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -181,14 +182,14 @@ class Jobs:
             state = "cancelled"
         except RcpuError as error:
             job.error, state = str(error), "failed"
-        except (MemoryError, torch.OutOfMemoryError):
-            job.error = "out of memory: take fewer or shorter windows, a narrower dtype or a smaller model"
-            state = "failed"
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
         except Exception as error:  # the app stays up whatever the work does; the log has the traceback
-            log.exception("job %s (%s) failed", job.id, job.title)
-            job.error, state = f"unexpected {type(error).__name__}: {error}", "failed"
+            if out_of_memory(error):
+                job.error, state = OUT_OF_MEMORY, "failed"
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+            else:
+                log.exception("job %s (%s) failed", job.id, job.title)
+                job.error, state = f"unexpected {type(error).__name__}: {error}", "failed"
         job.work = None  # lets go of what the work closed over
         job.ended, job.state = time.time(), state
         job.finished.set()

@@ -6,8 +6,6 @@ import contextlib
 from dataclasses import replace
 from functools import partial
 
-import torch
-
 import rcpu
 from app import demo
 from app.jobs import Job
@@ -17,6 +15,7 @@ from app.runs import PrunedRun, Variant, default_name, dense, pruned
 from app.shared import jobs, models, windows
 from app.story import Evaluation, Story
 from app.texts import content_of, load_text
+from rcpu.base import out_of_memory
 from rcpu.statistics import Collection, collect
 
 Key = tuple[str, str, str]  # of a model: name, device, dtype
@@ -128,7 +127,9 @@ def prune_job(
                 _evaluate(job, share, {v.role: v for v in (dense(of), *two)}, of.tokenizer, source)
             except rcpu.RcpuError as error:
                 job.partial = replace(job.partial, notes=(*result.notes, str(error)))
-            except (MemoryError, torch.OutOfMemoryError):
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
                 job.partial = replace(job.partial, notes=(*result.notes, "There was too little memory to measure."))
             except rcpu.Cancelled:
                 job.partial = replace(job.partial, notes=(*result.notes, "Measuring was cancelled."))

@@ -2,8 +2,18 @@
 
 from rcpu.base.answers import Answers
 from rcpu.base.code import code_version
-from rcpu.base.errors import choose
+from rcpu.base.errors import OUT_OF_MEMORY, choose, out_of_memory
 from rcpu.base.options import Option, named, options_of
 from rcpu.base.paths import existing
 
-__all__ = ["Answers", "Option", "choose", "code_version", "existing", "named", "options_of"]
+__all__ = [
+    "OUT_OF_MEMORY",
+    "out_of_memory",
+    "Answers",
+    "Option",
+    "choose",
+    "code_version",
+    "existing",
+    "named",
+    "options_of",
+]

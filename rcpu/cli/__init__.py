@@ -1,24 +1,21 @@
 """The command line: ``python -m rcpu COMMAND``, or ``rcpu COMMAND`` where the package is installed.
 
-Results go to standard output, progress and remarks to standard error. Exit codes: 0 done, 2 bad input, 130 Ctrl-C.
+Results go to standard output, progress and remarks to standard error. Exit codes: 0 done, 2 bad input or a
+system that refuses, 130 stopped by Ctrl-C or another signal.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import signal
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 import rcpu
-from rcpu.base.errors import Cancelled, RcpuError
+from rcpu.base.errors import OUT_OF_MEMORY, Cancelled, RcpuError, out_of_memory
 from rcpu.cli import app, generate, methods, perplexity, prune, report, runs, study, tasks
 from rcpu.cli.common import model_flags
+from rcpu.cli.terminal import Remarks, heeding, ready_streams, silence
 
 #: A file a command, in the order of the help.
 COMMANDS = (prune, perplexity, tasks, study, generate, runs, report, methods, app)
@@ -31,38 +28,37 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code; one plain sentence for bad input, never a traceback."""
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    ready_streams()
+    errors = Remarks()
     interrupted = threading.Event()
+    options = argparse.Namespace(json=None)
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(arguments, options)
         options.interrupted, options.stopped = interrupted.is_set, "nothing was written"
-        with _heeding(interrupted):
+        with heeding(interrupted):
             options.run(options, errors)
+            sys.stdout.flush()
     except RcpuError as error:
-        errors.print(f"error: {error}", markup=False)
-        return 2
+        return _refused(errors, str(error))
     except (KeyboardInterrupt, Cancelled):
         errors.print(f"stopped; {options.stopped}", markup=False)
         return 130
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            silence(sys.stdout)
+        told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or "the output was closed"
+        written = f"; the results are in {options.json}" if options.json and options.json.exists() else ""
+        return _refused(errors, f"could not go on: {told[0].lower()}{told[1:]}{written}")
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _refused(errors, OUT_OF_MEMORY)
     return 0
 
 
-@contextlib.contextmanager
-def _heeding(interrupted: threading.Event) -> Iterator[None]:
-    """Ctrl-C raises as ever and is noted, too: an exception that meets a destructor or a callback is lost there."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(*_) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _refused(errors: Remarks, message: str) -> int:
+    errors.print(f"error: {message}", markup=False)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:

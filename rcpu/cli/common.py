@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import rcpu
 from rcpu.base.errors import RcpuError
+from rcpu.cli.terminal import output as output  # every command that prints wants both
 from rcpu.runs import Store, load_named, open_store
 
 
@@ -24,7 +26,7 @@ def model_flags(default: str | None = "embedded") -> argparse.ArgumentParser:
     )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     model.add_argument("--dtype", default="auto", help="fp32, bf16, fp16 or auto: fp32 on the CPU (default: auto)")
-    model.add_argument("--json", type=Path, metavar="FILE", help="write the results as one JSON object too")
+    model.add_argument("--json", type=a_path, metavar="FILE", help="write the results as one JSON object too")
     return model
 
 
@@ -37,6 +39,12 @@ def text_field_flag(parser: argparse.ArgumentParser) -> None:
 def with_field(text: str, field: str | None) -> str:
     """The name of a text with its field, as recipes and links hold it."""
     return f"{text}#{field}" if field and text != "embedded" else text
+
+
+def save_dtype_flag(parser: argparse.ArgumentParser) -> None:
+    """The flag of every command that writes weights."""
+    about = "precision of the files: fp32, bf16, fp16, or auto: that of --dtype, else the checkpoint's own"
+    parser.add_argument("--save-dtype", default="auto", metavar="DTYPE", help=f"{about} (default: auto)")
 
 
 def progress_bar(console: Console) -> Progress:
@@ -75,11 +83,6 @@ def store_or_note(console: Console, what: str) -> Store | None:
     return store
 
 
-def output() -> Console:
-    # Not a terminal, e.g. a pipe or a file: never fold a table.
-    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=140)
-
-
 def number(text: str, flag: str) -> float:
     try:
         return float(text)
@@ -87,23 +90,65 @@ def number(text: str, flag: str) -> float:
         raise RcpuError(f"{flag} must be a number or auto, got {text!r}") from error
 
 
+def a_path(text: str) -> Path:
+    """The value of a flag that names a file or a folder, with ``~`` as shells read it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # no such user
+        raise argparse.ArgumentTypeError(f"{text}: there is no such user") from error
+
+
 def check_json(path: Path | None) -> None:
     """Find out before a long run that a result could not be written after it."""
     if path is None:
         return
-    if path.is_dir():
-        raise RcpuError(f"--json {path} is a folder, expected a file")
-    if not path.absolute().parent.is_dir():
-        raise RcpuError(f"--json {path}: the folder {path.absolute().parent} does not exist")
     try:
-        tempfile.TemporaryFile(dir=path.absolute().parent).close()
-    except OSError as error:
-        raise RcpuError(f"--json {path}: cannot write there: {error.strerror}") from error
+        if path.is_dir():
+            raise RcpuError(f"--json {path} is a folder, expected a file")
+        if not path.absolute().parent.is_dir():
+            raise RcpuError(f"--json {path}: the folder {path.absolute().parent} does not exist")
+        if _own(path):
+            tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except (OSError, ValueError) as error:
+        if isinstance(error, RcpuError):
+            raise
+        raise RcpuError(f"--json {path}: cannot write there: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _own(path: Path) -> bool:
+    """Whether a path is, or will be, a file of ours, and not a device or a pipe."""
+    return path.is_file() or not path.exists()
+
+
+@contextlib.contextmanager
+def results(path: Path | None, result: dict) -> Iterator[None]:
+    """Write results as JSON before the block prints them, for printing may fail; where writing does, they are printed.
+
+    Raises:
+        RcpuError: after the block, if the file could not be written.
+    """
+    refused = None
+    try:
+        write_json(path, result)
+    except RcpuError as error:
+        refused = error
+    yield
+    if refused:
+        raise refused
 
 
 def write_json(path: Path | None, result: dict) -> None:
+    """Write one JSON object, whole or not at all; raises ``RcpuError`` if the system refuses."""
     if path is None:
         return
-    temporary = path.with_name(path.name + ".tmp-json")
-    temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.rename(path)
+    written = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    temporary = path.with_name(path.name + ".tmp-json") if _own(path) else path
+    try:
+        temporary.write_text(written, encoding="utf-8", errors="replace")
+        if temporary != path:
+            temporary.replace(path)
+    except OSError as error:
+        if temporary != path:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        raise RcpuError(f"--json {path}: could not write: {error.strerror}") from error

@@ -10,7 +10,7 @@ from rich.console import Console
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load_subject, write_json
+from rcpu.cli.common import check_json, load_subject, results
 from rcpu.runs import open_store
 
 
@@ -27,8 +27,10 @@ def add(commands, model) -> None:
 
 def _generate(options, console: Console) -> None:
     check_json(options.json)
+    # What a shell hands over in another encoding has halves of characters, which no tokenizer takes.
+    options.prompt = options.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     model, subject = load_subject(options, console)
-    shown, last = None, None
+    shown, last, closed = None, None, None
     for last in rcpu.stream(
         model.net,
         model.tokenizer,
@@ -39,25 +41,29 @@ def _generate(options, console: Console) -> None:
         top_p=options.top_p,
         cancelled=options.interrupted,
     ):
-        if shown is None:  # only now is the input known to be good
-            sys.stdout.write(options.prompt)
-        sys.stdout.write(last.text[shown or 0 :])
-        sys.stdout.flush()
+        if closed is None:
+            try:  # the prompt only now that the input is known to be good
+                sys.stdout.write(options.prompt * (shown is None) + last.text[shown or 0 :])
+                sys.stdout.flush()
+            except OSError as error:
+                if not options.json:  # nobody reads it
+                    raise
+                closed = error
         shown = len(last.text)
-    sys.stdout.write("\n")
     names = ("prompt", "max_new_tokens", "seed", "temperature", "top_p")
     with contextlib.suppress(RcpuError):  # what was asked for is the text; it is told all the same
         asked = {name: getattr(options, name) for name in names}
         open_store().measures.put(subject, "generation", asked, asdict(last))
     console.print(f"{last.tokens} tokens, {last.tokens_per_second:.1f} tokens/s decoding", markup=False)
-    write_json(
-        options.json,
-        {
-            "model": options.model,
-            "prompt": options.prompt,
-            "text": last.text,
-            "tokens": last.tokens,
-            "tokens_per_second": last.tokens_per_second,
-            "finished": last.finished,
-        },
-    )
+    found = {
+        "model": options.model,
+        "prompt": options.prompt,
+        "text": last.text,
+        "tokens": last.tokens,
+        "tokens_per_second": last.tokens_per_second,
+        "finished": last.finished,
+    }
+    with results(options.json, found):
+        if closed:
+            raise closed
+        sys.stdout.write("\n")

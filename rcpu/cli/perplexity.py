@@ -19,9 +19,9 @@ from rcpu.cli.common import (
     model_flags,
     output,
     progress_bar,
+    results,
     text_field_flag,
     with_field,
-    write_json,
 )
 from rcpu.compact.export import RECORD
 from rcpu.measure.intervals import Difference
@@ -69,7 +69,7 @@ def _perplexity(options, console: Console) -> None:
             text_of(text, part="evaluation")  # what there is none of is said before a model is loaded
     calibration: tuple | None = None
     first: dict[str, rcpu.Perplexity] = {}
-    results = []
+    measured = []
     for name in names:
         model, subject = load_subject(argparse.Namespace(**vars(options) | {"model": name}), console)
         own = _calibration(model, console)
@@ -91,14 +91,14 @@ def _perplexity(options, console: Console) -> None:
                 _keep(subject, found, model.dtype)
                 gap = _gap(first[text], found, console) if text in first else None
                 first.setdefault(text, found)
-                results.append((name, model.dtype, found, gap))
+                measured.append((name, model.dtype, found, gap))
         del model  # two at once may not fit
-    _print(results)
     rows = [
         {"model": name, "dtype": dtype, **found.to_dict(), **({"difference": gap.to_dict()} if gap else {})}
-        for name, dtype, found, gap in results
+        for name, dtype, found, gap in measured
     ]
-    write_json(options.json, rows[0] if len(rows) == 1 else {"results": rows})
+    with results(options.json, rows[0] if len(rows) == 1 else {"results": rows}):
+        _print(measured)
 
 
 def _keep(subject: str, found: rcpu.Perplexity, dtype: str) -> None:
@@ -111,8 +111,13 @@ def _calibration(model: rcpu.Model, console: Console) -> tuple | None:
     if model.name.startswith(PREFIX):
         made = open_store().named(model.name.removeprefix(PREFIX)).recipe
     elif (record := model.folder / RECORD).is_file():
-        made = json.loads(record.read_text(encoding="utf-8"))
-        made = made.get("recipe") or made["config"]
+        try:
+            made = json.loads(record.read_text(encoding="utf-8"))
+            made = rcpu.Recipe.from_dict(made.get("recipe") or made["config"]).to_dict()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            told = getattr(error, "strerror", None) or error
+            console.print(f"note: {record} does not tell what was calibrated on: {told}", markup=False)
+            return None
     else:
         return None
     try:

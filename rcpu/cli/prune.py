@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 import rcpu
+from rcpu.base import existing
 from rcpu.base.errors import RcpuError, choose
 from rcpu.base.options import options_of
 from rcpu.cli.common import (
@@ -17,11 +20,14 @@ from rcpu.cli.common import (
     model_flags,
     output,
     progress_bar,
+    results,
+    save_dtype_flag,
     store_or_note,
     text_field_flag,
     with_field,
-    write_json,
 )
+from rcpu.compact.export import check_room
+from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
 
 #: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
@@ -66,6 +72,7 @@ def add(commands, model) -> None:
     prune.add_argument("--resume", metavar="RUN", help="go on with a run that ended early, by name or id")
     prune.add_argument("--out", metavar="DIR", help="folder for the pruned model, beside the run that is kept")
     prune.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
+    save_dtype_flag(prune)
     prune.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     prune.set_defaults(run=_prune)
 
@@ -122,12 +129,18 @@ def _prune(options, console: Console) -> None:
         sys.stdout.write(config.to_yaml())
         return
     options.model = options.model or (begun.about["source"] if begun else config.model)
-    folder = rcpu.check_target(options.out, options.overwrite) if options.out else None
+    choose("dtype", options.save_dtype, rcpu.DTYPES | {"auto": None})
+    read = [existing(config.model), existing(config.text.partition("#")[0])]
+    folder = rcpu.check_target(options.out, options.overwrite, read) if options.out else None
     check_json(options.json)
     text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
-    for note in rcpu.plan(model.net, config).notes:
+    todo = rcpu.plan(model.net, config)
+    for note in todo.notes:
         console.print(f"note: {note}", markup=False)
+    if folder:
+        parameters = (todo.before if options.padded else todo.after).parameters
+        check_room(folder, bytes_to_write(model, parameters, options.save_dtype))
     counts = {name: getattr(config, name) for name in ("samples", "window", "held_out", "seed")}
     windows = rcpu.calibration_windows(text, model.tokenizer, **counts)
     with progress_bar(console) as bar:
@@ -147,19 +160,40 @@ def _prune(options, console: Console) -> None:
             run, result = prune_into(store, model, windows, config, **kept, **watch)
         else:
             result = rcpu.prune(model.net, windows, config, **watch)
+        kept = f"the run {run.name} is kept" if run else ""
+        refused = None
         if folder:
-            options.stopped = f"the run {run.name} is kept, but not written to {folder}" if run else ""
+            options.stopped = f"{kept}, but not written to {folder}" if run else "nothing was written"
             bar.update(task, completed=1.0, description="writing")
-            rcpu.save(model, result, folder, as_padded=options.padded, overwrite=options.overwrite)
+            how = {"as_padded": options.padded, "dtype": options.save_dtype}
+            try:
+                rcpu.save(model, result, folder, overwrite=options.overwrite, **how)
+            except RcpuError as error:
+                refused = f"{error}; {_elsewhere(run, model, result, how)}"
+    written = None if refused else folder
+    options.stopped = f"the model is in {written}" if written else kept or "nothing was written"
     record = rcpu.run_record(
         model,
         result,
-        out=str(folder) if folder else None,
+        out=str(written) if written else None,
         padded=options.padded,
         run=None if run is None else {"id": run.id, "name": run.name},
+        **(file_sizes(model, written) if written else {}),
     )
-    _print_prune(record)
-    write_json(options.json, record)
+    with results(options.json, record):
+        _print_prune(record)
+    if refused:
+        raise RcpuError(refused)
+
+
+def _elsewhere(run: Run | None, model: rcpu.Model, result: rcpu.PruneResult, how: dict) -> str:
+    """Where a run still is that could not be written to where it was asked for."""
+    if run:
+        return f"the run is kept: `python -m rcpu runs save {run.id} --out DIR` writes it elsewhere"
+    try:
+        return f"it is in {rcpu.save(model, result, Path(tempfile.mkdtemp(prefix='rcpu-')) / 'model', **how)} instead"
+    except (OSError, RcpuError):
+        return "without the store (--no-store) nothing of it is kept"
 
 
 def _store(options, console: Console) -> tuple[Store | None, Run | None]:
@@ -186,6 +220,9 @@ def _store(options, console: Console) -> tuple[Store | None, Run | None]:
             f"`python -m rcpu runs delete`"
         )
     return store, None
+
+
+LABELS = {"bytes": "bytes in memory", "file_bytes": "bytes on disk", "flops_per_token": "FLOPs per token"}
 
 
 def _print_prune(record: dict) -> None:
@@ -222,11 +259,14 @@ def _print_prune(record: dict) -> None:
     for name, unit, scale in (
         ("parameters", "M", 1e6),
         ("bytes", "MiB", 2**20),
+        ("file_bytes", "MiB", 2**20),
         ("flops_per_token", "MFLOP", 1e6),
     ):
+        if f"{name}_before" not in record:
+            continue
         before, after = record[f"{name}_before"], record[f"{name}_after"]
         change = 100 * (after / before - 1)
-        label = name.replace("_", " ").replace("flops", "FLOPs")
+        label = LABELS.get(name, name)
         out.print(f"{label}: {before / scale:,.1f} → {after / scale:,.1f} {unit} ({change:+.1f}%)", markup=False)
     shape = "padded, stock shape: what is saved holds the zeros too" if record["padded"] else "compact"
     told = [f"{record['seconds']:.1f} s"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import rcpu
-from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, model_flags, output, write_json
+from rcpu.base import existing
+from rcpu.base.errors import RcpuError, choose
+from rcpu.cli.common import a_path, check_json, model_flags, output, results, save_dtype_flag, write_json
+from rcpu.compact.export import check_room
+from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, compact_model, load_run, open_store, perplexities, sites_of, task_results
 
 UNFINISHED = ("failed", "cancelled", "interrupted")
@@ -20,18 +22,19 @@ UNFINISHED = ("failed", "cancelled", "interrupted")
 def add(commands, _) -> None:
     """Declare the command and what it can do with a run."""
     runs = commands.add_parser("runs", help="list the runs that are kept; show, save or delete one")
-    runs.add_argument("--json", metavar="FILE", default=None, type=Path, help="write the results as one JSON object")
+    runs.add_argument("--json", metavar="FILE", default=None, type=a_path, help="write the results as one JSON object")
     runs.set_defaults(run=_list)
     what = runs.add_subparsers(metavar="COMMAND")
     show = what.add_parser("show", help="all that is kept of one run")
     show.add_argument("name", metavar="RUN", help="its name or id")
-    show.add_argument("--json", metavar="FILE", default=None, type=Path, help="write it as one JSON object, too")
+    show.add_argument("--json", metavar="FILE", default=None, type=a_path, help="write it as one JSON object, too")
     show.add_argument("--recipe", action="store_true", help="print its recipe as YAML and nothing else")
     show.set_defaults(run=_show)
     save = what.add_parser("save", parents=[model_flags(default=None)], help="write a run's model to a folder")
     save.add_argument("name", metavar="RUN", help="its name or id")
     save.add_argument("--out", metavar="DIR", required=True, help="folder for the pruned model")
     save.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
+    save_dtype_flag(save)
     save.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     save.set_defaults(run=_save)
     delete = what.add_parser("delete", help="delete runs, with all that was measured of them")
@@ -62,11 +65,11 @@ def _list(options, console: Console) -> None:
             "–" if row["perplexity"] is None else f"{row['perplexity']['perplexity']:.2f}",
             f"{row['bytes'] / 2**20:,.1f}",
         )
-    out = output()
-    if runs:
-        out.print(table)
-    out.print(f"{len(runs)} runs, {store.bytes() / 2**20:,.1f} MiB in {store.folder}", markup=False)
-    write_json(options.json, {"folder": str(store.folder), "bytes": store.bytes(), "runs": rows})
+    with results(options.json, {"folder": str(store.folder), "bytes": store.bytes(), "runs": rows}):
+        out = output()
+        if runs:
+            out.print(table)
+        out.print(f"{len(runs)} runs, {store.bytes() / 2**20:,.1f} MiB in {store.folder}", markup=False)
 
 
 def _row(store: Store, run: Run) -> dict:
@@ -142,14 +145,19 @@ def _save(options, console: Console) -> None:
     run = store.named(options.name)
     if options.model:
         run.about["source"] = options.model  # it may have moved; that it is the same one is checked
-    folder = rcpu.check_target(options.out, options.overwrite)
+    choose("dtype", options.save_dtype, rcpu.DTYPES | {"auto": None})
+    folder = rcpu.check_target(options.out, options.overwrite, [existing(run.about["source"])])
     check_json(options.json)
     model, result = load_run(
         run, store, options.device, options.dtype, lambda m: console.print(f"{run.about['source']}: {m}", markup=False)
     )
-    rcpu.save(model, result, folder, as_padded=options.padded, overwrite=options.overwrite)
-    output().print(f"{compact_model(run, model, result).name} saved to {folder}", markup=False)
-    write_json(options.json, rcpu.run_record(model, result, out=str(folder), padded=options.padded))
+    parameters = rcpu.cost(model.net if options.padded else result.net).parameters
+    check_room(folder, bytes_to_write(model, parameters, options.save_dtype))
+    how = {"as_padded": options.padded, "overwrite": options.overwrite, "dtype": options.save_dtype}
+    rcpu.save(model, result, folder, **how)
+    record = rcpu.run_record(model, result, out=str(folder), padded=options.padded) | file_sizes(model, folder)
+    with results(options.json, record):
+        output().print(f"{compact_model(run, model, result).name} saved to {folder}", markup=False)
 
 
 def _delete(options, console: Console) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, write_json
+from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, results
 from rcpu.runs import STUDIES, Bench, Findings, gathered, load_study, open_store, run_study, sized
 from rcpu.runs.studies import SIZES
 from rcpu.runs.tables import markdown, result_rows, setup, verdict_rows
@@ -70,12 +70,12 @@ def _study(options, console: Console) -> None:
             raise RcpuError(f"the store has nothing of the study {study.name}: run it without --show")
     else:
         known = [_run(study, options, store, console)]
-    for found in known:
-        if options.markdown:
-            sys.stdout.write(markdown(found) + "\n")
-        else:
-            _print(found)
-    write_json(options.json, known[0].to_dict() if len(known) == 1 else {"studies": [f.to_dict() for f in known]})
+    with results(options.json, known[0].to_dict() if len(known) == 1 else {"studies": [f.to_dict() for f in known]}):
+        for found in known:
+            if options.markdown:
+                sys.stdout.write(markdown(found) + "\n")
+            else:
+                _print(found)
 
 
 def _run(study, options, store, console: Console) -> Findings:

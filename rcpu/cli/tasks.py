@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load_subject, model_flags, output, progress_bar, write_json
+from rcpu.cli.common import a_path, check_json, load_subject, model_flags, output, progress_bar, results
 from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
 from rcpu.measure.tasks_answers import answers_folder
 from rcpu.measure.tasks_results import TaskResult, compare_tasks, mean_accuracy, mean_difference
@@ -44,7 +43,7 @@ def add(commands, _) -> None:
     )
     tasks.add_argument(
         "--tasks-dir",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="a folder of lm-eval YAML files, whose code is run, and of JSONL rows with query, choices and gold or "
         "context_options, continuation and gold",
@@ -74,7 +73,7 @@ def _tasks(options, console: Console) -> None:
                 left = "" if p.seconds_left is None else f", {_time(p.seconds_left)} left"
                 bar.update(line, completed=p.fraction, description=f"{name}{left}")
 
-            results = run_tasks(
+            measured = run_tasks(
                 model.net,
                 model.tokenizer,
                 names,
@@ -86,24 +85,24 @@ def _tasks(options, console: Console) -> None:
                 progress=told,
                 cancelled=options.interrupted,
             )
-        for result in results.values():
+        for result in measured.values():
             with contextlib.suppress(RcpuError):  # what was asked for is the number; it is told all the same
                 keep_task(open_store(), subject, result, model.dtype)
-        found[name] = results
+        found[name] = measured
         rows.append({"model": name, "dtype": model.dtype, "fingerprint": model.fingerprint, "batch": batch})
         del model  # two at once may not fit
-    _print(found)
     first, *others = found
-    for row, results in zip(rows, found.values(), strict=True):
-        row["tasks"] = {task: result.to_dict() for task, result in results.items()}
-        row["mean"] = mean_accuracy(list(results.values()))
+    for row, measured in zip(rows, found.values(), strict=True):
+        row["tasks"] = {task: result.to_dict() for task, result in measured.items()}
+        row["mean"] = mean_accuracy(list(measured.values()))
     comparisons = [
         {"first": first, "second": other, **compare_tasks(found[first][task], result, metric).to_dict()}
         for other in others
         for task, result in found[other].items()
         for metric in result.metrics
     ]
-    write_json(options.json, {"results": rows, "comparisons": comparisons})
+    with results(options.json, {"results": rows, "comparisons": comparisons}):
+        _print(found)
 
 
 def _names(options) -> list[str]:
@@ -134,8 +133,8 @@ def _print(found: dict[str, dict[str, TaskResult]]) -> None:
     if others:
         table.add_column(f"against {first}, paired 95%")
         table.add_column("p")
-    for name, results in found.items():
-        for task, result in results.items():
+    for name, measured in found.items():
+        for task, result in measured.items():
             for metric in result.metrics:
                 score = result.score(metric)
                 scale, sign = (100, "%") if metric in SHARES else (1, "")
@@ -157,10 +156,10 @@ def _print(found: dict[str, dict[str, TaskResult]]) -> None:
                         ["", ""] if made is None else [str(made.difference), "–" if made.p is None else f"{made.p:.3g}"]
                     )
                 table.add_row(*row)
-        mean = mean_accuracy(list(results.values()))
-        if mean is not None and len(results) > 1:
+        mean = mean_accuracy(list(measured.values()))
+        if mean is not None and len(measured) > 1:
             row = [name, "mean", "", f"{100 * mean:.2f}%", "", "", "", ""]
-            pairs = [(found[first][task], result) for task, result in results.items()]
+            pairs = [(found[first][task], result) for task, result in measured.items()]
             table.add_row(*row, *([str(mean_difference(pairs)) if name != first else "", ""] if others else []))
     out = output()
     out.print(table)
