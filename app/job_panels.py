@@ -18,6 +18,7 @@ GLANCE = 10.0  # and at the jobs of other people
 JOB_PAGES = {
     "load": "model",
     "collect": "calibration",
+    "prices": "allocation",
     "run": "prune",
     "measure": "compare",
     "generate": "compare",

@@ -22,7 +22,11 @@ st.logo(LOGO, size="large", icon_image=ICON)
 STORY = {
     "": [("start", "Start", "explore")],
     "Prepare": [("model", "Model", "deployed_code"), ("calibration", "Calibration", "dataset")],
-    "Understand": [("importance", "Importance", "bar_chart"), ("rotation", "Spectrum and rotation", "360")],
+    "Understand": [
+        ("importance", "Importance", "bar_chart"),
+        ("rotation", "Spectrum and rotation", "360"),
+        ("allocation", "Allocation", "stacked_bar_chart"),
+    ],
     "Prune": [("prune", "Prune", "content_cut"), ("compare", "Compare", "compare_arrows")],
     "Teach": [("learn", "Learn", "school"), ("guide", "Field guide", "menu_book")],
 }

@@ -35,7 +35,7 @@ WORDS = {
 BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
-    *("load", "collect", "run", "runs", "measure", "generate"),
+    *("load", "collect", "prices", "run", "runs", "measure", "generate"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
 )
 
@@ -106,6 +106,7 @@ class _Settings:
     # jobs and results, by id: see RESULTS
     load: str = ""
     collect: str = ""
+    prices: str = ""
     run: str = ""
     runs: str = ""
     measure: str = ""

@@ -9,6 +9,7 @@ from app.chart import chart
 from app.dense import PROJECTION, RATIO_STEP, need_model, offer_defaults, ratio_slider
 from app.figures import prune as figures
 from app.figures import sites as site_figures
+from app.figures.allocation import shares
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, called, short
@@ -226,6 +227,13 @@ elif run.story.content[:1] != contents(done.text):
 for note in run.story.notes[len(run.result.notes) :]:
     st.warning(plain(note), icon=":material/info:")
 
+if done.allocation != "uniform":
+    gone = {(r.layer, r.site): 1 - r.kept / r.units for r in run.result.sites}
+    figure(
+        shares(gone, "What left where", done.ratio),
+        "allocation",
+        "Share of the units of each projection that this run's allocation took; dashed: the share if all lost alike.",
+    )
 with st.container(horizontal=True):
     measured = list(dict.fromkeys(site for _, site in results))
     control(st.segmented_control, "Projection", "site", options=measured, width=PROJECTION)

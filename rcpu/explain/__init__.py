@@ -19,6 +19,7 @@ from rcpu.explain.ladder import RUNGS, Rung, climb
 from rcpu.explain.outline import Matrix, outline
 from rcpu.explain.paths import Paths, ValueSpectrum, paths, value_spectra
 from rcpu.explain.plane import fit
+from rcpu.explain.pricing import Pricing, price_model
 from rcpu.explain.turns import Overview, Turning, overview, turning
 from rcpu.explain.whatif import (
     FACTORS,
@@ -38,6 +39,8 @@ from rcpu.explain.whatif import (
 )
 
 __all__ = [
+    "Pricing",
+    "price_model",
     "RUNGS",
     "Rung",
     "climb",
