@@ -16,7 +16,7 @@ COST = (
     "By K-FAC a change ΔW of a projection costs ½ tr(Γ ΔW C ΔWᵀ) nats a token. Γ is the mean of g gᵀ, g the gradient "
     "of the calibration loss by the outputs of a token; C the moments of the inputs, weighted by ‖g‖² (Martens and "
     "Grosse 2015). ΔW is what a ridge fit toward W leaves after the cheapest units went; the square root is "
-    "interpolated between nine levels, to at most 70%. Dark lines are early layers; a dot is what the shared budget takes."
+    "interpolated between nine levels, to at most 70%. Dark lines are early layers; dots: what the shared budget takes."
 )
 SHARED = (
     "min Σ cost of all sites at the number of parameters that the ratio removes: each site loses units until the next "
