@@ -16,6 +16,7 @@ ORDERS = {"paper": "Paper: measure both, then repair", "site": "Site: repair o_p
 #: Where what stays is repaired; columns leave every chosen site all the same.
 REPAIRED = {"both": "o_proj and down_proj", "o_proj": "o_proj alone", "down_proj": "down_proj alone"}
 PATHS = {"pruned": "Pruned: inputs come from the layers already pruned", "dense": "Dense: inputs of the dense model"}
+ENOUGH = 10  # tokens an input of a projection
 #: Repairs that can have centred moments and a bias; ``bias`` is what that leaves where nothing else is repaired.
 CENTRED = ("rotation", "rotation_scale", "least_squares", "two_sided")
 
@@ -46,6 +47,12 @@ class _Columns:
         "Errors count as the loss's gradients by the outputs have it when units are chosen; one backward.",
     )
 
+    careful: bool = option(
+        False,
+        "Careful with few tokens",
+        "With fewer than ten tokens an input, damping grows as they get fewer, and target and allocation shrink.",
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
 
@@ -61,6 +68,11 @@ ColumnOptions = joined(
 def compensation_at(recipe, site: str) -> str:
     """How what stays of this site is repaired."""
     return recipe.compensation if recipe.repaired in ("both", site) else "none"
+
+
+def care(recipe, tokens: int, d_in: int) -> float:
+    """How many times more damping so few tokens ask for: the best ridge is proportional to inputs over tokens."""
+    return max(1.0, ENOUGH * d_in / tokens) if recipe.careful else 1.0
 
 
 def has_bias(recipe, site: str) -> bool:

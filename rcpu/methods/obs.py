@@ -23,6 +23,7 @@ class Greedy:
     order: Tensor  # (removed,) stratum · units + unit
     keep: Tensor  # (strata, units) bool
     costs: Tensor  # (removed,) of tr((W − V) H (W − V)ᵀ), each given those before it
+    scores: Tensor  # (d_in,) what each column would cost alone, as of one_shot
 
 
 def damped(gram: Tensor, ridge: float) -> Tensor:
@@ -64,7 +65,8 @@ def greedy(weight: Tensor, gram: Tensor, layout: Tensor, gone: int, *, ridge: fl
     order, costs = go(weight, inverse, layout, gone, max(1, block))
     keep = torch.ones(layout.shape[0] * layout.shape[1], dtype=torch.bool, device=weight.device)
     keep[order] = False
-    return Greedy(order.cpu(), keep.view(layout.shape[:2]).cpu(), costs.cpu().double())
+    alone = weight.square().sum(0) / inverse.diagonal()
+    return Greedy(order.cpu(), keep.view(layout.shape[:2]).cpu(), costs.cpu().double(), alone.cpu().double())
 
 
 def _columns(w: Tensor, p: Tensor, layout: Tensor, count: int, block: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rcpu.compact.assembly import Cut
 from rcpu.methods import obs, procrustes
-from rcpu.methods.columns import compensation_at
+from rcpu.methods.columns import care, compensation_at
 from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem, Shift, turned_error
 from rcpu.methods.scoring import FROM_GRAM, column_scores
 from rcpu.methods.subspace import value_subspace, widen
@@ -23,6 +23,7 @@ from rcpu.methods.units import keep_units, kept_columns
 from rcpu.models.families import Heads
 from rcpu.pruning.direct import DirectOutputs
 from rcpu.pruning.recipe import Recipe
+from rcpu.statistics.decompose import one_thread
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.precision import full_fp32
 from rcpu.statistics.sums import Statistics
@@ -145,7 +146,9 @@ class Solving:
         if self._home.type == "mps":  # no fp64 there
             weight, seen = weight.cpu(), seen.to("cpu")
         self._weight, self._seen = weight.to(seen.x.gram.dtype), seen
-        self._choose(layout, gone, metric)
+        self._care = care(recipe, seen.x.tokens, weight.shape[1])
+        with one_thread(weight.shape[1]):
+            self._choose(layout, gone, metric)
         self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self._weight, seen.x)
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
         self._held_out: Measured | None = None
@@ -165,8 +168,12 @@ class Solving:
                 gram = torch.addr(gram, mean, mean, alpha=-x.tokens)
             seen = self._aim(gram)
             seen = seen if metric is None else metric.to(seen) @ seen
-            ridge = recipe.damping
-        if recipe.scorer in FROM_GRAM:
+            ridge = recipe.damping * self._care
+        greedily = recipe.scorer == "greedy" and gone and not narrower
+        if greedily:
+            self._path = obs.greedy(seen, gram, layout, gone, ridge=ridge, block=recipe.block)
+            self._scores = self._path.scores
+        elif recipe.scorer in FROM_GRAM:
             self._scores = obs.one_shot(seen, gram, ridge).cpu().double()
         else:
             self._scores = column_scores(
@@ -185,8 +192,7 @@ class Solving:
             found = value_subspace(seen, obs.damped(gram, ridge), heads, heads.dim - gone)
             self.columns = found.to(self._weight)
             return
-        if recipe.scorer == "greedy" and gone:
-            self._path = obs.greedy(seen, gram, layout, gone, ridge=ridge, block=recipe.block)
+        if greedily:
             self._keep = self._path.keep
         self.columns = kept_columns(layout, self._keep).to(self._weight.device)
 
@@ -198,7 +204,7 @@ class Solving:
         cross, x = shift.cross, self._seen.x
         if self._recipe.centred:
             cross = torch.addr(cross, shift.total.to(cross), x.mean.to(cross), alpha=-1)
-        h = obs.damped(gram, TARGET_RIDGE)
+        h = obs.damped(gram, TARGET_RIDGE * self._care)
         return self._weight + torch.cholesky_solve(cross.mT.to(h), obs.factor(h)).mT.to(self._weight)
 
     def begin(self) -> None:
@@ -236,7 +242,7 @@ class Solving:
             self._seen.x,
             self.columns,
             rotation,
-            ridge=recipe.ridge,
+            ridge=recipe.ridge and recipe.ridge * self._care,
             held_out=held and held.x,
             pull=recipe.pull,
             choose=recipe.choose,
@@ -258,7 +264,8 @@ class Solving:
         known, lost = self._known, self._lost
         rotation = self._turning.result() if self._turning else None
         problem = self._problem(rotation)
-        new = COMPENSATORS[self._compensation](problem)
+        with one_thread(self._weight.shape[1]):
+            new = COMPENSATORS[self._compensation](problem)
         for y in known:
             if isinstance(y, DirectOutputs):
                 y.repair(new)

@@ -12,13 +12,14 @@ from torch.nn.functional import cosine_similarity
 
 from rcpu.methods import allocation, prices
 from rcpu.methods.allocation import Curve
-from rcpu.methods.columns import has_bias
+from rcpu.methods.columns import care, has_bias
 from rcpu.methods.scoring import FROM_GRAM, FROM_WINDOWS, column_scores
 from rcpu.methods.units import removed_count
 from rcpu.models.families import heads_of, layers_of, weight_of
 from rcpu.pruning.plan import LOOKING, Plan, plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.statistics.curvature import Curvature, curvatures
+from rcpu.statistics.decompose import one_thread
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.passes import Pass, Progress
 from rcpu.statistics.sums import Accumulator, Statistics
@@ -72,14 +73,18 @@ def survey(
         for i, name, seen in _seen(net, windows, gradients, options):
             if (i, name) not in todo.gone:
                 continue
-            if recipe.metric:
-                metrics[i, name] = metric(seen.output)
-            if recipe.allocation == "prices":
-                curves[i, name] = curve(weight_of(net, i, name), seen, recipe, todo, name, heads_of(net))
+            weight = weight_of(net, i, name)
+            with one_thread(weight.shape[1]):
+                if recipe.metric:
+                    metrics[i, name] = metric(seen.output)
+                if recipe.allocation == "prices":
+                    curves[i, name] = curve(weight, seen, recipe, todo, name, heads_of(net))
     if recipe.allocation == "prices":
         uniform = dict(todo.gone)
         chosen = allocation.by_price(curves, todo.parameters(uniform))
-        gone = allocation.shrunk(chosen, uniform, recipe.share) if recipe.share < 1 else chosen
+        widest = max(weight_of(net, i, name).shape[1] for i, name in todo.gone)
+        share = recipe.share / care(recipe, windows.calibration.numel(), widest)
+        gone = allocation.shrunk(chosen, uniform, share) if share < 1 else chosen
         if not gradients:
             notes.append("prices are relative errors of outputs: without gradients they say less of the loss")
     elif recipe.allocation == "influence":
@@ -139,7 +144,8 @@ def curve(weight: Tensor, seen: Curvature, recipe: Recipe, todo: Plan, name: str
         whole = prices.price(weight, seen.gram) or 1.0
         cost = lambda e: prices.price(e, inputs) / whole  # noqa: E731
     counts = prices.counts(layout.shape[1])
-    damping, ridge = recipe.damping, recipe.ridge or PRICE_RIDGE
+    few = care(recipe, seen.x.tokens, weight.shape[1])
+    damping, ridge = recipe.damping * few, (recipe.ridge or PRICE_RIDGE) * few
     if todo.unit == "subspace" and name == "o_proj":
         sight = weight if seen.output is None else metric(seen.output).to(weight) @ weight
         costs = prices.of_subspace(weight, gram, heads, counts, cost, damping=damping, ridge=ridge, seen=sight)

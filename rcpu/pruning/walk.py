@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rcpu.base.errors import RcpuError
+from rcpu.methods.columns import care
 from rcpu.methods.compensation import Shift
 from rcpu.methods.scoring import FROM_WINDOWS
 from rcpu.methods.subspace import narrow
@@ -62,9 +63,12 @@ class Sums:
             self.cross.addmm_(lacking.mT, x.flatten(0, 1).float())
             self.lack += lacking.sum(0).cpu().double()
 
-    def result(self, share: float) -> Measured:
-        """The sums so far; ``share`` of what is lacking belongs to the target."""
-        shift = None if self.cross is None else Shift(self.cross.mul_(share), self.lack * share)
+    def result(self, recipe: Recipe) -> Measured:
+        """The sums so far; the recipe says what share of what is lacking belongs to the target."""
+        shift = None
+        if self.cross is not None:
+            share = recipe.target / care(recipe, self.inputs.tokens, self.cross.shape[1])
+            shift = Shift(self.cross.mul_(share), self.lack * share)
         return Measured(self.inputs.result(), self.windows, shift)
 
 
@@ -127,7 +131,7 @@ class Walk(Pass):
         self.measure(stage, held_out=False)
         if not alone:
             self.measure(stage, held_out=True)
-        sums = {site.name: stage.sums.pop((site.name, False)).result(self.recipe.target) for site in stage.live}
+        sums = {site.name: stage.sums.pop((site.name, False)).result(self.recipe) for site in stage.live}
         for site in stage.live:
             _check_finite(sums[site.name].x, consumer_of(stage.layer, site).weight.data, stage.index, site)
         solving = {}
@@ -219,7 +223,7 @@ class Walk(Pass):
         """Have one site look at its held-out windows, which have been measured."""
         sums = stage.sums.pop((site.name, True))
         if sums.inputs.tokens:
-            solving.check(sums.result(self.recipe.target), self._outputs_of(stage, site, held_out=True))
+            solving.check(sums.result(self.recipe), self._outputs_of(stage, site, held_out=True))
 
     def gather(self, stage: Stage, columns: Tensor) -> None:
         """Keep no others of the inputs that serve again: in their own place, for there is no other room."""

@@ -29,6 +29,17 @@ _running = 0  # small decompositions
 _restore = None
 
 
+@contextmanager
+def one_thread(columns: int) -> Iterator[None]:
+    """Torch has one thread in the block where matrices are so small that more would wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if columns <= 2 * SMALL else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def working_dtype(x: Tensor) -> torch.dtype:
     """fp64 on the CPU and for small matrices; fp32 for large ones on a GPU, where fp64 is scarce."""
     return torch.float64 if x.device.type == "cpu" or len(x) <= SMALL else torch.float32

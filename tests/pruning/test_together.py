@@ -5,6 +5,7 @@ import torch
 
 import rcpu
 from rcpu.compact.assembly import padded
+from rcpu.methods.columns import care
 from tests import tiny
 
 OURS = {
@@ -22,6 +23,7 @@ TOGETHER = {
     "ours": OURS,
     "ours, paper order, channels": {**OURS, "order": "paper", "unit": "channel"},
     "ours without gradients": {**OURS, "gradients": False, "metric": False},
+    "ours, carefully": {**OURS, "careful": True},
     "ours, half-way to uniform, one at a time": {**OURS, "share": 0.5, "block": 1},
     "subspace and rotation": {"unit": "subspace", "centred": True},
     "subspace alone": {"unit": "subspace", "compensation": "none", "scorer": "obs"},
@@ -102,6 +104,20 @@ def test_a_target_follows_the_dense_model(gqa, windows):
         return (ours - dense).norm().item()
 
     assert distance(1.0) < distance(0.5) < distance(0.0)
+
+
+def test_care_grows_as_tokens_get_fewer(gqa, windows):
+    recipe = rcpu.Recipe(careful=True)
+    assert care(recipe, 10_000, 100) == 1
+    assert care(recipe, 100, 100) == 10
+    assert care(rcpu.Recipe(), 100, 100) == 1
+    plain, careful = (
+        rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **{**OURS, "careful": c, "ridge": 0.01})) for c in (False, True)
+    )
+    for a, b in zip(plain.sites, careful.sites, strict=True):
+        assert b.ridge == pytest.approx(a.ridge * 10 * len(a.scores) / windows.calibration.numel())
+    spread = [{s.kept for s in r.sites if s.site == "down_proj"} for r in (plain, careful)]
+    assert max(spread[1]) - min(spread[1]) < max(spread[0]) - min(spread[0])
 
 
 def test_few_gradients_say_so(gqa, windows):

@@ -22,11 +22,13 @@ def plain(net, ids):
                 seen[key] = args[0], out
 
             handles.append(consumer_of(layer, site).register_forward_hook(hook))
-    logits = net(ids).logits
-    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-    loss.backward()
-    for handle in handles:
-        handle.remove()
+    try:
+        logits = net(ids).logits
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+        loss.backward()
+    finally:
+        for handle in handles:
+            handle.remove()
     return {key: (x.detach().flatten(0, 1), out.grad.flatten(0, 1)) for key, (x, out) in seen.items()}
 
 
