@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rcpu.base.errors import RcpuError
+from rcpu.cli.common import a_path
 from rcpu.runs import collect_report, open_store, report_html
 
 
@@ -22,7 +23,7 @@ def add(commands, _) -> None:
     report.add_argument(
         "names", nargs="+", metavar="RUN_OR_STUDY", help="a run, a study, the JSON of `study --json`, or a report"
     )
-    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, e.g. report.html")
+    report.add_argument("--out", type=a_path, required=True, metavar="FILE", help="the page, e.g. report.html")
     report.set_defaults(run=_report)
 
 

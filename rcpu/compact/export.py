@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from rcpu.base.errors import RcpuError
+from rcpu.base.scratch import refusal, scratch
 
 RECORD = "rcpu_run.json"
 TEMPORARY = ".rcpu.tmp-"
@@ -74,21 +70,21 @@ def writing(folder: Path) -> Iterator[Path]:
     made = [p for p in folder.parents if not p.exists()]
     place = folder if folder.exists() else folder.parent
     try:
-        with _scratch(place) as scratch:
-            new = scratch / "new"
+        with scratch(place, TEMPORARY) as own:
+            new = own / "new"
             new.mkdir()
             yield new
             for path in new.iterdir():  # safetensors' are for the owner alone, whatever the umask
                 path.chmod(new.stat().st_mode & 0o666)
             if place == folder:
-                _exchange(folder, new, scratch)
+                _exchange(folder, new, own)
             else:
                 new.rename(folder)
     except BaseException as error:
         for parent in made:
             with contextlib.suppress(OSError):
                 parent.rmdir()
-        if told := _refusal(error):
+        if told := refusal(error):
             raise RcpuError(f"could not write {folder}: {told}") from error
         raise
 
@@ -132,45 +128,9 @@ def _others(folder: Path) -> list[str]:
     return sorted({p.name for p in folder.iterdir()} - mine)
 
 
-@contextlib.contextmanager
-def _scratch(place: Path) -> Iterator[Path]:
-    """A new folder in this place, gone after the block; its lock tells it from one that was left behind."""
-    place.mkdir(parents=True, exist_ok=True)
-    for path in place.glob(f"{TEMPORARY}*"):
-        if not path.name.endswith("-old") and (lock := _lock(path)) is not None:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(lock)
-    while True:
-        scratch = place / f"{TEMPORARY}{secrets.token_hex(4)}"
-        scratch.mkdir()
-        lock = _lock(scratch)
-        if scratch.exists():  # not taken for one left behind before it was locked
-            break
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """A handle that locks a folder for as long as it is open; None if another has it, or the disk knows no locks."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
-
-
-def _exchange(folder: Path, new: Path, scratch: Path) -> None:
+def _exchange(folder: Path, new: Path, own: Path) -> None:
     """Put new files in the place of those of a folder, all or none; the record comes last."""
-    old = scratch / "old"
+    old = own / "old"
     old.mkdir()
     moves = [(path, old / path.name) for path in folder.iterdir() if not path.name.startswith(TEMPORARY)]
     moves += [(path, folder / path.name) for path in sorted(new.iterdir(), key=lambda p: p.name == RECORD)]
@@ -184,12 +144,3 @@ def _exchange(folder: Path, new: Path, scratch: Path) -> None:
             if after.exists() and not before.exists():
                 after.rename(before)
         raise
-
-
-def _refusal(error: BaseException) -> str | None:
-    """What the system says where it refuses to write: libraries that are not written in Python have their own words."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    if isinstance(error, Exception) and (found := re.search(r"([^:]+?) \(os error \d+\)", str(error))):
-        return found[1].strip()
-    return str(error) if isinstance(error, SafetensorError) else None

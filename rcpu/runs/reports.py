@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rcpu.base.errors import RcpuError
+from rcpu.base.paths import existing
 from rcpu.pruning.recipe import Recipe
 from rcpu.runs.drawing import can_be_relative, figures
 from rcpu.runs.pruned import sites_of
@@ -82,7 +83,7 @@ def collect_report(store: Store, names: Sequence[str]) -> list[Findings | RunRep
     """
     found: list[Findings | RunReport] = []
     for name in names:
-        path = Path(name)
+        path = existing(name) or Path(name)
         if name in STUDIES:
             if not (known := gathered(store, name)):
                 raise RcpuError(f"the store has nothing of the study {name}: `python -m rcpu study {name}` runs it")

@@ -1,5 +1,7 @@
 """Each page in Streamlit's own test runner: empty, ready, and with bad input. The model is a tiny LLaMA on disk."""
 
+import shutil
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -59,6 +61,24 @@ def test_model_page_says_what_is_wrong_with_a_model():
     at = finish(click(open_page(model="/no/such/folder"), "Load model"), "load")
     assert "no model '/no/such/folder'" in texts(at, "error")
     assert "Traceback" not in texts(at, "error")
+
+
+def test_model_page_lives_with_a_model_that_cannot_be_read(model_folder, tmp_path, modes_hold):
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "config.json").chmod(0)
+    at = open_page(model=str(folder))
+    assert f"cannot read {folder}/config.json: permission denied" in texts(at, "error").replace("\\", "")
+    (folder / "config.json").chmod(0o644)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    at = finish(click(open_page(model=str(folder)), "Load model"), "load")
+    assert "model.safetensors: is a directory" in texts(at, "error").replace("\\", "")
+    folder.chmod(0)
+    assert "permission denied" in texts(open_page(model=str(folder)), "error")
+    folder.chmod(0o755)
+    folder.parent.chmod(0)
+    assert "permission denied" in texts(open_page(model=str(folder)), "error")
+    folder.parent.chmod(0o755)
 
 
 @pytest.mark.parametrize("page", ["prune", "compare"])

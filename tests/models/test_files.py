@@ -216,6 +216,20 @@ def test_flags_that_change_what_a_forward_returns_do_not_matter(folder, flags, w
         tiny.assert_same_function(load_model(str(saved), "cpu").net, result.net)
 
 
+def test_an_output_head_beside_a_tied_embedding_is_a_head_of_its_own(tmp_path, windows):
+    folder = tiny.save(tiny.net("tied"), tmp_path / "model")
+    weights = load_file(folder / WEIGHTS)
+    head = torch.randn(weights["model.embed_tokens.weight"].shape, generator=torch.Generator().manual_seed(0))
+    save_file(weights | {"lm_head.weight": head}, folder / WEIGHTS, metadata={"format": "pt"})
+    model = load_model(str(folder), "cpu")
+    assert model.net.lm_head.weight.equal(head)
+    result = rcpu.prune(model.net, windows, rcpu.Recipe())
+    for as_padded in (False, True):
+        saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
+        assert json.loads((saved / "config.json").read_text())["tie_word_embeddings"] is False
+        tiny.assert_same_function(load_model(str(saved), "cpu").net, result.net)
+
+
 def test_the_precision_of_a_checkpoint_is_that_of_most_of_its_weights(folder):
     weights = load_file(folder / WEIGHTS)
     assert stored_dtype([folder / WEIGHTS]) == "fp32"
