@@ -43,6 +43,9 @@ def main() -> None:
             page.goto(f"{url}/{name}?{query(page)}{more}")
             page.locator("h1").first.wait_for()
 
+        page.goto(url)
+        plots.nth(4).wait_for()
+        take("start")
         page.goto(f"{url}/model?{SETTINGS}")
         page.get_by_role("button", name="Load model").click()
         page.get_by_text("Query / KV heads").wait_for()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import streamlit as st
 
+import rcpu
 from app.dense import ratio_slider
 from app.figures import learn as figures
+from app.figures.small import NAMES
 from app.job_panels import job_panel
 from app.lessons import work
 from app.lessons.base import PAPER, Lesson, Link, job_button, need_net
 from app.lessons.findings import about_orders, shown
+from app.runs import described, session_runs
 from app.settings import settings
 from app.tiles import Tile, tiles
-from app.widgets import figure
+from app.widgets import figure, plain
 
 
 def picture() -> None:
@@ -32,6 +35,7 @@ def picture() -> None:
             f"Nothing pruned yet. Two runs of layers 0 to 3 on {work.ORDERED['samples']} windows, then four "
             "perplexities: the slowest of the lessons, about two minutes on two cores."
         )
+        own_run(model)
         return
     job_panel(job)
     if job.state != "done":
@@ -63,6 +67,15 @@ def picture() -> None:
         "1 − (‖h − ĥ‖ ÷ ‖h‖ repaired) ÷ (the same not repaired), after each pruned layer: what the lines above differ "
         f"by, where they lie too close to tell apart. Below 0 the repair moves the stream away. Source: {PAPER}.",
     )
+
+
+def own_run(model: rcpu.Model) -> None:
+    """What the last run on Start or Prune cost in perplexity, for a first idea of what repair is worth."""
+    measured = [run.story for run in session_runs().values() if run.model is model and run.story.perplexity]
+    if measured:
+        st.markdown(f"For a first idea, **your last run**: {plain(described(measured[-1].config))}.")
+        found = measured[-1].perplexity
+        tiles(*(Tile(NAMES[role].capitalize(), shown(p.perplexity)) for role, p in found.items()))
 
 
 LESSON = Lesson(

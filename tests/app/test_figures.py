@@ -3,7 +3,7 @@
 import pytest
 
 import rcpu
-from app.figures import model, prune, sites
+from app.figures import base, model, prune, repairs, sites
 from app.figures.base import COLORS, new_figure
 from app.widgets import count
 from tests.tables import to_csv
@@ -128,3 +128,35 @@ def test_parts_add_up_to_all_parameters(gqa, tied):
 )
 def test_count(value, unit, text):
     assert count(value, unit) == text
+
+
+def axis_of(*values: float) -> dict:
+    figure = base.new_figure("t", "x", "y", "alt")
+    figure.add_scatter(x=[1] * len(values), y=list(values))
+    figure.add_scatter(x=[1, 2], y=[0.0, float("nan")])
+    return base.log_ticks(figure, "y").layout.yaxis.to_plotly_json()
+
+
+def test_a_log_axis_over_few_powers_of_ten_names_whole_numbers_and_one_over_many_powers_alone():
+    assert axis_of(40, 90) == {**axis_of(41, 80)}
+    assert axis_of(8, 90)["dtick"] == "D2"
+    assert "dtick" not in axis_of(40, 90), "plotly finds round steps within one power"
+    assert all(axis_of(*v)["tickformat"] == "~g" for v in ((40, 90), (8, 90), (1, 250)))
+    wide = axis_of(1e-9, 1)
+    assert wide["minorloglabels"] == "none"
+    assert "tickformat" not in wide
+    assert axis_of()["type"] == "log"
+
+
+@pytest.mark.parametrize(("last", "step"), [(2, 1), (12, 1), (23, 2), (29, 5), (60, 5), (79, 10), (200, 20)])
+def test_layers_alone_have_ticks_a_dozen_at_most(last, step):
+    axis = base.layer_axis(0, last)
+    assert axis["dtick"] == step == int(step)
+    assert last / step <= 12.5
+
+
+def test_least_squares_has_one_colour():
+    color = base.COLORS["least_squares"]
+    assert repairs.color_of("least_squares") == color
+    assert len(set(base.COLORS.values())) == 4
+    assert repairs.color_of("rotation") == base.COLORS["compensated"]

@@ -132,6 +132,13 @@ def test_lesson_5_takes_the_ratio_of_its_slider(measured):
     assert not texts(at, "info")
 
 
+def test_lesson_6_knows_the_run_of_the_other_pages(measured):
+    run = finish(click(open_page("start", **measured, eval_windows=2, tokens=2, prompt="abc"), "Run"), "run")
+    at = lesson(6, **run.query_params)
+    assert "your last run" in texts(at, "markdown")
+    assert list(tiles(at)) == ["Dense", "Not repaired", "Repaired"]
+
+
 def test_lesson_6_prunes_in_both_orders(measured):
     at = finish(click(lesson(6, **measured), "Prune in both orders"), "orders")
     assert {"Dense", "Not repaired", "Paper's order", "o_proj first"} <= set(tiles(at))
