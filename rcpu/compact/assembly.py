@@ -50,6 +50,7 @@ def edits_of(net: LlamaForCausalLM, cuts: Mapping[tuple[int, str], Cut]) -> Edit
 def cuts_of(net: LlamaForCausalLM, edits: Edits) -> dict[tuple[int, str], Cut]:
     """The cuts that edits consist of; raises ``RcpuError`` where they are more than kept columns."""
     sites = {f"{site.block}.{site.consumer}": site.name for site in architecture_of(net).sites}
+    site_paths = {name: path for path, name in sites.items()}
     cuts, device, dtype = {}, net.device, net.dtype
     for layer, named in edits.layers.items():
         by_site: dict[str, dict[str, Tensor]] = {}
@@ -60,26 +61,13 @@ def cuts_of(net: LlamaForCausalLM, edits: Edits) -> dict[tuple[int, str], Cut]:
             by_site.setdefault(sites[projection], {})[what] = tensor
         for name, found in by_site.items():
             bias = found.get("bias")
-            new = (None if t is None else t.to(device, dtype) for t in (found["weight"], bias))
+            if "columns" not in found:
+                raise RcpuError(f"layer {layer}, {name}: its edits are more than a choice of columns")
+            dense = layers_of(net)[layer].get_submodule(site_paths[name]).weight.data
+            weight = found.get("weight", dense[:, found["columns"].to(device)])
+            new = (None if t is None else t.to(device, dtype) for t in (weight, bias))
             cuts[layer, name] = Cut(found["columns"], *new)
     return cuts
-
-
-def rebuild(net: LlamaForCausalLM, edits: Edits) -> CompactLlamaForCausalLM:
-    """The compact model that these edits make of the dense one, which it shares all else with.
-
-    Raises:
-        RcpuError: the edits are of another shape than this model.
-    """
-    assembly, sites = Assembly(net), {site.name: site for site in architecture_of(net).sites}
-    for (layer, name), cut in sorted(cuts_of(net, edits).items(), key=lambda item: item[0][0]):
-        if layer >= len(layers_of(net)):
-            raise RcpuError(f"the edits change layer {layer}, but this model has layers 0 to {len(layers_of(net)) - 1}")
-        consumer = consumer_of(layers_of(net)[layer], sites[name])
-        if cut.weight.shape[0] != consumer.out_features or int(cut.columns.max()) >= consumer.in_features:
-            raise RcpuError(f"layer {layer}, {name}: the edits belong to a model of another shape")
-        assembly.add(layer, sites[name], cut)
-    return assembly.model()
 
 
 class Assembly:

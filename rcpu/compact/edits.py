@@ -3,12 +3,18 @@
 A name is the path of a projection in its layer and what is said of it:
 
     <projection>.columns  ascending input columns that stay; rows of the projections before it follow where it consumes
-    <projection>.rows     ascending output rows of the dense weight that stay
+    <projection>.rows     output rows of the dense weight that stay
     <projection>.weight   a new weight (out, in) in place of the dense one
+    <projection>.keep     which weights stay (out, in) bool, zeros in the place of others
     <projection>.bias     what is added to the projection's own bias (out,)
+    <projection>.own_bias what stands in the place of that bias, where outputs are others
     <projection>.left     with .right: factors (out, rank) and (rank, in) in place of the weight
+    mlp.branch.left       with .right: a linear branch beside the MLP, of its inputs
+    self_attn.pairs       RoPE pairs that stay (kv heads, pairs), where .rows of q and k name theirs
+    <block>.axes          axes of the residual stream (d_model, width) that the block reads, see slicegpt.py
 
-What belongs to no layer (an embedding of another width) has a name of its own in ``model``.
+What belongs to no layer has a name in ``model``: ``embed_tokens.map`` (d_model, width) for the embedding's rows, or
+``embed_tokens.turn`` for a matrix behind it, and ``axes`` that the head reads.
 """
 
 from __future__ import annotations

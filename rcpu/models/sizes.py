@@ -66,23 +66,41 @@ def parameter_count(config: PreTrainedConfig) -> int:
 
 def layer_parameters(config: CompactLlamaConfig, layer: int) -> int:
     """Parameters of one decoder layer: its matrices, factors, biases, branch, norms and turns."""
+    _, between, after = config.widths(layer)
+    total = _matrices(config, layer) + between * config.o_bias[layer] + after * config.down_bias[layer]
+    heads, kv = config.query_heads[layer], config.kv_heads[layer]
+    rows = (heads + kv) * config.key_dims[layer] + kv * config.value_dims[layer]
+    total += rows * config.attention_bias + 2 * config.intermediate_sizes[layer] * config.mlp_bias
+    total += 2 * config.head_dim * config.qk_norm
+    return total + (0 if config.residual_sizes else 2 * config.hidden_size)
+
+
+def flops_per_token(config: CompactLlamaConfig) -> int:
+    """As :class:`Cost` has them, of the model that ``config`` describes."""
+    sizes = config.residual_sizes or [config.hidden_size]
+    turn = config.embedding_size * sizes[0] * (config.embedding_size != sizes[0])
+    layers = sum(_matrices(config, i) for i in range(config.num_hidden_layers))
+    return 2 * (layers + turn + sizes[-1] * config.vocab_size)
+
+
+def _matrices(config: CompactLlamaConfig, layer: int) -> int:
+    """Weights of one layer's matrix products."""
     heads, kv = config.query_heads[layer], config.kv_heads[layer]
     key, value, size = config.key_dims[layer], config.value_dims[layer], config.intermediate_sizes[layer]
     before, between, after = config.widths(layer)
-    total = between * config.o_bias[layer] + after * config.down_bias[layer]
-    for name, d_in, d_out, bias in (
-        ("q_proj", before, heads * key, config.attention_bias),
-        ("k_proj", before, kv * key, config.attention_bias),
-        ("v_proj", before, kv * value, config.attention_bias),
-        ("o_proj", heads * value, between, False),
-        ("gate_proj", between, size, config.mlp_bias),
-        ("up_proj", between, size, config.mlp_bias),
-        ("down_proj", size, after, False),
+    total = config.branch_ranks[layer] * (between + after)
+    for name, d_in, d_out in (
+        ("q_proj", before, heads * key),
+        ("k_proj", before, kv * key),
+        ("v_proj", before, kv * value),
+        ("o_proj", heads * value, between),
+        ("gate_proj", between, size),
+        ("up_proj", between, size),
+        ("down_proj", size, after),
     ):
         rank = config.rank(name, layer)
-        total += (rank * (d_in + d_out) if rank else d_in * d_out) + d_out * bias
-    total += config.branch_ranks[layer] * (between + after) + 2 * config.head_dim * config.qk_norm
-    return total + (before * between + between * after if config.residual_sizes else 2 * config.hidden_size)
+        total += rank * (d_in + d_out) if rank else d_in * d_out
+    return total + (before * between + between * after if config.residual_sizes else 0)
 
 
 def outside_parameters(config: CompactLlamaConfig) -> int:

@@ -15,6 +15,7 @@ from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.pruning.survey import survey
 from rcpu.pruning.walk import BATCH_BYTES, Stage, Walk, return_freed_memory, threads_set_back
+from rcpu.pruning.whole import run_whole
 from rcpu.statistics.passes import Progress
 from rcpu.statistics.precision import full_fp32
 from rcpu.text.windows import Windows
@@ -46,6 +47,8 @@ def prune(
         RcpuError: settings that this model cannot have, or NaN or Inf in activations (layer and site are named).
         Cancelled: ``cancelled()`` was true between two micro-batches.
     """
+    if recipe.whole:
+        return run_whole(net, windows, recipe, progress=progress, cancelled=cancelled, micro_batch=micro_batch)
     started = time.perf_counter()
     todo = plan(net, recipe)
     look = survey(net, windows, recipe, todo, micro_batch=micro_batch, progress=progress, cancelled=cancelled)

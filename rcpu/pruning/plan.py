@@ -18,6 +18,7 @@ from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_
 from rcpu.models.limits import check_window
 from rcpu.models.sizes import Cost, cost
 from rcpu.pruning.recipe import Recipe
+from rcpu.pruning.whole import planned_cost
 
 #: Allocations that look at the model first; until then a plan counts as if all layers shared alike.
 LOOKING = ("flap", "flap_heads", "influence", "prices")
@@ -41,7 +42,7 @@ class Size:
 class Plan:
     """What a run will do, known before it runs."""
 
-    unit: str  # of o_proj, with auto resolved
+    unit: str  # of o_proj, with auto resolved; empty for methods that are more than a choice of columns
     layers: tuple[int, ...]
     layouts: dict[str, Tensor]  # (strata, units, columns) of each site, see units.py
     gone: dict[tuple[int, str], int]  # units that leave every stratum, by layer and site
@@ -69,8 +70,10 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     Raises:
         RcpuError: an unsupported model, or a unit, a layer or a window length that it cannot have.
     """
-    check_window(net, recipe.window)
     arch, before = architecture_of(net), cost(net)
+    if recipe.whole:
+        return Plan("", tuple(range(len(layers_of(net)))), {}, {}, {}, (), before, planned_cost(net, recipe))
+    check_window(net, recipe.window)
     unit = resolve_unit(recipe.unit, heads_of(net))
     layers = recipe.layer_indices(len(layers_of(net)))
     layouts = {site.name: units_of(net, site, unit) for site in arch.sites if site.name in recipe.sites}

@@ -108,6 +108,11 @@ class Recipe:
         return found
 
     @property
+    def whole(self) -> bool:
+        """Whether its method is more than a choice of columns, and works on the whole model."""
+        return METHODS[self.method].run is not None
+
+    @property
     def digest(self) -> str:
         """Sixteen hex digits of everything that was set."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -26,6 +27,7 @@ class PruneResult:
     sites: tuple[SiteResult, ...]
     notes: tuple[str, ...]  # of the plan
     seconds: float
+    found: Mapping[str, Tensor] = field(default_factory=dict)  # small results of the method to look at
 
     @property
     def cuts(self) -> dict[tuple[int, str], compact.Cut]:

@@ -81,6 +81,7 @@ def test_parameters_are_counted_from_the_configuration(kind, shape):
     assert sizes.parameter_count(net.config) == rcpu.cost(net).parameters == sum(sizes.parts(net).values())
     for i, layer in enumerate(net.model.layers):
         assert sizes.layer_parameters(net.config, i) == sum(p.numel() for p in layer.parameters())
+    assert sizes.flops_per_token(net.config) == rcpu.cost(net).flops_per_token
 
 
 @pytest.mark.parametrize(("kind", "shape"), EVERY)
