@@ -24,7 +24,7 @@ class PrunedRun:
     name: str
     model: rcpu.Model
     result: rcpu.PruneResult
-    uncompensated: Any  # CompactLlamaForCausalLM
+    uncompensated: Any  # CompactLlamaForCausalLM; None where a method has no removal apart from its repair
     story: Story
 
 
@@ -45,19 +45,20 @@ def dense(model: rcpu.Model) -> Variant:
     return Variant(DENSE, "dense", "dense", 0, model.net, f"{model.fingerprint} {model.dtype} {model.device}")
 
 
-def pruned(run_id: str, name: str, plain: Any, repaired: Any, order: int = 0) -> tuple[Variant, Variant]:
-    """The two models of a run: not repaired, and as it is."""
+def pruned(run_id: str, name: str, plain: Any, repaired: Any, order: int = 0) -> tuple[Variant, ...]:
+    """The models of a run: not repaired, where there is such a one, and as it is."""
     key = run_id + PLAIN
-    return (
+    found = (
         Variant(key, f"{name}, not repaired", "pruned", order, plain, key),
         Variant(run_id, name, "compensated", order, repaired, run_id),
     )
+    return found if plain is not None else found[1:]
 
 
 def default_name(config: rcpu.Recipe) -> str:
     """What a run is called unless it was given a name."""
-    if config.method != "columns":
-        return f"{config.method.replace('_', ' ')} {config.ratio:.0%}"
+    if config.whole:
+        return f"{rcpu.METHODS[config.method].label} {config.ratio:.0%}"
     return f"{config.compensation.replace('_', ' ')} {config.ratio:.0%} {config.scorer}"
 
 
@@ -120,15 +121,15 @@ def variants(runs: dict[str, PrunedRun]) -> dict[str, Variant]:
     found = {DENSE: dense(model)}
     named = run_names(runs)
     for i, (job_id, run) in enumerate((k, r) for k, r in runs.items() if r.model is model):
-        two = pruned(job_id, named[job_id], run.uncompensated, run.result.net, i)
-        found |= {variant.key: variant for variant in two}
+        of_run = pruned(job_id, named[job_id], run.uncompensated, run.result.net, i)
+        found |= {variant.key: variant for variant in of_run}
     return found
 
 
 def usual(all_variants: dict[str, Variant]) -> list[str]:
     """What to compare unless something else was chosen: dense, and the newest run without and with repair."""
     last = list(all_variants)[-1]
-    return [DENSE, last + PLAIN, last]
+    return [key for key in (DENSE, last + PLAIN, last) if key in all_variants]
 
 
 @dataclass(frozen=True)

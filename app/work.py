@@ -117,7 +117,7 @@ def prune_job(
                 job.partial = replace(job.partial, sites=(*job.partial.sites, p.site))
 
         result = rcpu.prune(of.net, calibration, config, progress=progress, cancelled=job.cancelled)
-        plain = result.uncompensated(of.net)
+        plain = result.uncompensated(of.net) if result.sites else None
         sizes = tuple(rcpu.cost(net).parameters for net in (of.net, result.net))
         story = replace(story, sites=result.sites, notes=result.notes, parameters=sizes, seconds=result.seconds)
         job.partial = story

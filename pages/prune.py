@@ -97,7 +97,8 @@ except rcpu.RcpuError as error:
     say(f"Picked on the map: {error}")
     picked = []
 s.picked = rcpu.format_layers(tuple(picked))
-chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
+if todo.removed:
+    chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
 if picked:
     names = rcpu.format_layers(tuple(picked))
     only, ratio, give = st.columns(3, vertical_alignment="bottom")
@@ -126,7 +127,7 @@ outlook = [
 ]
 count_of_layers = len(todo.layers)
 where = "all layers" if count_of_layers == last + 1 else f"{count_of_layers} layer{'s' * (count_of_layers != 1)}"
-for name in config.sites:
+for name in config.sites if todo.removed else ():
     kind = UNIT_NAMES[todo.unit if name == "o_proj" else "channel"]
     if (name, todo.unit) == ("o_proj", "channel"):
         kind = f"value {kind}"
@@ -194,13 +195,14 @@ held_out = {key: [r.error_compensated_held_out for r in run.result.sites] for ke
 table(
     {
         "run": list(run_names(runs).values()),
-        "scorer": [run.result.recipe.scorer for run in runs.values()],
-        "compensation": [run.result.recipe.compensation for run in runs.values()],
+        "method": [run.result.recipe.method for run in runs.values()],
+        "scorer": [getattr(run.result.recipe.options, "scorer", "–") for run in runs.values()],
+        "compensation": [getattr(run.result.recipe.options, "compensation", "–") for run in runs.values()],
         "ratio": [run.result.recipe.ratio for run in runs.values()],
         "layers": [rcpu.format_layers(run.result.recipe.layers) for run in runs.values()],
         "parameters": [count(costs[key].parameters) for key in runs],
         "mean error, held-out": [
-            "–" if None in values else f"{sum(values) / len(values):.4f}" for values in held_out.values()
+            f"{sum(values) / len(values):.4f}" if values and None not in values else "–" for values in held_out.values()
         ],
         "seconds": [round(run.result.seconds, 1) for run in runs.values()],
     },
@@ -214,6 +216,14 @@ results = {(r.layer, r.site): r for r in run.result.sites}
 done = run.result.recipe
 st.subheader("What was found")
 before, after = rcpu.cost(run.model.net), costs[s.run]
+if not results:
+    st.caption(
+        f"{plain(run.model.name)}: {rcpu.METHODS[done.method].label}, ratio {done.ratio:g}, {done.samples} × "
+        f"{done.window} tokens, seed {done.seed}: {count(before.parameters)} → {count(after.parameters)} parameters in "
+        f"{run.result.seconds:.0f} s. {' '.join(f'{n[0].upper()}{n[1:]}.' for n in run.result.notes)}"
+    )
+    st.page_link("../pages/compare.py", label="Next: compare text and perplexity", icon=":material/arrow_forward:")
+    raise PageEnd
 st.caption(
     f"{plain(run.model.name)}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by "
     f"{short(SCORERS, done.scorer)}, layers {rcpu.format_layers(done.layers)}, {done.samples} × {done.window} tokens, "

@@ -376,3 +376,15 @@ def test_a_switch_in_a_link_is_one_or_zero(value, proper, said):
 def test_what_a_link_says_is_not_read_as_markdown():
     (toast,) = open_page("model", ratio="**[x](y)").toast
     assert "\\*\\*\\[x\\](y)" in toast.value
+
+
+@pytest.mark.parametrize("method", [name for name, method in rcpu.METHODS.items() if method.run])
+def test_a_method_that_has_no_sites_is_planned_run_and_compared(method, loaded):
+    at = open_page("prune", **{**loaded, "method": method, "ratio": 0.25})
+    assert "Parameters after" in tiles(at)
+    at = finish(click(at, "Run"), "run")
+    assert rcpu.METHODS[method].label in texts(at, "caption")
+    at = open_page("compare", **dict(at.query_params))
+    finish(click(at, "Measure perplexity"), "measure")
+    assert len(at.dataframe[0].value) == 2
+    assert not at.error
