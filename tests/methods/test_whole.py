@@ -13,7 +13,6 @@ from rcpu.models import sizes
 from tests import tiny
 
 WHOLE = [name for name, method in rcpu.METHODS.items() if method.run]
-LLAMAS = ("mha", "gqa", "biased", "tied")
 OPTIONS = {
     "slicegpt": [{}, {"embedding": "turned", "center": False}, {"slice_head": True, "multiple": 4}],
     "olica": [{}, {"branches": 0, "balance": 2.0}],
@@ -22,7 +21,7 @@ OPTIONS = {
     "mini-llm": [{"draws": 1}, {"draws": 2, "grouping": "max", "noise": "signs", "unit": "kv_group"}],
     "svd-llm": [{}, {"path": "pruned"}],
 }
-CASES = [(kind, name, i) for kind in LLAMAS for name in WHOLE for i in range(len(OPTIONS.get(name, [{}])))]
+CASES = [(kind, name, i) for kind in tiny.KINDS for name in WHOLE for i in range(len(OPTIONS.get(name, [{}])))]
 #: On a tied head nothing is sliced off.
 CASES = [c for c in CASES if c != ("tied", "slicegpt", 1) or "slice_head" not in OPTIONS["slicegpt"][1]]
 
