@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rcpu import RcpuError
 from rcpu.base import existing
+from rcpu.measure import EMBEDDED
 from rcpu.models import HUB_ID
 
 UPLOAD = "upload:"  # what the name of an uploaded text begins with
@@ -27,6 +29,8 @@ class Limits:
     window: int  # tokens a window, in calibration and evaluation
     held_out: int  # windows
     eval_windows: int
+    tasks: tuple[str, ...] | None  # None: any, and those of folders
+    task_items: int  # of each task
     new_tokens: int
     prompt_characters: int
     text_characters: int  # of a text that a page shows token by token
@@ -45,6 +49,8 @@ OPEN = Limits(
     window=4096,
     held_out=512,
     eval_windows=100_000,
+    tasks=None,
+    task_items=1_000_000,
     new_tokens=1024,
     prompt_characters=4000,
     text_characters=20_000,
@@ -63,6 +69,8 @@ DEMO = Limits(
     window=256,
     held_out=32,
     eval_windows=64,
+    tasks=("embedded", *EMBEDDED),
+    task_items=40,
     new_tokens=64,
     prompt_characters=1000,
     text_characters=2000,
@@ -147,6 +155,22 @@ def check_evaluation(windows: int, window: int) -> None:
     now = limits()
     _at_most(now.eval_windows, windows, "evaluation windows")
     _at_most(now.window, window, "tokens a window")
+
+
+def check_tasks(names: Sequence[str], folder: str, items: int) -> None:
+    """Raise ``RcpuError`` for tasks, a folder of them, or more items than this host runs."""
+    now = limits()
+    _at_most(now.task_items, items, "items a task")
+    if now.tasks is None:
+        return
+    if folder:
+        raise RcpuError("this public demo reads no folder of tasks: run the app on a machine of your own")
+    for name in names:
+        if name not in now.tasks:
+            raise RcpuError(
+                f"the task {_short(name)} is not offered by this public demo: choose one of {', '.join(now.tasks)}, or "
+                "run the app on a machine of your own"
+            )
 
 
 def check_generation(prompt: str, new_tokens: int) -> None:

@@ -21,6 +21,7 @@ JOB_PAGES = {
     "prices": "allocation",
     "run": "prune",
     "measure": "compare",
+    "bench": "benchmarks",
     "generate": "compare",
     "view_tokens": "compare",
     "save": "compare",

@@ -27,7 +27,11 @@ STORY = {
         ("rotation", "Spectrum and rotation", "360"),
         ("allocation", "Allocation", "stacked_bar_chart"),
     ],
-    "Prune": [("prune", "Prune", "content_cut"), ("compare", "Compare", "compare_arrows")],
+    "Prune": [
+        ("prune", "Prune", "content_cut"),
+        ("compare", "Compare", "compare_arrows"),
+        ("benchmarks", "Benchmarks", "quiz"),
+    ],
     "Teach": [("learn", "Learn", "school"), ("guide", "Field guide", "menu_book")],
 }
 

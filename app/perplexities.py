@@ -13,7 +13,7 @@ from app.job_panels import job_panel, known_job, start
 from app.labels import PAPER
 from app.measuring import HELD_OUT, Measured, contents, measure_job
 from app.runs import PLAIN, PrunedRun, Variant, known
-from app.settings import PREFIX, control, settings
+from app.settings import control, control_names, settings
 from app.story import Evaluation
 from app.widgets import abreast, figure, plain, table
 from rcpu.measure import difference
@@ -43,7 +43,16 @@ def perplexity_section(
         control(
             st.number_input, "Windows at most", "eval_windows", min_value=1, max_value=allowed.eval_windows, step=16
         )
-    more = _further_texts()
+    more = control_names(
+        "Beside it",
+        "eval_more",
+        OFFERED,
+        format_func=lambda name: CALLED.get(name, name),
+        accept_new_options=allowed.texts is None,
+        max_selections=4,
+        placeholder="Further texts, to see whether a model has learned its calibration text only",
+    )
+    more = tuple(name for name in more if name != s.eval_text)
     configs = [run.result.recipe for key, run in runs.items() if {key, key + PLAIN} & set(chosen)]
     calibrations = tuple(dict.fromkeys((c.text, c.samples, c.held_out) for c in configs))
     asked = s.eval_text, s.eval_window, s.eval_windows
@@ -75,25 +84,6 @@ def perplexity_section(
 def changed(what: str) -> None:
     """Results stay when settings move on, and say what they are of; that may be anything a person wrote."""
     st.info(f"The settings above have changed since: what follows is {plain(what)}.", icon=":material/info:")
-
-
-def _further_texts() -> tuple[str, ...]:
-    """Widget for texts beside the first; names may be typed."""
-    key, s = PREFIX + "eval_more", settings()
-    now = st.session_state.get(key)
-    now = [name for name in s.eval_more.split(",") if name] if now is None else now
-    st.session_state[key] = now
-    picked = st.multiselect(
-        "Beside it",
-        list(dict.fromkeys((*OFFERED, *now))),
-        key=key,
-        format_func=lambda name: CALLED.get(name, name),
-        accept_new_options=limits().texts is None,
-        max_selections=4,
-        placeholder="Further texts, to see whether a model has learned its calibration text only",
-    )
-    s.eval_more = ",".join(picked)
-    return tuple(name for name in s.eval_more.split(",") if name and name != s.eval_text)
 
 
 def _shown(measured: Measured, chosen: Mapping[str, Variant], styles: Mapping[str, figures.Style]) -> None:

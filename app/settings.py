@@ -20,7 +20,7 @@ PREFIX = "set_"  # of widget keys that stand for a setting
 SUBJECT = (
     *("model", "device", "dtype", "text", "samples", "window", "held_out", "seed", "heat"),
     *("scorer", "unit", "layer", "site", "relative", "overlay", "multiples"),
-    *("run", "compare", "measure", "view_tokens", "drift", "curve", "ladder", "orders"),
+    *("run", "compare", "measure", "bench", "view_tokens", "drift", "curve", "ladder", "orders"),
 )
 WINDOWS = ("samples", "window", "held_out", "seed")
 #: What a link may ask for where there are only some words, or numbers within bounds; pages may have less to offer.
@@ -35,7 +35,7 @@ WORDS = {
 BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
-    *("load", "collect", "prices", "run", "runs", "measure", "generate"),
+    *("load", "collect", "prices", "run", "runs", "measure", "bench", "generate"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
 )
 
@@ -88,6 +88,15 @@ class _Settings:
     eval_more: str = ""  # further texts
     eval_window: int = 128
     eval_windows: int = 48
+    tasks: str = "embedded"  # names with commas
+    tasks_folder: str = ""
+    task_items: int = 40
+    few_shot: int = 0
+    metric: str = ""  # the main one of each task
+    first: str = ""  # of two models that are compared
+    second: str = ""
+    items_of: str = ""  # the task whose items are shown
+    item: int = 1
     prompt: str = "The old lighthouse keeper"
     tokens: int = 48
     temperature: float = 0.0
@@ -110,6 +119,7 @@ class _Settings:
     run: str = ""
     runs: str = ""
     measure: str = ""
+    bench: str = ""  # tasks of Benchmarks
     generate: str = ""
     view_tokens: str = ""
     all_layers_job: str = ""
@@ -296,3 +306,14 @@ def control_list(
     value = widget(label, key=key, options=options, **others)
     setattr(now, name, "" if set(value) == set(usual) else ",".join(value))
     return value
+
+
+def control_names(label: str, name: str, offered: Sequence[str], **options) -> tuple[str, ...]:
+    """A widget for names of which some are offered and others typed; the setting joins them with commas."""
+    key, now = PREFIX + name, settings()
+    chosen = st.session_state.get(key)
+    chosen = [one for one in getattr(now, name).split(",") if one] if chosen is None else chosen
+    st.session_state[key] = chosen
+    picked = st.multiselect(label, list(dict.fromkeys((*offered, *chosen))), key=key, **options)
+    setattr(now, name, ",".join(picked))
+    return tuple(one for one in getattr(now, name).split(",") if one)

@@ -39,7 +39,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
     """One bar a model; text, window and tokens stand in the title."""
     first = next(iter(found.values()))
     figure = new_figure(
-        f"Perplexity on {_plain(first.text)}<br><sup>{first.windows:,} windows of {first.window:,} tokens, "
+        f"Perplexity on {as_text(first.text)}<br><sup>{first.windows:,} windows of {first.window:,} tokens, "
         f"{first.tokens:,} predictions; lines: 95% intervals</sup>",
         "",
         "perplexity (lower is better)",
@@ -51,7 +51,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
         figure.add_bar(
             x=[key],
             y=[value.perplexity if finite else None],
-            name=_plain(s.label),
+            name=as_text(s.label),
             marker={"color": s.color, "pattern": {"shape": s.pattern}},
             text=[f"{value.perplexity:,.2f}" if finite else "∞"],
             textposition="inside" if value.interval else "outside",
@@ -62,7 +62,7 @@ def perplexity_bars(found: Mapping[str, Perplexity], styles: Mapping[str, Style]
             hovertemplate="%{fullData.name}: %{y:,.3f}<br>95% interval %{customdata}<extra></extra>",
         )
     # Keys on the axis and labels as its ticks: two runs of the same name keep a bar each.
-    figure.update_xaxes(type="category", tickvals=list(found), ticktext=[_wrapped(styles[k].label) for k in found])
+    figure.update_xaxes(type="category", tickvals=list(found), ticktext=[as_lines(styles[k].label) for k in found])
     return figure
 
 
@@ -74,7 +74,7 @@ def difference_bars(
     """By how many percent each model's perplexity exceeds the reference's: one group a text, one bar a model."""
     keys = list(dict.fromkeys(key for group in gaps.values() for key in group))
     figure = new_figure(
-        f"More than {_plain(reference)}<br><sup>paired over windows; lines: 95% intervals</sup>",
+        f"More than {as_text(reference)}<br><sup>paired over windows; lines: 95% intervals</sup>",
         "",
         "perplexity added (%)",
         f"By how many percent perplexity exceeds that of {reference}: "
@@ -87,9 +87,9 @@ def difference_bars(
         s, shown = styles[key], [group.get(key) for group in gaps.values()]
         drawn = [g if g and math.isfinite(g.value) else None for g in shown]
         figure.add_bar(
-            x=[_wrapped(text) for text in gaps],
+            x=[as_lines(text) for text in gaps],
             y=[g and g.value for g in drawn],
-            name=_plain(s.label),
+            name=as_text(s.label),
             marker={"color": s.color, "pattern": {"shape": s.pattern}},
             error_y={
                 "array": [g.high - g.value if g and g.high is not None else 0 for g in drawn],
@@ -118,7 +118,7 @@ def by_position(
     length = max(map(len, curves.values()))
     positions = positions if length >= 8 * positions else 1
     figure = new_figure(
-        "Perplexity by position" + (f"<br><sup>{_plain(subtitle)}</sup>" if subtitle else ""),
+        "Perplexity by position" + (f"<br><sup>{as_text(subtitle)}</sup>" if subtitle else ""),
         "tokens read before the predicted one",
         "perplexity",
         f"Perplexity over 1 to {length:,} tokens of context, in bins of {positions}: "
@@ -138,7 +138,7 @@ def by_position(
             mode="lines+markers",
             line={"color": s.color, "dash": s.dash},
             marker={"size": 5},
-            name=_plain(s.label),
+            name=as_text(s.label),
             hovertemplate="%{customdata} tokens read<br>perplexity %{y:,.3f}<extra>%{fullData.name}</extra>",
         )
     return log_ticks(figure, "y")
@@ -158,9 +158,9 @@ def next_token_bars(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> g
         figure.add_bar(
             y=[str(row.token) for row in rows],
             x=[100 * row.probability[key] for row in rows],
-            customdata=[(_plain(row.text), row.rank[key]) for row in rows],
+            customdata=[(as_text(row.text), row.rank[key]) for row in rows],
             orientation="h",
-            name=_plain(s.label),
+            name=as_text(s.label),
             marker={"color": s.color, "pattern": {"shape": s.pattern}},
             hovertemplate="%{customdata[0]}: %{x:.2f}%, rank %{customdata[1]:,}<extra>%{fullData.name}</extra>",
         )
@@ -168,7 +168,7 @@ def next_token_bars(rows: Sequence[NextToken], styles: Mapping[str, Style]) -> g
         type="category",
         autorange="reversed",
         tickvals=[str(row.token) for row in rows],
-        ticktext=[_plain(row.text) for row in rows],
+        ticktext=[as_text(row.text) for row in rows],
     )
     figure.update_layout(height=120 + len(rows) * (10 + 10 * len(styles)), margin={"l": 110})
     return figure
@@ -191,11 +191,11 @@ def _exp(losses: Sequence[float]) -> float:
     return math.exp(min(sum(losses) / len(losses), 700))  # beyond it fp64 ends
 
 
-def _wrapped(text: str) -> str:
+def as_lines(text: str) -> str:
     """A label in lines of a few words, so that it stands level below its bar."""
-    return "<br>".join(map(_plain, textwrap.wrap(text, LABEL))) or " "
+    return "<br>".join(map(as_text, textwrap.wrap(text, LABEL))) or " "
 
 
-def _plain(text: str) -> str:
+def as_text(text: str) -> str:
     """Text from outside as plotly shows it as it is: it takes ``<b>`` and the like for markup."""
     return html.escape(text, quote=False)

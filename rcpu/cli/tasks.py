@@ -14,9 +14,8 @@ from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
 from rcpu.measure.tasks_answers import answers_folder
 from rcpu.measure.tasks_results import TaskResult, compare_tasks, mean_accuracy, mean_difference
 from rcpu.measure.tasks_sources import SETS, folder_tasks
+from rcpu.measure.tasks_tables import is_share
 from rcpu.runs import keep_task, open_store
-
-SHARES = ("acc", "acc_norm", "exact_match")  # metrics that are shares of 1 and shown in percent
 
 
 def add(commands, _) -> None:
@@ -137,7 +136,7 @@ def _print(found: dict[str, dict[str, TaskResult]]) -> None:
         for task, result in measured.items():
             for metric in result.metrics:
                 score = result.score(metric)
-                scale, sign = (100, "%") if metric in SHARES else (1, "")
+                scale, sign = (100, "%") if is_share(metric) else (1, "")
                 error = "" if score.error is None else f" ± {scale * score.error:.2f}"
                 ends = score.interval
                 row = [

@@ -7,6 +7,7 @@ from rcpu.measure.predictions import NextToken, TokenView, compare_tokens, next_
 from rcpu.measure.shapes import geometry
 from rcpu.measure.tasks import TaskProgress, check_numbers, run_tasks
 from rcpu.measure.tasks_answers import answers_folder, net_digest
+from rcpu.measure.tasks_published import PUBLISHED, Published
 from rcpu.measure.tasks_results import (
     Comparison,
     Item,
@@ -15,16 +16,25 @@ from rcpu.measure.tasks_results import (
     compare_tasks,
     mean_accuracy,
     mean_difference,
+    metric_of,
 )
 from rcpu.measure.tasks_sources import EMBEDDED, PAPER, SETS, expanded, folder_tasks
+from rcpu.measure.tasks_tables import columns, is_share, latex, shown
 
 __all__ = [
     "EMBEDDED",
     "PAPER",
+    "PUBLISHED",
     "SETS",
     "Comparison",
     "Item",
     "Score",
+    "Published",
+    "columns",
+    "is_share",
+    "latex",
+    "metric_of",
+    "shown",
     "TaskProgress",
     "TaskResult",
     "answers_folder",

@@ -144,15 +144,8 @@ def compare_tasks(first: TaskResult, second: TaskResult, metric: str | None = No
     """
     from scipy.stats import binomtest
 
-    if first.digest != second.digest:
-        raise RcpuError(
-            f"two models can be compared on the same items only: {first.task} was run with {len(first.items):,} items "
-            f"and {first.few_shot} examples before each, {second.task} with {len(second.items):,} and "
-            f"{second.few_shot}, or their texts differ; run both again with the same settings"
-        )
     metric = metric or first.main
-    a, b = first.values(metric), second.values(metric)
-    gaps = [y - x for x, y in zip(a, b, strict=True)]
+    gaps = _gaps(first, second, metric)
     ends, mean = mean_interval(gaps), sum(gaps) / len(gaps)
     if metric == "perplexity":
         found = (percent(-ends.high), percent(-ends.low)) if ends else (None, None)
@@ -161,7 +154,7 @@ def compare_tasks(first: TaskResult, second: TaskResult, metric: str | None = No
     only_first = tuple(i for i, gap in enumerate(gaps) if gap < 0)
     only_second = tuple(i for i, gap in enumerate(gaps) if gap > 0)
     p = None
-    if set(a) | set(b) <= {0.0, 1.0}:
+    if {*first.values(metric), *second.values(metric)} <= {0.0, 1.0}:
         apart = len(only_first) + len(only_second)
         p = float(binomtest(len(only_second), apart, 0.5).pvalue) if apart else 1.0
     return Comparison(
@@ -169,21 +162,34 @@ def compare_tasks(first: TaskResult, second: TaskResult, metric: str | None = No
     )
 
 
-def mean_accuracy(results: Sequence[TaskResult]) -> float | None:
-    """The plain mean of the tasks' main accuracies, None if one has none."""
+def _gaps(first: TaskResult, second: TaskResult, metric: str) -> list[float]:
+    """What the second gave more than the first, item by item; raises ``RcpuError`` if the items are not the same."""
+    if first.digest != second.digest:
+        raise RcpuError(
+            f"two models can be compared on the same items only: {first.task} was run with {len(first.items):,} items "
+            f"and {first.few_shot} examples before each, {second.task} with {len(second.items):,} and "
+            f"{second.few_shot}, or their texts differ; run both again with the same settings"
+        )
+    return [y - x for x, y in zip(first.values(metric), second.values(metric), strict=True)]
+
+
+def metric_of(result: TaskResult, metric: str = "") -> str:
+    """The metric asked for where a task has it, else its main one."""
+    return metric if metric in result.metrics else result.main
+
+
+def mean_accuracy(results: Sequence[TaskResult], metric: str = "") -> float | None:
+    """The plain mean of the tasks' accuracies, None if one has none."""
     if not results or any(not r.main.startswith("acc") for r in results):
         return None
-    return float(np.mean([r.score().value for r in results]))
+    return float(np.mean([r.score(metric_of(r, metric)).value for r in results]))
 
 
-def mean_difference(comparisons: Sequence[tuple[TaskResult, TaskResult]]) -> Difference:
+def mean_difference(pairs: Sequence[tuple[TaskResult, TaskResult]], metric: str = "") -> Difference:
     """By how many points the second model's mean accuracy exceeds the first's; items are drawn again in every task."""
     from scipy.stats import bootstrap
 
-    gaps = []
-    for first, second in comparisons:
-        compare_tasks(first, second)  # the same items
-        gaps.append(100 * (np.array(second.values()) - np.array(first.values())))
+    gaps = [100 * np.array(_gaps(first, second, metric_of(first, metric))) for first, second in pairs]
     count = sum(map(len, gaps))
     mean = float(np.mean([g.mean() for g in gaps]))
     if min(map(len, gaps)) < 2:

@@ -8,7 +8,17 @@ import pytest
 from scipy.stats import binomtest
 
 import rcpu
-from rcpu.measure import Item, TaskResult, compare_tasks, mean_accuracy, mean_difference
+from rcpu.measure import (
+    PAPER,
+    PUBLISHED,
+    Item,
+    TaskResult,
+    columns,
+    compare_tasks,
+    latex,
+    mean_accuracy,
+    mean_difference,
+)
 
 RIGHT_A = [1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 1] * 4
 RIGHT_B = [1, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 1] * 4
@@ -102,3 +112,32 @@ def test_results_survive_json():
     assert TaskResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     assert "items" not in found.to_dict(items=False)
     assert found.to_dict()["scores"]["acc"]["value"] == found.score().value
+
+
+def test_the_table_has_a_row_a_model_and_what_guessing_gives():
+    results = {"dense": {"quiz": result(RIGHT_A)}, "half_1 & <2>": {"quiz": result(RIGHT_B)}}
+    table = columns(results)
+    assert list(table) == ["model", "quiz (acc, %)"]
+    assert table["model"] == ["dense", "half_1 & <2>", "chance", "always one answer"]
+    score = result(RIGHT_A).score()
+    assert table["quiz (acc, %)"][0] == f"{100 * score.value:.2f} ± {100 * score.error:.2f}"
+    assert table["quiz (acc, %)"][2:] == ["25.00", "100.00"]
+    two = {"a": {"quiz": result(RIGHT_A), "other": result(RIGHT_B, "other")}, "b": {"quiz": result(RIGHT_B)}}
+    assert columns(two)["mean (%)"] == [f"{100 * (sum(RIGHT_A) + sum(RIGHT_B)) / 96:.2f}", "–", "", ""]
+
+
+def test_latex_escapes_names_and_says_what_its_numbers_are():
+    text = latex({"half_1 & <2> 50%": {"quiz": result(RIGHT_A)}})
+    assert r"half\_1 \& \textless{}2\textgreater{} 50\% & " in text
+    assert r"$\pm$" in text
+    assert "quiz: 48 items" in text
+    assert text.count("\\\\\n") == 4
+    assert "few-shot: 0" in text
+
+
+def test_published_rows_name_their_model_and_their_means_are_those_of_their_tasks():
+    for row in PUBLISHED:
+        assert row.model
+        assert row.source
+        assert list(row.accuracies) == list(PAPER)
+        assert sum(row.accuracies.values()) / 7 == pytest.approx(row.mean, abs=0.02)
