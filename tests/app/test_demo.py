@@ -134,6 +134,7 @@ CAPS = [
     (lambda n: demo.check_calibration(1, n, 0), "window"),
     (lambda n: demo.check_calibration(1, 2, n), "held_out"),
     (lambda n: demo.check_evaluation(n, 2), "eval_windows"),
+    (lambda n: demo.check_tasks((), "", n), "task_items"),
     (lambda n: demo.check_evaluation(1, n), "window"),
     (lambda n: demo.check_generation("a", n), "new_tokens"),
     (lambda n: demo.check_generation("é" * n, 1), "prompt_characters"),
@@ -166,6 +167,7 @@ def test_what_the_app_starts_with_passes_in_a_demo(public):
     demo.check_text(s.eval_text)
     demo.check_calibration(s.samples, s.window, s.held_out)
     demo.check_evaluation(s.eval_windows, s.eval_window)
+    demo.check_tasks(s.tasks.split(","), s.tasks_folder, s.task_items)
     demo.check_generation(s.prompt, s.tokens)
 
 
@@ -193,6 +195,7 @@ def test_a_novel_in_a_link_is_not_repeated(public):
         ("evaluation windows", "eval_windows"),
         ("new tokens", "new_tokens"),
         ("characters in the prompt", "prompt_characters"),
+        ("items a task", "task_items"),
         ("characters shown token by token", "text_characters"),
         ("bytes in an upload", "upload_bytes"),
         ("waiting jobs", "waiting"),
