@@ -25,6 +25,7 @@ JOB_PAGES = {
     "generate": "compare",
     "view_tokens": "compare",
     "save": "compare",
+    "experiment": "experiments",
     "all_layers_job": "rotation",
     "drift": "learn",
     "ladder": "learn",
@@ -34,7 +35,7 @@ JOB_PAGES = {
 
 
 #: What a setting's job is of, where it is not called so itself.
-KINDS = {"run": "prune", "view_tokens": "tokens"}
+KINDS = {"run": "prune", "view_tokens": "tokens", "experiment": "study"}
 
 
 def own_job(name: str) -> Job | None:

@@ -32,6 +32,7 @@ STORY = {
         ("compare", "Compare", "compare_arrows"),
         ("benchmarks", "Benchmarks", "quiz"),
     ],
+    "Prove": [("experiments", "Experiments", "science")],
     "Teach": [("learn", "Learn", "school"), ("guide", "Field guide", "menu_book")],
 }
 

@@ -14,6 +14,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 import rcpu
 from app.labels import SITES
 from rcpu.base import Option, choose, options_of
+from rcpu.runs import SIZES, STUDIES
 
 PREFIX = "set_"  # of widget keys that stand for a setting
 #: Settings that say what a figure is of. Others, like the ratio, move what it shows along the same axes.
@@ -31,12 +32,16 @@ WORDS = {
     "unit": tuple(rcpu.UNITS),
     "order": tuple(rcpu.ORDERS),
     "sites": tuple(SITES),
+    "study": tuple(STUDIES),
+    "study_size": tuple(SIZES),
+    "study_precision": ("", *rcpu.DTYPES),
 }
 BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "prices", "run", "runs", "measure", "bench", "generate"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
+    "experiment",
 )
 
 
@@ -107,6 +112,17 @@ class _Settings:
     kept: str = ""  # the run to save, unless it is the newest
     folder: str = ""
     stock: bool = False
+    # experiments
+    study: str = "table3"
+    study_size: str = "small"
+    study_ratios: str = ""  # those of the size, unless numbers stand here
+    study_seeds: str = ""
+    study_limit: int = 64
+    study_precision: str = ""  # of measuring; the model's own
+    study_quantity: str = ""
+    study_relative: bool = True
+    study_series: str = ""  # which of several that the store has
+    experiment: str = ""
     # lessons
     lesson: int = 0
     points: str = ""  # of the 2-D picture

@@ -11,7 +11,7 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError
 from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, results
-from rcpu.runs import STUDIES, Bench, Findings, gathered, load_study, open_store, run_study, sized
+from rcpu.runs import STUDIES, Bench, Findings, gathered, load_study, numbers_of, open_store, run_study, sized
 from rcpu.runs.studies import SIZES
 from rcpu.runs.tables import markdown, result_rows, setup, verdict_rows
 
@@ -40,19 +40,6 @@ def add(commands, _) -> None:
     study.add_argument("--show", action="store_true", help="what the store has of it; nothing is run")
     study.add_argument("--markdown", action="store_true", help="print Markdown instead of tables")
     study.set_defaults(run=_study)
-
-
-def numbers(text: str | None, kind: type, flag: str) -> tuple | None:
-    """Numbers with commas between them; raises ``RcpuError``."""
-    if text is None:
-        return None
-    try:
-        found = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
-    except ValueError as error:
-        raise RcpuError(f"{flag} must be numbers like 1,2,3; got {text!r}") from error
-    if not found:
-        raise RcpuError(f"{flag} names nothing: give at least one number")
-    return found
 
 
 def _study(options, console: Console) -> None:
@@ -86,8 +73,8 @@ def _run(study, options, store, console: Console) -> Findings:
         model=options.model,
         text=options.text,
         evaluation=options.evaluation or options.text,
-        seeds=numbers(options.seeds, int, "--seeds"),
-        ratios=numbers(options.ratios, float, "--ratios"),
+        seeds=numbers_of(options.seeds, int, "--seeds"),
+        ratios=numbers_of(options.ratios, float, "--ratios"),
         limit=options.limit,
         tasks=tuple(t.strip() for t in options.tasks.split(",") if t.strip()),
     )

@@ -28,7 +28,7 @@ from rcpu.runs.reports import RunReport, collect_report, report_html, run_report
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
 from rcpu.runs.shelf import Row, Shelf, side_by_side
 from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
-from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, sized
+from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, numbers_of, sized
 from rcpu.runs.studying import Findings, gathered, run_study
 from rcpu.runs.tables import against_dense, markdown, result_rows, setup, verdict_rows
 from rcpu.runs.temporary import temporary_store
@@ -82,6 +82,7 @@ __all__ = [
     "markdown",
     "measure_dense",
     "new_id",
+    "numbers_of",
     "open_store",
     "perplexities",
     "plain_subject",

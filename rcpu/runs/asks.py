@@ -37,6 +37,7 @@ class Bench:
 
     model: Model
     measure_in: str = ""
+    read: Callable[[str], Text] = load_text  # what a text's name means
     _kept: dict = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class Bench:
 
     def text(self, name: str) -> Text:
         """A text by its name."""
-        return self._once(("text", name), lambda: load_text(name))
+        return self._once(("text", name), lambda: self.read(name))
 
     def windows(self, recipe: Recipe) -> Windows:
         """What a recipe calibrates on."""

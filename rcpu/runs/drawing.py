@@ -19,8 +19,8 @@ from rcpu.runs.studying import Findings
 from rcpu.runs.tables import dense_readings, in_order
 
 #: Of dense, not repaired and repaired models everywhere in the explorer (Okabe and Ito), and what else there may be.
-DENSE, PLAIN, REPAIRED = "#0072B2", "#E69F00", "#009E73"
-OTHERS = ("#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#7F7F7F", "#A6761D")
+DENSE, ROLES = "#0072B2", {"none": "#E69F00", "rotation": "#009E73", "least_squares": "#D55E00"}
+OTHERS = ("#CC79A7", "#56B4E9", "#8C6BB1", "#7F7F7F", "#A6761D", "#B8860B", "#44AA99")
 DASHES = ("solid", "dash", "dot", "dashdot")
 FAINT = 0.38
 LOG_FROM = 5.0  # times that the largest value is the smallest before an axis is logarithmic
@@ -257,11 +257,8 @@ def color_of(study: Study, axis: str, label: str, shown: Sequence[str]) -> str:
 
 
 def _role(settings: Mapping[str, Any]) -> str:
-    repair = settings.get("compensation")
-    if repair == "none":
-        return PLAIN
-    plain = not {"repaired", "proper", "by_head"} & set(settings)
-    return REPAIRED if repair == "rotation" and plain else ""
+    plain = not {"repaired", "proper", "by_head", "pull"} & set(settings)
+    return ROLES.get(settings.get("compensation"), "") if plain else ""
 
 
 def _facet_name(study: Study, axis: str) -> str:

@@ -165,6 +165,19 @@ def plain_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe, **idle)
 
 
+def numbers_of(text: str | None, kind: type, what: str) -> tuple | None:
+    """Numbers with commas between them, None for no text; raises ``RcpuError``."""
+    if not text:
+        return None
+    try:
+        found = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise RcpuError(f"{what} must be numbers like 1,2,3; got {text!r}") from error
+    if not found:
+        raise RcpuError(f"{what} names nothing: give at least one number")
+    return found
+
+
 def percent(ratio: float) -> str:
     """A ratio as labels have it."""
     return f"{100 * ratio:g} %"

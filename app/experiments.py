@@ -1,0 +1,79 @@
+"""What the page Experiments asks to be done, and what of studies it draws; the studies are the library's."""
+
+from __future__ import annotations
+
+import html
+import json
+from dataclasses import asdict
+
+import plotly.graph_objects as go
+
+import rcpu
+from app.demo import limits
+from app.jobs import Job
+from app.shared import jobs
+from app.texts import load_text
+from rcpu.runs import Asked, Bench, Findings, Study, figures, gathered, open_store, run_study
+
+STATES = {"holds": "✓ holds", "fails": "✗ does not hold", "open": "– not decided"}
+
+
+def check_allowed() -> None:
+    """Raise ``RcpuError`` where studies are not run."""
+    if limits().demo:
+        raise rcpu.RcpuError(
+            "this public demo runs no studies, they take minutes to hours: run the app or `python -m rcpu study` on a "
+            "machine of your own"
+        )
+
+
+def study_job(model: rcpu.Model, study: Study, asked: Asked, measure_in: str) -> Job:
+    """Queue a study; ``partial`` is what is known of it after each cell.
+
+    Raises:
+        RcpuError: this host runs none, or the study asks for what no recipe can have.
+    """
+    check_allowed()
+    study.cells(asked)
+    bench = Bench(model, measure_in, load_text)
+
+    def work(job: Job) -> Findings:
+        def found(now: Findings) -> None:
+            job.partial = now
+
+        return run_study(
+            study,
+            asked,
+            bench,
+            open_store(),
+            progress=lambda p: job.report(p.fraction, p.message),
+            cancelled=job.cancelled,
+            found=found,
+        )
+
+    wanted = json.dumps([study.name, asdict(asked), model.fingerprint, model.dtype, measure_in], sort_keys=True)
+    return jobs().submit("study", f"{study.source}: {study.title}", work, wanted)
+
+
+def known(study: str) -> list[Findings]:
+    """What this machine has of a study; nothing in a demo, where nobody sees what others did.
+
+    Raises:
+        RcpuError: the store cannot be read.
+    """
+    return [] if limits().demo else gathered(open_store(), study)
+
+
+def drawn(found: Findings, quantity: str, relative: bool) -> list[go.Figure]:
+    """The figures of a quantity, one a facet."""
+    return [go.Figure({**f, "layout": {**f["layout"], "template": "none"}}) for f in figures(found, quantity, relative)]
+
+
+def verdict_table(found: Findings) -> str:
+    """The verdicts as a table of HTML; names are text."""
+    rows = "".join(
+        f"<tr><td>{html.escape(v.claim.says)}</td>"
+        f'<td><span class="rcpu-{v.state}">{STATES[v.state]}</span></td><td>{html.escape(v.sentence)}</td></tr>'
+        for v in found.verdicts
+    )
+    return f'<table class="rcpu-verdicts"><tr><th>Claim</th><th>Here</th><th>Why</th></tr>{rows}</table>'
