@@ -19,6 +19,7 @@ JOB_PAGES = {
     "load": "model",
     "collect": "calibration",
     "prices": "allocation",
+    "sides": "rotation",
     "run": "prune",
     "measure": "compare",
     "bench": "benchmarks",

@@ -39,7 +39,7 @@ WORDS = {
 BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
-    *("load", "collect", "prices", "run", "runs", "measure", "bench", "generate"),
+    *("load", "collect", "prices", "sides", "run", "runs", "measure", "bench", "generate"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
     "experiment",
 )
@@ -132,6 +132,7 @@ class _Settings:
     load: str = ""
     collect: str = ""
     prices: str = ""
+    sides: str = ""
     run: str = ""
     runs: str = ""
     measure: str = ""

@@ -1,4 +1,4 @@
-"""Pictures of all layers: every projection of a site solved once, kept for everybody who asks the same."""
+"""Pictures of all layers, every projection of a site solved once and kept for everybody; and turns of both sides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.dense import Dense
 from app.jobs import Job
 from app.shared import jobs
 from rcpu.base import Answers
-from rcpu.explain import Overview, overview
+from rcpu.explain import Overview, Projection, TwoSides, key_of, overview, two_sides
 
 KEPT = 1200  # layers
 
@@ -60,3 +60,23 @@ def asked(dense: Dense, site: str) -> tuple:
 def _key(dense: Dense, site: str, layer: int) -> tuple:
     c = dense.config
     return (dense.found.folder, site, layer, dense.unit(site), c.scorer, c.seed, c.ratio_of(layer), c.ridge, c.proper)
+
+
+def two_sides_job(dense: Dense, projection: Projection) -> Job:
+    """Queue the two-sided turn of one projection."""
+    columns = dense.removal(projection).columns
+
+    def work(job: Job) -> TwoSides:
+        job.report(0.1, "turning both sides")
+        return projection.remember(
+            ("two sides", key_of(columns)), lambda: two_sides(projection, columns, job.cancelled)
+        )
+
+    title = f"Turn both sides of layer {projection.layer} {projection.site}"
+    return jobs().submit("sides", title, work, sides_asked(dense, projection))
+
+
+def sides_asked(dense: Dense, projection: Projection) -> tuple:
+    """What a two-sided turn depends on."""
+    columns = dense.removal(projection).columns
+    return dense.found.folder, projection.layer, projection.site, key_of(columns)

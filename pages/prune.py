@@ -10,6 +10,7 @@ from app.dense import PROJECTION, RATIO_STEP, need_model, offer_defaults, ratio_
 from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.figures.allocation import shares
+from app.figures.found import looks
 from app.job_panels import job_panel, known_job
 from app.jobs import Job
 from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, called, short
@@ -222,7 +223,8 @@ if not results:
         f"{done.window} tokens, seed {done.seed}: {count(before.parameters)} → {count(after.parameters)} parameters in "
         f"{run.result.seconds:.0f} s. {' '.join(f'{n[0].upper()}{n[1:]}.' for n in run.result.notes)}"
     )
-    st.page_link("../pages/compare.py", label="Next: compare text and perplexity", icon=":material/arrow_forward:")
+    for name, drawn, words in looks(done.method, run.result.found):
+        figure(drawn, f"found-{name}", words)
     raise PageEnd
 st.caption(
     f"{plain(run.model.name)}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by "

@@ -7,45 +7,30 @@ import rcpu
 from app.answers import work_out_neighbours
 from app.answers.rotation import ANSWERS, angles_answer, errors_answer, space_answer, spectrum_answer
 from app.dense import DENSE_PATH, Dense, need_model, need_statistics, pick_projection, pick_removal
-from app.figures import all_layers
 from app.figures.angles import largest_turn
 from app.figures.repairs import COMPENSATIONS, errors_table
 from app.figures.spectrum import spectrum_table
-from app.job_panels import job_panel, known_job, start
-from app.jobs import Job
 from app.labels import PAPER
+from app.rotation_views import show_layers, show_sides
 from app.settings import control, control_list, part, settings
 from app.tiles import Tile, difference, percent, tiles
 from app.widgets import abreast, figure, numbers, say
-from app.work_views import all_layers_job, asked, solved
 from rcpu.explain import Projection, effective_rank, values_for
-from rcpu.models import SITES
 
 VIEWS = {
     "spectrum": "Spectrum",
     "angles": "Angles",
     "errors": "Errors",
     "space": "3-D outputs",
+    "sides": "Both sides",
     "layers": "All layers",
 }
-MULTIPLES = {"spectrum": "Spectra", "angles": "Angles", "errors": "Errors"}
 RATIOS = [f"{i / 20:g}" for i in range(19)]
 OVERLAID = 4
 T_STEP = 0.05
 PROPER, REFUSE = "Proper (det Q = +1)", "Refuse a reflection, at a slightly larger error"
 RIDGES = ("0.0001", "0.001", "0.01", "0.1", "1", "10", "auto")
 PROCRUSTES = "Schönemann, [Psychometrika 31, 1966](https://doi.org/10.1007/BF02289451)"
-#: Below the small multiples.
-WORDS = {
-    "spectrum": "Singular values of M = YZᵀ in every layer, relative to the largest. A steep fall means that few "
-    "directions carry the outputs, as where single tokens are enormous; the effective rank is exp(−Σ p ln p), "
-    "p = σ ÷ Σσ (Roy and Vetterli 2007).",
-    "angles": "The share of directions over the angle θ by which Q turns them, e^{±iθ} its eigenvalues. Layers with "
-    f"large angles lost inputs that mattered. {PAPER}.",
-    "errors": "‖Y − Ŷ‖ ÷ ‖Y‖ of every repair in every layer: bars on the calibration windows, diamonds on held-out "
-    "ones. Where the diamond stands far above its bar, the repair is over-fitted. Above each layer: by how much the "
-    f"rotation Q changes the calibration error. {PAPER}.",
-}
 REFLECTION = (
     "**det Q = −1**: the best fit holds a reflection, and no path of rotations leads from the identity to it. Here the "
     "reflected direction shrinks through zero at t = ½ and comes out mirrored, while all others turn. **Proper "
@@ -268,54 +253,6 @@ def next_settings(view: str) -> list[dict[str, object]]:
     }[view]
 
 
-def show_layers(options: DeltaGenerator, dense: Dense) -> None:
-    """Every measured layer as a small picture."""
-    middle, right = st.columns([1, 1], vertical_alignment="bottom")
-    with options:
-        site = control(st.segmented_control, "Projection", "site", options=list(SITES), required=True, width="stretch")
-    with middle:
-        shown = control(
-            st.segmented_control,
-            "Picture",
-            "multiples",
-            options=list(MULTIPLES),
-            format_func=MULTIPLES.get,
-            required=True,
-            width="stretch",
-        )
-    where = f"{site}, {dense.config.ratio:.0%} removed"
-    job = known_job("all_layers_job")
-    mine = job is not None and job.asks == asked(dense, site)
-    found = solved(dense, site)
-    missing = len(dense.layers) - len(found)
-
-    def growing(running: Job) -> None:
-        if running.partial:
-            figure(all_layers.MULTIPLES[shown](running.partial, where), "growing", WORDS[shown])
-
-    with right:
-        if missing and not (mine and job.active):
-            label = f"Solve {missing} layer{'s' * (missing > 1)}"
-            if st.button(label, type="primary", width="stretch", icon=":material/play_arrow:"):
-                start("all_layers_job", lambda: all_layers_job(dense, site))
-    if mine and (job.active or missing):
-        job_panel(job, growing)
-        if job.active:
-            return
-    if not found:
-        st.caption(
-            "Each layer needs two decompositions. The pictures appear as they are made and are remembered for these "
-            "settings."
-        )
-        return
-    figure(
-        all_layers.MULTIPLES[shown](found, where),
-        f"layers-{shown}",
-        WORDS[shown],
-    )
-    numbers(all_layers.layers_table(found), "all-layers")
-
-
 @part
 def explore() -> None:
     """The settings, and the view of them that was chosen."""
@@ -330,6 +267,8 @@ def explore() -> None:
     options = line.container(horizontal=True, vertical_alignment="bottom", width=460, height="stretch")
     if view == "layers":
         show_layers(options, dense)
+    elif view == "sides":
+        show_sides(dense, pick_projection(dense))
     else:
         projection = pick_projection(dense)
         {"spectrum": show_spectrum, "angles": show_angles, "errors": show_errors, "space": show_space}[view](

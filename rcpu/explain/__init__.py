@@ -1,5 +1,6 @@
 """What a person looks at: what-if, turning, growth, drift, channels, plane, outline."""
 
+from rcpu.explain.bothsides import TwoSides, two_sides
 from rcpu.explain.channels import (
     OUTLIER,
     QUANTITIES,
@@ -39,6 +40,8 @@ from rcpu.explain.whatif import (
 )
 
 __all__ = [
+    "TwoSides",
+    "two_sides",
     "Pricing",
     "price_model",
     "RUNGS",

@@ -7,7 +7,7 @@ from app.methods import OWN, recipe_name, settings_of
 from app.settings import Settings, field_of
 from app.shared import models
 from rcpu.base import options_of
-from tests.pages import charts, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts
 
 
 @pytest.fixture
@@ -67,3 +67,15 @@ def test_every_option_of_every_method_has_a_setting():
     for name, method in rcpu.METHODS.items():
         assert all(hasattr(defaults, field_of(option)) for option in options_of(method.options))
         assert defaults.recipe(name).options == method.options()
+
+
+WHOLE = [name for name, method in rcpu.METHODS.items() if method.run is not None]
+
+
+@pytest.mark.parametrize("method", WHOLE)
+def test_a_whole_method_runs_and_shows_what_it_found(loaded, text_file, method):
+    at = open_page("prune", **{**loaded, "text": str(text_file), "method": method, "ratio": 0.3, "measured": "0"})
+    at = finish(click(at, "Run"), "run")
+    assert not texts(at, "error")
+    assert charts(at)
+    assert rcpu.METHODS[method].label in texts(at, "caption")

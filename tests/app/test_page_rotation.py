@@ -290,3 +290,13 @@ def test_bad_settings_are_said(settings, changes, words):
     at = open_page("rotation", **{**settings, **changes})
     assert not at.exception
     assert words in texts(at, "error")
+
+
+def test_both_sides_are_turned_on_request(settings):
+    at = opened(settings, spectrum="sides", site="o_proj", layer=1)
+    assert not charts(at)
+    at = finish(click(at, "Turn both sides"), "sides")
+    assert {"Rotation", "Both sides", "Least squares", "λ of the singular values"} <= set(tiles(at))
+    assert len(charts(at)) == 2
+    at.slider(key="set_ratio").set_value(0.6).run()
+    assert "have changed since" in texts(at, "info")
