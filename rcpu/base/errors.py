@@ -12,12 +12,16 @@ class Cancelled(Exception):
 OUT_OF_MEMORY = "out of memory: take fewer or shorter windows, a narrower dtype or a smaller model"
 
 
+#: What torch and the libraries below it say where they have no error of its own for it.
+ALLOCATING = ("DefaultCPUAllocator", "not enough memory", "bad_alloc", "ALLOC_FAILED")
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory could not be had, on a GPU or on the CPU, where torch says so in words alone."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     told = str(error)
-    return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in told or "not enough memory" in told)
+    return isinstance(error, RuntimeError) and any(words in told for words in ALLOCATING)
 
 
 def choose(kind: str, key: str, known: dict) -> object:

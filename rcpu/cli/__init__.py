@@ -21,6 +21,9 @@ from rcpu.cli.terminal import Remarks, heeding, ready_streams, silence
 COMMANDS = (prune, perplexity, tasks, study, generate, runs, report, methods, app)
 
 
+NOTHING = "nothing was written"
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise RcpuError(f"{message} (see {self.prog} --help)")
@@ -34,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = argparse.Namespace(json=None)
     try:
         options = _parser().parse_args(arguments, options)
-        options.interrupted, options.stopped = interrupted.is_set, "nothing was written"
+        options.interrupted, options.stopped = interrupted.is_set, NOTHING
         with heeding(interrupted):
             options.run(options, errors)
             sys.stdout.flush()
@@ -49,10 +52,17 @@ def main(arguments: list[str] | None = None) -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or "the output was closed"
         written = f"; the results are in {options.json}" if options.json and options.json.exists() else ""
         return _refused(errors, f"could not go on: {told[0].lower()}{told[1:]}{written}")
+    except SystemExit:  # of help
+        try:
+            sys.stdout.flush()
+        except OSError:
+            silence(sys.stdout)
+        raise
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return _refused(errors, OUT_OF_MEMORY)
+        kept = "" if options.stopped == NOTHING else f"; {options.stopped}"
+        return _refused(errors, OUT_OF_MEMORY + kept)
     return 0
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 import rcpu
 from rcpu.base import existing
-from rcpu.base.errors import RcpuError, choose
+from rcpu.base.errors import RcpuError, choose, out_of_memory
 from rcpu.base.options import options_of
 from rcpu.cli.common import (
     check_json,
@@ -168,8 +168,11 @@ def _prune(options, console: Console) -> None:
             how = {"as_padded": options.padded, "dtype": options.save_dtype}
             try:
                 rcpu.save(model, result, folder, overwrite=options.overwrite, **how)
-            except RcpuError as error:
-                refused = f"{error}; {_elsewhere(run, model, result, how)}"
+            except (RcpuError, MemoryError, RuntimeError) as error:
+                if not isinstance(error, RcpuError) and not out_of_memory(error):
+                    raise
+                told = error if isinstance(error, RcpuError) else f"could not write {folder}: out of memory"
+                refused = f"{told}; {_elsewhere(run, model, result, how)}"
     written = None if refused else folder
     options.stopped = f"the model is in {written}" if written else kept or "nothing was written"
     record = rcpu.run_record(
@@ -192,7 +195,7 @@ def _elsewhere(run: Run | None, model: rcpu.Model, result: rcpu.PruneResult, how
         return f"the run is kept: `python -m rcpu runs save {run.id} --out DIR` writes it elsewhere"
     try:
         return f"it is in {rcpu.save(model, result, Path(tempfile.mkdtemp(prefix='rcpu-')) / 'model', **how)} instead"
-    except (OSError, RcpuError):
+    except (OSError, RcpuError, MemoryError, RuntimeError):
         return "without the store (--no-store) nothing of it is kept"
 
 

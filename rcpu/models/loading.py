@@ -27,7 +27,7 @@ from rcpu.models.sizes import bytes_needed, check_fits, parameter_count
 from rcpu.models.tokenizers import load_tokenizer
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "*.jinja"]
+HUB_FILES = ["*.json", "*.safetensors", "tokenizer.model", "merges.txt", "*.jinja"]
 
 
 @dataclass(frozen=True, eq=False)

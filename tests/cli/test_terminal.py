@@ -81,6 +81,14 @@ def test_a_reader_that_closes_the_pipe_gets_no_traceback(commands, name, tmp_pat
     assert "Exception" not in told
 
 
+def test_help_that_is_read_in_part_gets_no_traceback(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    running = process(["prune", "--help"], tmp_path, stdout=write)
+    os.close(write)
+    assert "Exception" not in running.communicate()[1]
+
+
 @pytest.mark.parametrize("how", ["closed", "unread"])
 def test_remarks_that_nobody_reads_stop_no_run(commands, how, tmp_path):
     if how == "closed":
@@ -260,6 +268,17 @@ def test_memory_that_cannot_be_had_is_told(commands, place, error, tmp_path, mon
     assert capsys.readouterr().err.splitlines()[-1] == (
         "error: out of memory: take fewer or shorter windows, a narrower dtype or a smaller model"
     )
+
+
+def test_a_run_is_kept_where_memory_is_too_little_to_write_it(commands, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", fail)
+    assert main([*commands["prune"], "--out", str(tmp_path / "out")]) == 2
+    (run,) = open_store().runs()
+    told = f"could not write {tmp_path / 'out'}: out of memory; the run is kept: `python -m rcpu runs save {run.id} "
+    assert told in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_bugs_are_not_taken_for_memory(commands, monkeypatch):
