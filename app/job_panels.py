@@ -56,10 +56,7 @@ def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None
         def poll() -> None:
             if not job.active:
                 st.rerun()
-            bar, button = st.columns([5, 1], vertical_alignment="bottom")
-            with bar:
-                _progress(job)
-            _cancel(job, button, "cancel")
+            job_line(job)
             running(job)
 
         poll()
@@ -67,6 +64,14 @@ def job_panel(job: Job, running: Callable[[Job], None] = lambda _: None) -> None
         say(f"{job.title}: {job.error}")
     elif job.state == "cancelled":
         st.info(f"{plain(job.title)}: cancelled after {job.seconds:.0f} s.", icon=":material/cancel:")
+
+
+def job_line(job: Job) -> None:
+    """How far an active job is, and a button that cancels it; whoever draws it looks again."""
+    bar, button = st.columns([5, 1], vertical_alignment="bottom")
+    with bar:
+        _progress(job)
+    _cancel(job, button, "cancel")
 
 
 def _progress(job: Job) -> None:

@@ -13,7 +13,7 @@ from app.chart import chart
 from app.dense import offer_defaults, ratio_slider
 from app.figures import small
 from app.figures.base import COLORS
-from app.job_panels import POLL, job_panel, own_job
+from app.job_panels import POLL, job_line, job_panel, own_job
 from app.labels import COMPENSATIONS, SCORERS, called, shortened
 from app.measuring import contents
 from app.runs import described, remember, session_runs
@@ -88,7 +88,7 @@ def status(story: Story, run_id: str) -> None:
     """What is shown below, in a line; how far it is while it runs."""
     job = jobs().get(run_id)
     if job and job.active:
-        job_panel(job)
+        job_line(job)
         return
     if failed := own_job("run"):
         job_panel(failed)
@@ -141,11 +141,11 @@ def look() -> None:
     line = st.container(horizontal=True, vertical_alignment="center", key="start-line")
     sites = {(r.layer, r.site): r for r in story.sites}
     names = [name for name in SITES if name in story.config.sites]
-    measured = sorted({r.layer for r in story.sites if r.site == s.site})
     with line:
         name = control(
             st.segmented_control, "Projection", "site", options=names, width="content", label_visibility="collapsed"
         )
+        measured = sorted({r.layer for r in story.sites if r.site == name})
         if len(measured) > 1:
             layer = control(
                 st.select_slider,

@@ -41,7 +41,9 @@ def perplexity(found: Mapping[str, Perplexity]) -> go.Figure:
     """A bar a model, with its interval."""
     styles = {role: compare.style(NAMES[role], role) for role in found}
     figure = compare.perplexity_bars(found, styles)
-    return _small(figure).update_yaxes(title_text="perplexity")
+    first = next(iter(found.values()))
+    _small(figure).update_yaxes(title_text="perplexity")
+    return figure.update_xaxes(title_text=f"{first.windows:,} windows of {first.window:,} tokens; lines: 95% intervals")
 
 
 def _small(figure: go.Figure) -> go.Figure:
