@@ -1,5 +1,7 @@
 """Everything that combines, on tiny models: one function however it is written down, and the size that was planned."""
 
+import copy
+
 import pytest
 import torch
 
@@ -99,8 +101,11 @@ def test_a_target_follows_the_dense_model(gqa, windows):
     def distance(target: float) -> float:
         recipe = rcpu.Recipe(ratio=0.3, compensation="least_squares", ridge=1e-3, target=target, order="site")
         net = rcpu.prune(gqa, windows, recipe).net
-        with torch.no_grad():
-            ours, dense = (n.model(windows.calibration, output_hidden_states=True).hidden_states[2] for n in (net, gqa))
+        with torch.no_grad():  # of copies: transformers leaves a hook behind
+            ours, dense = (
+                copy.deepcopy(n).model(windows.calibration, output_hidden_states=True).hidden_states[2]
+                for n in (net, gqa)
+            )
         return (ours - dense).norm().item()
 
     assert distance(1.0) < distance(0.5) < distance(0.0)
