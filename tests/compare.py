@@ -107,7 +107,7 @@ def main() -> None:
             if asked.json:
                 asked.json.write_text(json.dumps(rows, indent=1) + "\n")
     dense = rcpu.cost(model.net).parameters, rcpu.perplexity(model.net, evaluation, text="evaluation").perplexity
-    of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} windows of {asked.evaluation}"
+    of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} of {asked.evaluation}"
     console.print(table(rows, dense, of))
 
 

@@ -31,7 +31,7 @@ class Matrix:
 
 
 def outline(net: nn.Module, layer: int, kept: Mapping[str, Tensor]) -> dict[str, list[Matrix]]:
-    """The producers and, last, the consumer of every site of a layer; ``kept`` has the kept columns of a site.
+    """The producers and, last, the consumer of every site of a layer; ``kept`` has what stays of a site, see Cut.
 
     Raises:
         RcpuError: an unsupported model.
@@ -40,6 +40,8 @@ def outline(net: nn.Module, layer: int, kept: Mapping[str, Tensor]) -> dict[str,
     for site in architecture_of(net).sites:
         module = layers_of(net)[layer]
         block, columns = module.get_submodule(site.block), kept[site.name].cpu()
+        if columns.ndim > 1:  # encoders of values: as many channels stay, drawn as the first of each head
+            columns = torch.arange(heads.query * heads.dim).view(-1, heads.dim)[:, : columns.shape[1]].flatten()
         rows = attention_rows(columns, heads) if site.attention else {"channel": columns}
         matrices = []
         for kind, names in site.producers.items():

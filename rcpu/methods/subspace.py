@@ -8,6 +8,8 @@ query head a KV head and uncorrelated heads that is reduced-rank regression. Err
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -40,18 +42,25 @@ def begin(weight: Tensor, h: Tensor, heads: Heads, rank: int) -> Tensor:
 
     The top eigenvectors of C^½ (Σ_h W_hᵀ W_h) C^½ taken through C^−½, with orthonormal rows.
     """
+    found = [torch.linalg.qr(back @ vectors[:, -rank:])[0].mT for _, vectors, back in _axes(weight, h, heads)]
+    return torch.stack(found)
+
+
+def spectrum(weight: Tensor, h: Tensor, heads: Heads) -> Tensor:
+    """What each dimension of the values carries of the outputs, the largest first, (kv, dim)."""
+    return torch.stack([values.flip(0) for values, _, _ in _axes(weight, h, heads)])
+
+
+def _axes(weight: Tensor, h: Tensor, heads: Heads) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of each KV head eigenvalues, ascending, and eigenvectors of C^½ (Σ_h W_hᵀ W_h) C^½, and C^−½."""
     group = heads.query // heads.kv
     own = h.view(heads.query, heads.dim, heads.query, heads.dim).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
     moments = own.reshape(heads.kv, group, heads.dim, heads.dim).mean(1)
-    found = []
     for c, w in zip(moments, weight.to(h).view(-1, heads.kv, group, heads.dim).unbind(1), strict=True):
         values, vectors = eigh(c)
         root = values.clamp_min(values[-1] * 1e-12).sqrt()
-        half, back = (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
-        seen = w.flatten(0, 1) @ half
-        top = eigh(seen.mT @ seen)[1][:, -rank:]
-        found.append(torch.linalg.qr(back @ top)[0].mT)
-    return torch.stack(found)
+        seen = w.flatten(0, 1) @ ((vectors * root) @ vectors.mT)
+        yield *eigh(seen.mT @ seen), (vectors / root) @ vectors.mT
 
 
 def decoder(weight: Tensor, h: Tensor, encoder: Tensor) -> Tensor:

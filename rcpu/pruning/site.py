@@ -18,7 +18,7 @@ from rcpu.methods import obs, procrustes
 from rcpu.methods.columns import care, compensation_at
 from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem, Shift, turned_error
 from rcpu.methods.scoring import FROM_GRAM, column_scores
-from rcpu.methods.subspace import value_subspace, widen
+from rcpu.methods.subspace import spectrum, value_subspace, widen
 from rcpu.methods.units import keep_units, kept_columns
 from rcpu.models.families import Heads
 from rcpu.pruning.direct import DirectOutputs
@@ -43,7 +43,7 @@ class SiteResult:
     site: str
     unit: str
     scores: Tensor  # (d_in,) importance of every column, fp64
-    unit_scores: Tensor  # (strata, units) their sum over each unit
+    unit_scores: Tensor  # (strata, units) their sum over each unit; of a subspace what each dimension carries
     keep: Tensor  # (strata, units) bool; of a subspace as many as it has dimensions
     columns: Tensor  # (kept,) kept columns, ascending; or encoders of values (kv, rank, dim)
     weight: Tensor  # (d_out, kept) new weight
@@ -189,8 +189,9 @@ class Solving:
         if narrower and gone:
             heads = self._heads
             self._keep = (torch.arange(heads.dim) < heads.dim - gone).expand(heads.kv, heads.dim)
-            found = value_subspace(seen, obs.damped(gram, ridge), heads, heads.dim - gone)
-            self.columns = found.to(self._weight)
+            h = obs.damped(gram, ridge)
+            self._unit_scores = spectrum(seen, h, heads).cpu().double()
+            self.columns = value_subspace(seen, h, heads, heads.dim - gone).to(self._weight)
             return
         if greedily:
             self._keep = self._path.keep

@@ -48,6 +48,15 @@ def test_one_head_is_reduced_rank_regression():
     assert error(weight, h, subspace.value_subspace(weight, h, heads, 3), heads) == pytest.approx(lost)
 
 
+def test_the_spectrum_is_what_dimensions_carry():
+    heads = Heads(1, 1, 8)
+    weight, h = problem(heads)
+    values = subspace.spectrum(weight, h, heads)[0]
+    assert values.tolist() == sorted(values.tolist(), reverse=True)
+    lost = error(weight, h, subspace.begin(weight, h, heads, 3), heads)
+    assert values[3:].sum().item() == pytest.approx(lost)
+
+
 @pytest.mark.parametrize("heads", [Heads(4, 4, 5), Heads(6, 2, 4)])
 def test_the_decoder_is_the_best_and_refining_lowers_the_error(heads):
     weight, h = problem(heads, seed=1)
