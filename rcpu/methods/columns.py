@@ -47,6 +47,9 @@ class _Columns:
         "Errors count as the loss's gradients by the outputs have it when units are chosen; one backward.",
     )
 
+    gradient_windows: int = option(
+        32, "Windows for prices and metric", "As many, at most, are gone through backward; 0: all.", low=0
+    )
     careful: bool = option(
         False,
         "Careful with few tokens",

@@ -70,7 +70,7 @@ def survey(
     options["progress"] = lambda p: progress(replace(p, fraction=SHARE * p.fraction))
     metrics, curves, notes = {}, {}, []
     if gradients or recipe.allocation == "prices":
-        for i, name, seen in _seen(net, windows, gradients, options):
+        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), gradients, options):
             if (i, name) not in todo.gone:
                 continue
             weight = weight_of(net, i, name)
@@ -127,8 +127,12 @@ def _seen(net: nn.Module, windows: Windows, gradients: bool, options: dict):
 
 
 def _dense(net: nn.Module, windows: Windows, options: dict) -> Pass:
-    only = Windows(windows.calibration, windows.held_out[:0], windows.text)
-    return Pass(net, only, passes=len(layers_of(net)), **options)
+    return Pass(net, first(windows), passes=len(layers_of(net)), **options)
+
+
+def first(windows: Windows, count: int = 0) -> Windows:
+    """So many calibration windows, or all, and none held out."""
+    return Windows(windows.calibration[: count or None], windows.held_out[:0], windows.text)
 
 
 def curve(weight: Tensor, seen: Curvature, recipe: Recipe, todo: Plan, name: str, heads) -> Curve:

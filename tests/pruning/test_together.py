@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import rcpu
+from rcpu.compact import Edits, rebuild
 from rcpu.compact.assembly import padded
 from rcpu.methods.columns import care
 from tests import tiny
@@ -60,6 +61,8 @@ def test_one_function_in_every_form(kind, name, windows, tmp_path):
     tiny.assert_unchanged(net, before)
     assert not any(s.weight.isnan().any() for s in result.sites)
     tiny.assert_same_function(padded(net, result.cuts), result.net)
+    edits = Edits.from_tensors(result.edits.to_tensors())
+    tiny.assert_same_function(rebuild(net, edits), result.net)
     result.net.save_pretrained(tmp_path)
     tiny.assert_same_function(type(result.net).from_pretrained(tmp_path), result.net)
     tokens = result.net.generate(tiny.ids(1, 4), max_new_tokens=3, do_sample=False, pad_token_id=tiny.END)
