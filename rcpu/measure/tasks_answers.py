@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -39,27 +40,32 @@ def net_digest(net: nn.Module, tokenizer) -> str:
 
 
 class Answers:
-    """Answers to requests of one net; without a folder nothing is kept. Use it from one thread."""
+    """Answers to requests of one net; without a folder, or on a disk that refuses, nothing is kept.
+
+    Use it from one thread.
+    """
 
     def __init__(self, folder: Path | None, name: str):
-        self._db = None
+        self._db, self._last = None, time.monotonic()
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.sqlite"
-        self._db = sqlite3.connect(path, timeout=60)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT NOT NULL)")
-        self._db.commit()
-        path.touch()
-        self._last = time.monotonic()
-        _sweep(folder)
+        with self._unless_refused():
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"{name}.sqlite"
+            self._db = sqlite3.connect(path, timeout=60)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+            self._db.commit()
+            path.touch()
+            _sweep(folder)
 
     def get(self, kind: str, request: Sequence) -> object | None:
         """The answer that was kept, None if there is none."""
-        if self._db is None:
-            return None
-        row = self._db.execute("SELECT answer FROM answers WHERE request = ?", (_key(kind, request),)).fetchone()
+        row = None
+        if self._db is not None:
+            with self._unless_refused():
+                asked = "SELECT answer FROM answers WHERE request = ?"
+                row = self._db.execute(asked, (_key(kind, request),)).fetchone()
         if row is None:
             return None
         found = json.loads(row[0])
@@ -69,20 +75,27 @@ class Answers:
         """Keep an answer; what was kept is on the disk within two seconds."""
         if self._db is None:
             return
-        row = _key(kind, request), json.dumps(answer)
-        self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
-        if time.monotonic() - self._last > COMMIT:
-            self._commit()
+        with self._unless_refused():
+            row = _key(kind, request), json.dumps(answer)
+            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
+            if time.monotonic() - self._last > COMMIT:
+                self._db.commit()
+                self._last = time.monotonic()
 
     def close(self) -> None:
         """Write what is not written yet."""
         if self._db is not None:
-            self._commit()
-            self._db.close()
+            with self._unless_refused():
+                self._db.commit()
+                self._db.close()
 
-    def _commit(self) -> None:
-        self._db.commit()
-        self._last = time.monotonic()
+    @contextlib.contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """A full or broken disk costs what would have been kept, and not the result."""
+        try:
+            yield
+        except (sqlite3.Error, OSError):
+            self._db = None
 
 
 def _key(kind: str, request: Sequence) -> str:

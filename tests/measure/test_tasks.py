@@ -190,6 +190,16 @@ def test_answers_are_kept_by_the_nets_weights(gqa, folder, tmp_path, monkeypatch
     assert len(list(kept.glob("*.sqlite"))) == 2
 
 
+def test_a_disk_that_refuses_costs_no_result(gqa, folder, tmp_path):
+    expected = run(gqa, "colours", folder=folder)
+    (tmp_path / "file").write_text("")
+    assert run(gqa, "colours", folder=folder, answers=tmp_path / "file") == expected
+    kept = tmp_path / "broken"
+    kept.mkdir()
+    (kept / f"{net_digest(gqa, tiny.tokenizer())}.sqlite").write_text("no database")
+    assert run(gqa, "colours", folder=folder, answers=kept) == expected
+
+
 def test_the_digest_is_of_weights_precision_and_tokenizer(gqa, tokenizer):
     twin, other = tiny.llama(**tiny.KINDS["gqa"]), tiny.llama(seed=1, **tiny.KINDS["gqa"])
     assert net_digest(twin, tokenizer) == net_digest(gqa, tokenizer)
