@@ -110,12 +110,13 @@ def stock_config(
     values = {k: v for k, v in values.items() if k in _fields(kind) or k in ("torch_dtype", "dtype")}
     values |= {"num_attention_heads": query, "num_key_value_heads": kv, "intermediate_size": channels}
     values |= {"rope_parameters": c.rope_parameters, "architectures": [FAMILIES[c.family].model.__name__]}
-    if c.family == "llama":
-        values |= {"attention_bias": c.attention_bias or o_bias, "mlp_bias": c.mlp_bias or mlp_bias}
-        if c.hidden_size % query:
-            values = {k: v for k, v in values.items() if k in _fields(MistralConfig)}
-            values |= {"sliding_window": None, "architectures": [MistralForCausalLM.__name__]}
-            kind = MistralConfig
+    _, output, mlp = FAMILIES[c.family].biases
+    values |= {output: c.attention_bias or o_bias} if isinstance(output, str) else {}
+    values |= {mlp: c.mlp_bias or mlp_bias} if isinstance(mlp, str) else {}
+    if c.family == "llama" and c.hidden_size % query:
+        values = {k: v for k, v in values.items() if k in _fields(MistralConfig)}
+        values |= {"sliding_window": None, "architectures": [MistralForCausalLM.__name__]}
+        kind = MistralConfig
     if "head_dim" in _fields(kind) or c.head_dim * query != c.hidden_size:
         values["head_dim"] = c.head_dim
     config = kind(**values)
@@ -124,7 +125,7 @@ def stock_config(
 
 
 def _fields(kind: type[PreTrainedConfig]) -> set[str]:
-    return set(kind.__dataclass_fields__)
+    return set(kind.__dataclass_fields__) - {"model_type", "auto_map"}
 
 
 def _bias_problem(c: CompactLlamaConfig, family: Family) -> str:
@@ -146,14 +147,16 @@ def _widened(
     state = _whole(layer)
     attention, mlp = "self_attn.", "mlp."
     rows = _key_rows(layer.self_attn, c, i)
-    values = torch.arange(c.value_dims[i])
-    for name, heads, old, columns in (
-        ("q_proj", query, c.query_heads[i], rows.repeat_interleave(c.query_heads[i] // c.kv_heads[i], 0)),
-        ("k_proj", kv, c.kv_heads[i], rows),
-        ("v_proj", kv, c.kv_heads[i], values.repeat(c.kv_heads[i], 1)),
-        ("o_proj", query, c.query_heads[i], values.repeat(c.query_heads[i], 1)),
+    values, old, old_kv = torch.arange(c.value_dims[i]), c.query_heads[i], c.kv_heads[i]
+    group, heads_kv = old // old_kv, torch.arange(old_kv)
+    heads_q = (heads_kv[:, None] * (query // kv) + torch.arange(group)).flatten()  # each beside its KV head
+    for name, heads, at, columns in (
+        ("q_proj", query, heads_q, rows.repeat_interleave(group, 0)),
+        ("k_proj", kv, heads_kv, rows),
+        ("v_proj", kv, heads_kv, values.repeat(old_kv, 1)),
+        ("o_proj", query, heads_q, values.repeat(old, 1)),
     ):
-        places = (torch.arange(old)[:, None] * dim + columns).flatten()
+        places = (at[:, None] * dim + columns).flatten()
         _place(state, attention + name, places, heads * dim, rows=name != "o_proj")
     for name in ("gate_proj", "up_proj", "down_proj"):
         _place(state, mlp + name, torch.arange(c.intermediate_sizes[i]), channels, rows=name != "down_proj")
@@ -187,7 +190,7 @@ def _key_rows(attention: torch.nn.Module, c: CompactLlamaConfig, i: int) -> Tens
 def _place(state: dict[str, Tensor], name: str, places: Tensor, size: int, rows: bool) -> None:
     """Put rows (else columns) of a projection at these places of a larger one that is zero elsewhere."""
     weight, bias = state[f"{name}.weight"], state.get(f"{name}.bias")
-    if len(places) == size:
+    if places.equal(torch.arange(size)):
         return
     places = places.to(weight.device)
     full = weight.new_zeros((size, weight.shape[1]) if rows else (weight.shape[0], size))
