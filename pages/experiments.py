@@ -57,7 +57,14 @@ with boxes:
     )
     control(st.text_input, "Ratios", "study_ratios", max_chars=200, placeholder="of this size")
     control(st.text_input, "Seeds", "study_seeds", max_chars=200, placeholder="of this size")
-    control(st.number_input, "Windows or items at most", "study_limit", min_value=2, max_value=allowed.eval_windows)
+    control(
+        st.number_input,
+        "Windows at most",
+        "study_limit",
+        min_value=2,
+        max_value=allowed.eval_windows,
+        help="Items, where tasks are measured",
+    )
     control(st.text_input, "Evaluation text", "eval_text", max_chars=1000)
     control(
         st.selectbox,
@@ -67,6 +74,12 @@ with boxes:
         format_func=lambda kind: kind or "as loaded",
         help="bf16 takes two fifths of the time on a CPU",
     )
+
+
+def counted(things: tuple, name: str) -> str:
+    """How many there are."""
+    return f"{len(things)} {name}{'s' * (len(things) > 1)}"
+
 
 model = current_model()
 try:
@@ -96,7 +109,7 @@ if asked is not None:
             start("experiment", lambda: study_job(model, study, asked, s.study_precision))
         recipe = cells[0].recipe
         st.caption(
-            f"{len(cells)} runs: {len(asked.ratios)} ratios, {len(asked.seeds)} seed{'s' * (len(asked.seeds) > 1)}; "
+            f"{len(cells)} runs: {counted(asked.ratios, 'ratio')}, {counted(asked.seeds, 'seed')}; "
             f"calibrated on {'' if 'samples' in study.axes else f'{recipe.samples} × '}{recipe.window} tokens of "
             f"{plain(shortened(s.text))}. What was run before is not run again."
         )
@@ -135,7 +148,8 @@ if len(series) > 1:
     shown = control(st.selectbox, "Run on", "study_series", options=list(called), format_func=called.get)
 found = series[int(shown)]
 st.subheader("Verdicts")
-st.caption(plain(f"{setup(found)}. {'; '.join(found.cut)}"))
+cut = "; ".join(found.cut)
+st.caption(plain(f"{setup(found)}. {cut[:1].upper()}{cut[1:]}"))
 for note in found.series["warnings"]:
     st.warning(plain(note), icon=":material/warning:")
 st.html(verdict_table(found))

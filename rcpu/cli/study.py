@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -11,7 +12,20 @@ from rich.table import Table
 import rcpu
 from rcpu.base.errors import RcpuError
 from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, results
-from rcpu.runs import STUDIES, Bench, Findings, gathered, load_study, numbers_of, open_store, run_study, sized
+from rcpu.runs import (
+    STUDIES,
+    Asked,
+    Bench,
+    Findings,
+    Store,
+    Study,
+    gathered,
+    load_study,
+    numbers_of,
+    open_store,
+    run_study,
+    sized,
+)
 from rcpu.runs.studies import SIZES
 from rcpu.runs.tables import markdown, result_rows, setup, verdict_rows
 
@@ -24,7 +38,7 @@ def add(commands, _) -> None:
         help="run an experiment of the paper and say which of its claims hold here",
         description="Every cell is a run in the store: a second call goes on, and more seeds or ratios are added.",
     )
-    study.add_argument("name", nargs="?", help=f"{', '.join(STUDIES)}, or a YAML file; without it they are listed")
+    study.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(STUDIES)}, or a YAML file; none: a list")
     study.add_argument("--size", default="small", help="; ".join(f"{k}: {v}" for k, v in SIZES.items()) + " (small)")
     study.add_argument("--text", default="embedded", help="to calibrate on (default: embedded)")
     study.add_argument("--evaluation", help="text to measure on (default: that of --text)")
@@ -39,34 +53,72 @@ def add(commands, _) -> None:
     study.add_argument("--keep-weights", action="store_true", help="keep the weights of every cell, too")
     study.add_argument("--show", action="store_true", help="what the store has of it; nothing is run")
     study.add_argument("--markdown", action="store_true", help="print Markdown instead of tables")
+    study.add_argument(
+        "--into",
+        type=Path,
+        metavar="FILE",
+        help="write Markdown between <!-- study:NAME --> and <!-- /study:NAME -->",
+    )
     study.set_defaults(run=_study)
 
 
 def _study(options, console: Console) -> None:
-    if options.name is None:
+    if not options.names:
         table = Table("study", "of the paper", "title", "question")
         for name, known in STUDIES.items():
             table.add_row(name, known.source, known.title, known.question)
         output().print(table)
         return
     check_json(options.json)
-    study, store = load_study(options.name), open_store()
+    studies, store = [load_study(name) for name in options.names], open_store()
+    text = _read(options.into, studies)
     if options.show:
-        known = gathered(store, study.name)
-        if not known:
-            raise RcpuError(f"the store has nothing of the study {study.name}: run it without --show")
+        found = [one for study in studies for one in _known(study, store)]
     else:
-        known = [_run(study, options, store, console)]
-    with results(options.json, known[0].to_dict() if len(known) == 1 else {"studies": [f.to_dict() for f in known]}):
-        for found in known:
-            if options.markdown:
-                sys.stdout.write(markdown(found) + "\n")
+        found = _run(studies, options, store, console)
+    with results(options.json, found[0].to_dict() if len(found) == 1 else {"studies": [f.to_dict() for f in found]}):
+        for one in found:
+            if options.into:
+                text = placed(text, one.study.name, markdown(one))
+            elif options.markdown:
+                sys.stdout.write(markdown(one) + "\n")
             else:
-                _print(found)
+                _print(one)
+    if options.into:
+        options.into.write_text(text, encoding="utf-8")
 
 
-def _run(study, options, store, console: Console) -> Findings:
-    own = {name: getattr(options, name) for name in ("samples", "window", "layers")}
+def placed(text: str, name: str, section: str) -> str:
+    """A text with the section between the marks of a study; raises ``RcpuError`` where it has none."""
+    start, end = f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise RcpuError(
+            f"there is no place for the study {name}: write the lines {start} and {end} where it shall stand"
+        )
+    return f"{before}{start}\n{section}{end}{after}"
+
+
+def _read(into: Path | None, studies: list[Study]) -> str:
+    if into is None:
+        return ""
+    try:
+        text = into.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RcpuError(f"cannot read {into}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+    for study in studies:
+        placed(text, study.name, "")
+    return text
+
+
+def _known(study: Study, store: Store) -> list[Findings]:
+    if known := gathered(store, study.name):
+        return known
+    raise RcpuError(f"the store has nothing of the study {study.name}: run it without --show")
+
+
+def _asked(study: Study, options) -> Asked:
     asked = sized(
         study,
         options.size,
@@ -78,25 +130,33 @@ def _run(study, options, store, console: Console) -> Findings:
         limit=options.limit,
         tasks=tuple(t.strip() for t in options.tasks.split(",") if t.strip()),
     )
-    asked = replace(asked, settings={**asked.settings, **{k: v for k, v in own.items() if v is not None}})
+    own = {name: value for name in ("samples", "window", "layers") if (value := getattr(options, name)) is not None}
+    asked = replace(asked, settings={**asked.settings, **own})
     study.cells(asked)  # what is wrong with them is said before a model is loaded
-    for text in {options.text, asked.evaluation}:
+    return asked
+
+
+def _run(studies: list[Study], options, store: Store, console: Console) -> list[Findings]:
+    asked = [_asked(study, options) for study in studies]
+    for text in {options.text, options.evaluation or options.text}:
         rcpu.load_text(text)
-    bench = Bench(load(options, console), options.measure_in)
-    with progress_bar(console) as bar:
-        task = bar.add_task(study.name, total=1.0)
-        found = run_study(
-            study,
-            asked,
-            bench,
-            store,
-            keep_weights=options.keep_weights,
-            progress=lambda p: bar.update(task, completed=p.fraction, description=p.message),
-            cancelled=options.interrupted,
-        )
-    for note in (*found.series["warnings"], *found.failed):
-        console.print(f"warning: {note}", markup=False)
-    return found
+    bench, known = Bench(load(options, console), options.measure_in), []
+    for study, one in zip(studies, asked, strict=True):
+        with progress_bar(console) as bar:
+            task = bar.add_task(study.name, total=1.0)
+            found = run_study(
+                study,
+                one,
+                bench,
+                store,
+                keep_weights=options.keep_weights,
+                progress=lambda p, task=task, bar=bar: bar.update(task, completed=p.fraction, description=p.message),
+                cancelled=options.interrupted,
+            )
+        for note in (*found.series["warnings"], *found.failed):
+            console.print(f"warning: {note}", markup=False)
+        known.append(found)
+    return known
 
 
 def _print(found: Findings) -> None:

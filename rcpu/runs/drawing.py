@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ DENSE, ROLES = "#0072B2", {"none": "#E69F00", "rotation": "#009E73", "least_squa
 OTHERS = ("#CC79A7", "#56B4E9", "#8C6BB1", "#7F7F7F", "#A6761D", "#B8860B", "#44AA99")
 DASHES = ("solid", "dash", "dot", "dashdot")
 FAINT = 0.38
+SMALL_PRINT = 84  # characters in a line below a title
 LOG_FROM = 5.0  # times that the largest value is the smallest before an axis is logarithmic
 Figure = dict[str, Any]
 
@@ -116,7 +118,7 @@ def _shape(line: Figure) -> dict:
 def _layout(title: str, small: str, axis: Mapping, y: str, alt: str) -> dict:
     return {
         "title": {
-            "text": f"{title}<br><sup>{small}</sup>",
+            "text": f"{title}<br><sup>{small.replace('<br>', '</sup><br><sup>')}</sup>",
             "font": {"size": 16},
             "y": 1,
             "yanchor": "top",
@@ -125,7 +127,7 @@ def _layout(title: str, small: str, axis: Mapping, y: str, alt: str) -> dict:
         "xaxis": axis,
         "yaxis": {"title": {"text": y}},
         "height": 420,
-        "margin": {"l": 64, "r": 16, "t": 72, "b": 48},
+        "margin": {"l": 64, "r": 16, "t": 64 + 18 * small.count("<br>"), "b": 48},
         "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
         "hovermode": "closest",
         "barmode": "group",
@@ -218,9 +220,11 @@ def _published(view: _View, labels: list[str], xs: list) -> list[Figure]:
                 trace = _level(row["model"], ends, row["level"][label] / by, style, hover + f" {row['level'][label]:g}")
             elif points := row.get("rows", {}).get(label):
                 ratio = view.how["x"] == RATIO
-                keys = [percent(float(k)) if ratio else k for k in points]
-                trace = _level(row["model"], [view.x(k) for k in keys], 0.0, style, "")
-                trace["y"] = [v / by for v in points.values()]
+                named = {percent(float(k)) if ratio else k: v / by for k, v in points.items()}
+                if view.how.get("bars"):  # a group of bars for nothing but published numbers would be empty
+                    named = {k: v for k, v in named.items() if k in xs}
+                trace = _level(row["model"], [view.x(k) for k in named], 0.0, style, "")
+                trace["y"] = list(named.values())
                 trace["mode"] = "markers" if view.how.get("bars") else "lines+markers"
                 trace["hovertemplate"] = html.escape(hover) + " at %{x}: %{y:.4g}<extra></extra>"
             else:
@@ -269,7 +273,8 @@ def _facet_name(study: Study, axis: str) -> str:
 def _small_print(found: Findings) -> str:
     series = found.series
     text = f"{series['model']}; text {series['text']}, measured on {series['evaluation']}"
-    return html.escape("; ".join([text, *found.cut]))
+    lines = textwrap.wrap("; ".join([text, *found.cut]), SMALL_PRINT)
+    return "<br>".join(map(html.escape, lines))
 
 
 def _alt(view: _View, shown: list[Reading]) -> str:
@@ -279,7 +284,7 @@ def _alt(view: _View, shown: list[Reading]) -> str:
 
 def _same_range(made: list[Figure]) -> None:
     """The same range for all facets, logarithmic where values lie far apart."""
-    values = [v for figure in made for trace in figure["data"] for v in trace["y"] if v is not None and v > 0]
+    values = [v for figure in made for trace in figure["data"] for v in _extent(trace) if v > 0]
     if not values:
         return
     low, high = min(values), max(values)
@@ -292,3 +297,10 @@ def _same_range(made: list[Figure]) -> None:
         bars = any(t["type"] == "bar" for t in figure["data"])
         start = 0 if bars and not more else low - room
         figure["layout"]["yaxis"] |= more | {"range": [start, high + room]}
+
+
+def _extent(trace: Figure) -> list[float]:
+    """Values and the ends of their intervals."""
+    error = trace.get("error_y") or {}
+    ends = [y + up for y, up in zip(trace["y"], error.get("array", []), strict=False)]
+    return [*trace["y"], *ends, *(y - down for y, down in zip(trace["y"], error.get("arrayminus", []), strict=False))]

@@ -28,6 +28,22 @@ def test_a_study_from_the_command_line(model_folder, text_file, tmp_path, capsys
     assert capsys.readouterr().out.startswith("**What is compensated** (Table 3).")
 
 
+def test_verdicts_go_into_a_text_by_a_command(model_folder, text_file, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- study:table3 -->\nOUTDATED\n<!-- /study:table3 -->\nafter\n")
+    flags = ["--model", str(model_folder), "--text", str(text_file), *QUICK]
+    assert main(["study", "table3", *flags, "--into", str(readme)]) == 0
+    told = readme.read_text()
+    assert told.startswith("before\n<!-- study:table3 -->\n**What is compensated**")
+    assert told.endswith("<!-- /study:table3 -->\nafter\n")
+    assert "OUTDATED" not in told
+    capsys.readouterr()
+    assert main(["study", "reflection", "--show", "--into", str(readme)]) == 2
+    assert "no place for the study reflection" in " ".join(capsys.readouterr().err.split())
+    assert main(["study", "table3", "reflection", *flags, "--markdown"]) == 0
+    assert "The sign of det Q" in capsys.readouterr().out
+
+
 def test_studies_are_listed(capsys):
     assert main(["study"]) == 0
     assert "table3" in capsys.readouterr().out
