@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 
 import rcpu
-from app import spans
+from app import remembered, spans
 from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
@@ -53,10 +53,10 @@ def text_section(runs: Mapping[str, PrunedRun], chosen: dict[str, Variant], toke
     if button.button("Generate", type="primary", width="stretch"):
         start("generate", lambda: generate_job(tokenizer, chosen, s.prompt, **options))
     labels = {key: variant.label for key, variant in chosen.items()}
-    found = known(runs, chosen, Evaluation.of(s))
     generated = known_job("generate")
-    if generated is None and found.texts:
-        show_texts(found.texts, labels)
+    found = known(runs, chosen, Evaluation.of(s)).texts | remembered.texts(chosen, {"prompt": s.prompt, **options})
+    if generated is None and found:
+        show_texts(found, labels)
         st.caption(MARKS)
     elif generated is None:
         st.caption("No text yet: the models will continue the same prompt with the same seed, all at once.")
@@ -124,15 +124,16 @@ def tokens_section(chosen: dict[str, Variant], styles: Mapping[str, figures.Styl
     looked = known_job("view_tokens")
     if looked is not None:
         job_panel(looked)
-    if looked is None or looked.state != "done":
+    before = remembered.tokens(chosen, s.probe, s.prompt) if looked is None else None
+    if before is None and (looked is None or looked.state != "done"):
         st.caption("Not looked at yet. The next-token table continues the prompt above.")
     else:
-        views, rows = looked.result
-        seen = {k: v for k, v in views.items() if k in these(looked, chosen)}
+        views, rows = before or looked.result
+        seen = views if before else {k: v for k, v in views.items() if k in these(looked, chosen)}
         if not seen or set(rows[0].probability) - set(seen):
             st.info("These tokens were looked at with other models: look again.", icon=":material/info:")
         else:
-            text, prompt = looked.asks[1:]
+            text, prompt = looked.asks[1:] if looked else (s.probe, s.prompt)
             if (text, prompt) != (s.probe, s.prompt):
                 changed(f"of the text “{text[:60]}…” and of the token after “{prompt[-60:]}”")
             values = {k: v.loss if s.colour == "loss" else v.divergence for k, v in seen.items()}

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import rcpu
 from app.jobs import Job
+from app.kept import opened
 from app.settings import Settings
 from app.story import EXAMPLE, Evaluation
+from app.turns import turned
 from app.work import prune_job
 
 
@@ -20,7 +23,9 @@ def main() -> None:
     model = rcpu.load_model("embedded")
     job = prune_job(model, Settings().recipe("columns"), evaluation=Evaluation())
     wait(job)
-    text = json.dumps(job.result.story.to_dict(), ensure_ascii=False, separators=(",", ":"))
+    run = opened().get(job.result)
+    sites = tuple(filter(None, (turned(job.result, site) for site in run.story.sites)))
+    text = json.dumps(replace(run.story, sites=sites).to_dict(), ensure_ascii=False, separators=(",", ":"))
     with EXAMPLE.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
         packed.write(text.encode())
     print(f"{EXAMPLE}: {EXAMPLE.stat().st_size:,} bytes, {job.seconds:.0f} s")

@@ -27,6 +27,7 @@ JOB_PAGES = {
     "view_tokens": "compare",
     "save": "compare",
     "experiment": "experiments",
+    "open": "compare",
     "all_layers_job": "rotation",
     "drift": "learn",
     "ladder": "learn",
@@ -35,6 +36,8 @@ JOB_PAGES = {
 }
 
 
+#: Jobs whose results outlive them, in the run store.
+STORED = ("run", "measure", "generate", "view_tokens", "open", "bench")
 #: What a setting's job is of, where it is not called so itself.
 KINDS = {"run": "prune", "view_tokens": "tokens", "experiment": "study"}
 
@@ -123,10 +126,13 @@ def jobs_sidebar() -> None:
 
 
 def known_job(name: str) -> Job | None:
-    """The job that the setting ``name`` points at; says so if a link points at one that is gone."""
+    """The job that the setting ``name`` points at; says so if it is gone, and what it found with it."""
     job = own_job(name)
     if getattr(settings(), name) and job is None:
-        st.info("The results that this link points at are no longer in memory: run it again.", icon=":material/info:")
+        if name not in STORED:
+            st.info(
+                "The results that this link points at are no longer in memory: run it again.", icon=":material/info:"
+            )
         setattr(settings(), name, "")
     return job
 

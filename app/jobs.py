@@ -97,13 +97,17 @@ class Jobs:
         *,
         shared: bool = False,
         yields: bool = False,
+        job_id: str = "",
     ) -> Job:
         """Queue ``work(job)``, whose return value becomes the job's result, or join the job that ``asks`` the same.
+
+        ``job_id`` is the id of what the job makes, where that outlives it.
 
         Raises:
             RcpuError: too many jobs wait already.
         """
         job = Job(kind, title, work, asks, shared=shared, yields=yields)
+        job.id = job_id or job.id
         with self._changed:
             for other in self._jobs.values():
                 if asks is not None and (other.kind, other.asks) == (kind, asks) and other.active:

@@ -12,9 +12,10 @@ import streamlit as st
 from torch import Tensor
 
 import rcpu
-from app import demo
+from app import demo, remembered
 from app.jobs import Job
 from app.labels import shortened
+from app.remembered import text_asked
 from app.runs import Variant
 from app.shared import jobs
 from app.texts import content_of, load_text
@@ -75,8 +76,11 @@ def measure_job(
     def work(job: Job) -> Measured:
         job.report(0.0, "reading texts")
         drawn: dict[str, Tensor] = {}
-        for shown, ids in map(cut, texts):
-            drawn[f"{shown} ({len(drawn) + 1})" if shown in drawn else shown] = ids
+        names: dict[str, str] = {}
+        for name in texts:
+            shown, ids = cut(name)
+            shown = f"{shown} ({len(drawn) + 1})" if shown in drawn else shown
+            drawn[shown], names[shown] = ids, name
         warnings = tuple(
             note
             for name, samples, held_out in calibrations
@@ -90,12 +94,21 @@ def measure_job(
         for i, ((shown, ids), (key, variant)) in enumerate(product(drawn.items(), variants.items())):
             progress = partial(told, job, i / steps, 1 / steps, f"{variant.label} on {shown}")
             result = measured(variant, ids, shown, job, progress)
+            asked = text_asked(
+                names[shown], calibrations[-1] if names[shown] == HELD_OUT else None, window, max_windows
+            )
+            remembered.keep_perplexity(variant, asked, result, dtype_of(variant), warnings)
             before = job.partial.found
             job.partial = Measured(before | {shown: before.get(shown, {}) | {key: result}}, warnings)
         return job.partial
 
     asks = asked_models(variants), text, window, max_windows, more, calibrations, contents(*texts)
     return jobs().submit("measure", f"Perplexity on {shortened(', '.join(texts))}", work, asks)
+
+
+def dtype_of(variant: Variant) -> str:
+    """The precision that a model is measured in."""
+    return next(name for name, dtype in rcpu.DTYPES.items() if dtype == variant.net.dtype)
 
 
 def these(job: Job, chosen: Mapping[str, Variant]) -> dict[str, Any]:
@@ -138,6 +151,7 @@ def generate_job(tokenizer: object, variants: dict[str, Variant], prompt: str, *
             job.partial = texts
             done = max(t.tokens for t in texts.values())
             job.report(done / options["max_new_tokens"], f"{done} of {options['max_new_tokens']} tokens")
+        remembered.keep_texts(variants, {"prompt": prompt, **options}, job.partial)
         return job.partial
 
     asks = asked_models(variants), prompt, tuple(options.items())
@@ -173,6 +187,8 @@ def tokens_job(tokenizer: object, variants: dict[str, Variant], text: str, promp
         views = compare_tokens(
             nets, tokenizer, text, reference=reference, progress=lambda f: job.report(f), cancelled=job.cancelled
         )
-        return views, next_tokens(nets, tokenizer, prompt, reference=reference)
+        rows = next_tokens(nets, tokenizer, prompt, reference=reference)
+        remembered.keep_tokens(variants, text, prompt, views, rows)
+        return views, rows
 
     return jobs().submit("tokens", "Losses token by token", work, (asked_models(variants), text, prompt))

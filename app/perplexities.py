@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import streamlit as st
 
 import rcpu
+from app import remembered
 from app.demo import limits
 from app.figures import compare as figures
 from app.job_panels import job_panel, known_job, start
 from app.labels import PAPER
 from app.measuring import HELD_OUT, Measured, contents, measure_job
+from app.remembered import text_asked
 from app.runs import PLAIN, PrunedRun, Variant, known
 from app.settings import control, control_names, settings
 from app.story import Evaluation
@@ -60,6 +62,17 @@ def perplexity_section(
         start("measure", lambda: measure_job(tokenizer, chosen, *asked, more=more, calibrations=calibrations))
     job = known_job("measure")
     found = known(runs, chosen, Evaluation.of(s))
+    if job is None:
+        held_out = calibrations[-1] if calibrations else None
+        questions = [
+            text_asked(name, held_out if name == HELD_OUT else None, *asked[1:]) for name in (s.eval_text, *more)
+        ]
+        before, warnings = remembered.perplexities(chosen, questions)
+        if len(before) == len(questions) and len(before) > bool(found.perplexity):
+            for note in warnings:
+                st.warning(plain(note), icon=":material/warning:")
+            _shown(Measured(before), chosen, styles)
+            return
     if job is None and found.perplexity:
         if found.edited:
             st.info(EDITED, icon=":material/info:")

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 import rcpu
+from app.demo import limits
+from app.kept import PrunedRun, named_runs, opened, store, store_of, story_of
 from app.labels import COMPENSATIONS, SCORERS, short, shortened
 from app.settings import settings
 from app.shared import jobs
 from app.story import ROLES, Evaluation, Story
 from app.texts import content_of
+from rcpu.runs import Run, dense_subject, found_of, plain_subject
 
 PLAIN = ":plain"  # after a run's id: the same removal, not repaired
 DENSE = "dense"
 
 
-@dataclass(frozen=True)
-class PrunedRun:
-    """A finished pruning with the dense model it came from and its uncompensated twin, which shares its parts."""
+@dataclass(frozen=True, eq=False)
+class KeptRun:
+    """A run as the store has it, and what it says."""
 
-    name: str
-    model: rcpu.Model
-    result: rcpu.PruneResult
-    uncompensated: Any  # CompactLlamaForCausalLM; None where a method has no removal apart from its repair
+    run: Run
     story: Story
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.run.name
+
+    @property
+    def found(self) -> Mapping[str, Tensor]:
+        """What a whole method found."""
+        return found_of(store_of(self.run.id), self.run.id)
 
 
 @dataclass(frozen=True)
@@ -38,28 +51,23 @@ class Variant:
     order: int
     net: Any
     identity: str  # of what it is, whatever its key: "dense" is a model in one session and another in the next
+    subject: str = ""  # what its measures are kept under
 
 
 def dense(model: rcpu.Model) -> Variant:
     """The model that nothing was taken from."""
-    return Variant(DENSE, "dense", "dense", 0, model.net, f"{model.fingerprint} {model.dtype} {model.device}")
+    identity = f"{model.fingerprint} {model.dtype} {model.device}"
+    return Variant(DENSE, "dense", "dense", 0, model.net, identity, dense_subject(model.fingerprint, model.dtype))
 
 
 def pruned(run_id: str, name: str, plain: Any, repaired: Any, order: int = 0) -> tuple[Variant, ...]:
     """The models of a run: not repaired, where there is such a one, and as it is."""
     key = run_id + PLAIN
     found = (
-        Variant(key, f"{name}, not repaired", "pruned", order, plain, key),
-        Variant(run_id, name, "compensated", order, repaired, run_id),
+        Variant(key, f"{name}, not repaired", "pruned", order, plain, key, plain_subject(run_id)),
+        Variant(run_id, name, "compensated", order, repaired, run_id, run_id),
     )
     return found if plain is not None else found[1:]
-
-
-def default_name(config: rcpu.Recipe) -> str:
-    """What a run is called unless it was given a name."""
-    if config.whole:
-        return f"{rcpu.METHODS[config.method].label} {config.ratio:.0%}"
-    return f"{config.compensation.replace('_', ' ')} {config.ratio:.0%} {config.scorer}"
 
 
 def described(config: rcpu.Recipe) -> str:
@@ -72,13 +80,14 @@ def described(config: rcpu.Recipe) -> str:
 
 
 def session_runs() -> dict[str, PrunedRun]:
-    """The finished runs that this session's URL names and that are still in memory, by id, oldest first."""
-    found = {}
-    for job_id in filter(None, settings().runs.split(",")):
-        job = jobs().get(job_id)
-        if job is not None and job.kind == "prune" and job.state == "done":
-            found[job_id] = job.result
-    return found
+    """The finished runs that this session's link names and whose models are in memory, in the link's order."""
+    found = {run_id: opened().get(run_id) for run_id in settings().runs.split(",")}
+    return {run_id: run for run_id, run in found.items() if run is not None}
+
+
+def stories() -> dict[str, KeptRun]:
+    """The finished runs that this session's link names, from the store: no model is needed to look at them."""
+    return {run_id: KeptRun(run, story_of(run)) for run_id, run in named_runs().items() if run.state == "done"}
 
 
 def remember(job_id: str) -> None:
@@ -89,16 +98,20 @@ def remember(job_id: str) -> None:
     s.measure = s.generate = ""
 
 
-def forget(job_id: str) -> None:
-    """Take a run out of this session and out of memory."""
+def forget(run_id: str) -> None:
+    """Take a run out of this session and its models out of memory; in a demo out of the store, too."""
     s = settings()
-    s.runs = ",".join(i for i in s.runs.split(",") if i != job_id)
-    s.compare = ",".join(k for k in s.compare.split(",") if k.removesuffix(PLAIN) != job_id)
-    s.run = "" if s.run == job_id else s.run
-    jobs().forget(job_id)
+    s.runs = ",".join(i for i in s.runs.split(",") if i != run_id)
+    s.compare = ",".join(k for k in s.compare.split(",") if k.removesuffix(PLAIN) != run_id)
+    s.run = "" if s.run == run_id else s.run
+    opened().drop(run_id)
+    jobs().forget(run_id)
+    if limits().demo:
+        with contextlib.suppress(rcpu.RcpuError):
+            store().delete(run_id)
 
 
-def run_names(runs: dict[str, PrunedRun]) -> dict[str, str]:
+def run_names(runs: Mapping[str, PrunedRun | KeptRun]) -> dict[str, str]:
     """What each run is called; a name that was given before gets a number, for widgets tell options apart by it."""
     found: dict[str, str] = {}
     for job_id, run in runs.items():

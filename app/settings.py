@@ -40,7 +40,7 @@ BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "prices", "sides", "run", "runs", "measure", "bench", "generate"),
-    *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save"),
+    *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save", "open"),
     "experiment",
 )
 
@@ -145,6 +145,7 @@ class _Settings:
     ladder: str = ""  # lesson: errors after each ingredient
     orders: str = ""  # lesson: both orders
     save: str = ""
+    open: str = ""  # runs whose models are rebuilt
 
     @property
     def subject(self) -> str:

@@ -41,6 +41,13 @@ class ModelStore:
         with self._lock:
             self._models[key] = model, _marks(model.folder)
 
+    def matching(self, fingerprint: str, dtype: str) -> rcpu.Model | None:
+        """A loaded model of this content and precision, whatever it was asked for as."""
+        for model, _ in list(self._models.values()):
+            if (model.fingerprint, model.dtype) == (fingerprint, dtype):
+                return model
+        return None
+
     def outdated(self, key: tuple[str, str, str]) -> bool:
         """Whether the files of a loaded model were changed since."""
         found = self._models.get(key)
@@ -127,8 +134,7 @@ class Projections:
 @st.cache_resource(show_spinner=False)
 def jobs() -> Jobs:
     """The one job queue of this process."""
-    allowed = limits()
-    return Jobs(waiting=allowed.waiting, kept={"prune": allowed.runs})
+    return Jobs(waiting=limits().waiting)
 
 
 @st.cache_resource(show_spinner=False)

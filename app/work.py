@@ -9,13 +9,15 @@ from functools import partial
 import rcpu
 from app import demo
 from app.jobs import Job
+from app.kept import PrunedRun, bring, keep_story, store
 from app.labels import shortened
 from app.measuring import contents, measured, side_by_side, told
-from app.runs import PrunedRun, Variant, default_name, dense, pruned
+from app.runs import Variant, dense, pruned
 from app.shared import jobs, models, windows
 from app.story import Evaluation, Story
 from app.texts import content_of, load_text
 from rcpu.base import out_of_memory
+from rcpu.runs import default_name, new_id, prune_into
 from rcpu.statistics import Collection, collect
 
 Key = tuple[str, str, str]  # of a model: name, device, dtype
@@ -27,7 +29,7 @@ def load_model_job(key: Key, then: rcpu.Recipe | None = None, shared: bool = Fal
     demo.check_model(name, device, dtype)
 
     def work(job: Job) -> None:
-        model = _loaded(job, key)
+        model = loaded(job, key)
         if then is not None:
             with contextlib.suppress(rcpu.RcpuError):  # the page that needs it says so
                 collect_job(model, then, shared)
@@ -35,7 +37,7 @@ def load_model_job(key: Key, then: rcpu.Recipe | None = None, shared: bool = Fal
     return jobs().submit("load", f"Load {shortened(name)} ({device}, {dtype})", work, key, shared=shared)
 
 
-def _loaded(job: Job, key: Key) -> rcpu.Model:
+def loaded(job: Job, key: Key) -> rcpu.Model:
     """The model from memory, or else loaded and shared."""
     steps = {"converting": 0.1, "asking": 0.05, "downloading": 0.1, "loading": 0.5, "checking": 0.8}
 
@@ -101,8 +103,8 @@ def prune_job(
     drawn, title = windows(), name or default_name(config)
     share = 0.6 if evaluation else 1.0  # of the progress, that pruning is
 
-    def work(job: Job) -> PrunedRun:
-        of = _loaded(job, model) if isinstance(model, tuple) else model
+    def work(job: Job) -> str:
+        of = loaded(job, model) if isinstance(model, tuple) else model
         job.report(0.0, "drawing calibration windows")
         content = contents(config.text, *([evaluation.text] if evaluation else []))
         calibration = drawn.get(of, config, patient=True)
@@ -116,7 +118,9 @@ def prune_job(
             if p.site is not None:
                 job.partial = replace(job.partial, sites=(*job.partial.sites, p.site))
 
-        result = rcpu.prune(of.net, calibration, config, progress=progress, cancelled=job.cancelled)
+        digest = load_text(config.text, "calibration").digest
+        kept = {"name": title, "run_id": job.id, "text_digest": digest}
+        run, result = prune_into(store(), of, calibration, config, **kept, progress=progress, cancelled=job.cancelled)
         plain = result.uncompensated(of.net) if result.sites else None
         sizes = tuple(rcpu.cost(net).parameters for net in (of.net, result.net))
         story = replace(story, sites=result.sites, notes=result.notes, parameters=sizes, seconds=result.seconds)
@@ -133,9 +137,11 @@ def prune_job(
                 job.partial = replace(job.partial, notes=(*result.notes, "There was too little memory to measure."))
             except rcpu.Cancelled:
                 job.partial = replace(job.partial, notes=(*result.notes, "Measuring was cancelled."))
-        return PrunedRun(title, of, result, plain, job.partial)
+        keep_story(run, job.partial)
+        job.partial = bring(run, of, result, plain).story
+        return job.id
 
-    return jobs().submit("prune", f"Prune: {title}", work)
+    return jobs().submit("prune", f"Prune: {title}", work, job_id=new_id())
 
 
 def _evaluate(job: Job, start: float, variants: dict[str, Variant], tokenizer: object, source: rcpu.Text) -> None:

@@ -8,8 +8,9 @@ from app.demo import limits
 from app.figures import compare as figures
 from app.figures.small import NAMES
 from app.job_panels import job_panel, known_job, own_job, start
+from app.opening import open_runs
 from app.perplexities import perplexity_section, show_perplexities
-from app.runs import described, run_names, session_runs, usual, variants
+from app.runs import described, run_names, usual, variants
 from app.settings import PageEnd, control, control_list, settings
 from app.shared import memory
 from app.story import example
@@ -36,19 +37,15 @@ st.title("Compare")
 st.write("The dense model and pruned ones on the same text: how well they predict it, and what they write themselves.")
 
 s, allowed = settings(), limits()
-runs = session_runs()
+runs = open_runs()
 running = own_job("run")
 if running and running.active:
     job_panel(running)
 if not runs:
-    if s.runs and not (running and running.active):
-        st.info("The runs that this link points at are no longer in memory.", icon=":material/info:")
-    if not (running and running.active):
+    if not s.runs:
         example_section()
     raise PageEnd
 
-if len(runs) < len(s.runs.split(",")):
-    st.info("Some runs that this link points at are no longer in memory.", icon=":material/info:")
 everything = variants(runs)
 keys = control_list(
     st.multiselect,

@@ -11,19 +11,22 @@ from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.figures.allocation import shares
 from app.figures.found import looks
-from app.job_panels import job_panel, known_job
+from app.job_panels import job_panel, own_job
 from app.jobs import Job
-from app.labels import COMPENSATIONS, ORDERS, PAPER, SCORERS, SITES, called, short
+from app.labels import PAPER, SITES, called
 from app.measuring import contents
 from app.methods import pick_options, pick_recipe
-from app.runs import default_name, forget, remember, run_names, session_runs
+from app.opening import unfinished_run
+from app.runs import described, forget, remember, run_names, stories
 from app.settings import PageEnd, change, control, settings
 from app.story import Evaluation
 from app.tiles import Tile, difference, tiles
+from app.turns import turned
 from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
 from rcpu.base import options_of
 from rcpu.methods import UNIT_NAMES
+from rcpu.runs import default_name
 
 MAP = (
     "A column is a layer with the two projections that lose inputs. ⌊ratio · n⌋ of the n units of a green one go, and "
@@ -171,10 +174,12 @@ def growing(job: Job) -> None:
             )
 
 
-job = known_job("run")
+job = own_job("run")
 if job is not None:
     job_panel(job, growing)
-runs = session_runs()
+elif s.run:
+    unfinished_run(s.run)
+runs = stories()
 if not runs:
     if job is None:
         st.caption("No run yet. Scores, spectrum, angles and errors of every projection appear here when one is done.")
@@ -187,25 +192,24 @@ if s.run in runs:
     pick, drop = st.columns([5, 1], vertical_alignment="bottom")
     with pick:
         control(st.selectbox, "Shown", "run", options=list(reversed(runs)), format_func=run_names(runs).get)
-    if drop.button("Forget", width="stretch", help="Lets go of this run and its memory"):
+    if drop.button("Forget", width="stretch", help="Takes it off this list; Runs keeps it"):
         forget(s.run)
         change(run="")
         st.rerun()
-costs = {key: rcpu.cost(run.result.net) for key, run in runs.items()}
-held_out = {key: [r.error_compensated_held_out for r in run.result.sites] for key, run in runs.items()}
+held_out = {key: [r.error_compensated_held_out for r in run.story.sites] for key, run in runs.items()}
 table(
     {
         "run": list(run_names(runs).values()),
-        "method": [run.result.recipe.method for run in runs.values()],
-        "scorer": [getattr(run.result.recipe.options, "scorer", "–") for run in runs.values()],
-        "compensation": [getattr(run.result.recipe.options, "compensation", "–") for run in runs.values()],
-        "ratio": [run.result.recipe.ratio for run in runs.values()],
-        "layers": [rcpu.format_layers(run.result.recipe.layers) for run in runs.values()],
-        "parameters": [count(costs[key].parameters) for key in runs],
+        "method": [run.story.config.method for run in runs.values()],
+        "scorer": [getattr(run.story.config.options, "scorer", "–") for run in runs.values()],
+        "compensation": [getattr(run.story.config.options, "compensation", "–") for run in runs.values()],
+        "ratio": [run.story.config.ratio for run in runs.values()],
+        "layers": [rcpu.format_layers(run.story.config.layers) for run in runs.values()],
+        "parameters": [count(run.story.parameters[1]) for run in runs.values()],
         "mean error, held-out": [
             f"{sum(values) / len(values):.4f}" if values and None not in values else "–" for values in held_out.values()
         ],
-        "seconds": [round(run.result.seconds, 1) for run in runs.values()],
+        "seconds": [round(run.story.seconds, 1) for run in runs.values()],
     },
     "runs",
 )
@@ -213,34 +217,32 @@ if s.run not in runs:
     raise PageEnd
 
 run = runs[s.run]
-results = {(r.layer, r.site): r for r in run.result.sites}
-done = run.result.recipe
+results = {(r.layer, r.site): r for r in run.story.sites}
+done = run.story.config
 st.subheader("What was found")
-before, after = rcpu.cost(run.model.net), costs[s.run]
+before, after = run.story.parameters
 if not results:
+    notes = " ".join(f"{n[0].upper()}{n[1:]}." for n in run.run.about["notes"])
     st.caption(
-        f"{plain(run.model.name)}: {rcpu.METHODS[done.method].label}, ratio {done.ratio:g}, {done.samples} × "
-        f"{done.window} tokens, seed {done.seed}: {count(before.parameters)} → {count(after.parameters)} parameters in "
-        f"{run.result.seconds:.0f} s. {' '.join(f'{n[0].upper()}{n[1:]}.' for n in run.result.notes)}"
+        f"{plain(run.run.about['model'])}: {plain(described(done))}: {count(before)} → {count(after)} parameters in "
+        f"{run.story.seconds:.0f} s. {plain(notes)}"
     )
-    for name, drawn, words in looks(done.method, run.result.found):
+    for name, drawn, words in looks(done.method, run.found):
         figure(drawn, f"found-{name}", words)
     raise PageEnd
 st.caption(
-    f"{plain(run.model.name)}: {COMPENSATIONS[done.compensation]}, {done.ratio:.0%} removed by "
-    f"{short(SCORERS, done.scorer)}, layers {rcpu.format_layers(done.layers)}, {done.samples} × {done.window} tokens, "
-    f"seed {done.seed}, order {short(ORDERS, done.order)}: {count(before.parameters)} → {count(after.parameters)} "
-    f"parameters in {run.result.seconds:.0f} s."
+    f"{plain(run.run.about['model'])}: {plain(described(done))}: {count(before)} → {count(after)} parameters in "
+    f"{run.story.seconds:.0f} s."
 )
 if done != config:
     st.info("The settings above have changed since this run: what follows belongs to the run.", icon=":material/info:")
 elif run.story.content[:1] != contents(done.text):
     st.info("The calibration text was edited since: what follows belongs to it as it was.", icon=":material/info:")
-for note in run.story.notes[len(run.result.notes) :]:
+for note in run.story.notes[len(run.run.about["notes"]) :]:
     st.warning(plain(note), icon=":material/info:")
 
-if done.allocation != "uniform":
-    gone = {(r.layer, r.site): 1 - r.kept / r.units for r in run.result.sites}
+if getattr(done, "allocation", "uniform") != "uniform":
+    gone = {(r.layer, r.site): 1 - r.kept / r.units for r in run.story.sites}
     figure(
         shares(gone, "What left where", done.ratio),
         "allocation",
@@ -256,6 +258,9 @@ with st.container(horizontal=True):
         change(layer=layers[0])
         st.caption(f"Layer {s.layer}")
 site = results[s.layer, s.site]
+site_turned = turned(s.run, site)
+if site_turned is None and site.determinant is not None:
+    st.caption("How far the output turns is worked out when the dense model is loaded.")
 
 left, right = abreast("choice")
 with left:
@@ -268,22 +273,25 @@ with left:
         "the same score can stay in one head and go in another.",
     )
 with right:
-    figure(
-        site_figures.spectrum(site),
-        "spectrum",
-        "With Y = WX the output before and Z = W_K X_K after removal, M = YZᵀ = U S Vᵀ gives the best rotation "
-        "Q = U Vᵀ, and S says how much each direction counts. Where the values fall to rounding, M says nothing and Q "
-        f"is completed nearest to the identity. The ends of a steep spectrum hardly matter for the error. {PAPER}.",
-    )
+    if site.singular_values is not None:
+        figure(
+            site_figures.spectrum(site),
+            "spectrum",
+            "With Y = WX the output before and Z = W_K X_K after removal, M = YZᵀ = U S Vᵀ gives the best rotation "
+            "Q = U Vᵀ, and S says how much each direction counts. Where the values fall to rounding, M says nothing "
+            "and Q is completed nearest to the identity. The ends of a steep spectrum hardly matter for the error. "
+            f"{PAPER}.",
+        )
 left, right = abreast("repair")
 with left:
-    figure(
-        site_figures.angles(site),
-        "angles",
-        "Q turns the output space. Its eigenvalues are e^{±iθ}: the eigen-angles θ say how far Q turns in each of its "
-        "planes; arccos Q_ii says how far one output channel turns. Small angles: removal hardly drifted the output. "
-        f"det Q = −1 means a reflection is part of the best fit. {PAPER}.",
-    )
+    if site_turned is not None:
+        figure(
+            site_figures.angles(site_turned),
+            "angles",
+            "Q turns the output space. Its eigenvalues are e^{±iθ}: the eigen-angles θ say how far Q turns in each of "
+            "its planes; arccos Q_ii says how far one output channel turns. Small angles: removal hardly drifted the "
+            f"output. det Q = −1 means a reflection is part of the best fit. {PAPER}.",
+        )
 with right:
     figure(
         site_figures.site_errors(site),
@@ -292,7 +300,7 @@ with right:
         f"windows that is lost on held-out ones is over-fitting: raise the number of windows. {PAPER}.",
     )
 figure(
-    site_figures.layer_errors(run.result.sites, s.site),
+    site_figures.layer_errors(run.story.sites, s.site),
     "layer-errors",
     "The same error in every pruned layer. Each layer gets its input from the pruned layers before it, so the curve "
     f"describes this run and not the dense model's own path. ‖Y − Ŷ‖ ÷ ‖Y‖ as above; {PAPER}.",

@@ -16,11 +16,12 @@ from app.figures.base import COLORS
 from app.job_panels import POLL, job_line, job_panel, own_job
 from app.labels import COMPENSATIONS, SCORERS, called, shortened
 from app.measuring import contents
-from app.runs import described, remember, session_runs
+from app.runs import described, remember, stories
 from app.settings import change, control, settings, write_url
 from app.shared import current_model, jobs, model_key
 from app.story import ROLES, Evaluation, Story, example
 from app.tiles import difference
+from app.turns import turned
 from app.widgets import count, plain, say
 from app.work import prune_job
 from rcpu.measure import first_divergence, word_diff, words
@@ -75,7 +76,7 @@ except rcpu.RcpuError as error:
 
 def found() -> tuple[Story, str]:
     """The story to show, and the id of its run; an example if there is none yet."""
-    job, runs = own_job("run"), session_runs()
+    job, runs = own_job("run"), stories()
     if job and job.active:
         return job.partial or Story(wanted or rcpu.Recipe()), job.id
     if runs:
@@ -161,6 +162,7 @@ def look() -> None:
         with st.container():
             status(story, run_id)
     of, site = f"{run_id} {layer} {name}", sites.get((layer, name))
+    spectral = site if site is not None and site.singular_values is not None else None
 
     def drawn(make: Callable, key: str, *what: object) -> Callable[[], None] | None:
         """How to draw a figure, if there is what it needs."""
@@ -170,9 +172,9 @@ def look() -> None:
     with st.container(horizontal=True, key="parts"):
         part("Scores and the cut", "importance", drawn(small.scores, "scores", site), view="cut")
         shown = {"spectrum": "spectrum"}
-        part("Spectrum of YZᵀ", "rotation", drawn(small.spectrum, "spectrum", site), **shown)
+        part("Spectrum of YZᵀ", "rotation", drawn(small.spectrum, "spectrum", spectral), **shown)
         shown = {"spectrum": "angles"}
-        part("Angles of the rotation", "rotation", drawn(small.angles, "angles", site), **shown)
+        part("Angles of the rotation", "rotation", drawn(small.angles, "angles", turned(run_id, site)), **shown)
         errors = drawn(lambda found: small.errors(found, name, layer), "errors", story.sites)
         part("Error over layers", "prune", errors)
         part("Perplexity", "compare", drawn(small.perplexity, "perplexity", story.perplexity))

@@ -16,6 +16,7 @@ from rcpu.runs.loaded import (
 from rcpu.runs.pruned import (
     content_of,
     default_name,
+    found_of,
     has_weights,
     load_result,
     prune_into,
@@ -70,6 +71,7 @@ __all__ = [
     "dense_subject",
     "digest_of",
     "figures",
+    "found_of",
     "gathered",
     "has_weights",
     "home_folder",

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable
 
 import torch
 import transformers
+from torch import Tensor
 
 from rcpu.base import code_version, existing
 from rcpu.base.errors import RcpuError
 from rcpu.compact import Edits, rebuild
 from rcpu.compact.assembly import edits_of
+from rcpu.methods.catalog import METHODS
 from rcpu.models.families import architecture_of
 from rcpu.models.loading import Model
 from rcpu.pruning.loop import prune
@@ -30,16 +32,16 @@ from rcpu.runs.store import Store, UnderWay
 from rcpu.statistics.passes import Progress
 from rcpu.text.windows import Windows
 
-LAYER, HIDDEN, REST = "layer-", "hidden", "rest"
+LAYER, HIDDEN, REST, FOUND = "layer-", "hidden", "rest", "found"
 #: Rooms whose code a result depends on.
 CODE = ("models", "statistics", "methods", "compact", "pruning")
 
 
 def default_name(recipe: Recipe) -> str:
     """What a run is called unless it was given a name."""
-    if recipe.method != "columns":
-        return f"{recipe.method} {recipe.ratio:.0%}"
-    return f"{recipe.compensation.replace('_', ' ')} {recipe.ratio:.0%} {recipe.scorer}"
+    if recipe.method == "columns":
+        return f"{recipe.compensation.replace('_', ' ')} {recipe.ratio:.0%} {recipe.scorer}"
+    return f"{METHODS[recipe.method].label} {recipe.ratio:.0%}"
 
 
 def content_of(model: Model, windows: Windows, recipe: Recipe) -> str:
@@ -121,17 +123,23 @@ def resume_into(
     return store.get(run.id), result
 
 
-def sites_of(store: Store, run_id: str, *, weights: bool = False) -> tuple[SiteResult, ...]:
-    """What was found at every site of a run, in the order of layers; no model is needed.
+def sites_of(store: Store, run_id: str, *, weights: bool = False, layer: int | None = None) -> tuple[SiteResult, ...]:
+    """What was found at every site of a run, or of one layer, in the order of layers; no model is needed.
 
     Raises:
         RcpuError: a part of the run is broken.
     """
     found = []
-    for part in (part for part in store.parts(run_id) if part.startswith(LAYER)):
+    wanted = LAYER if layer is None else f"{LAYER}{layer:03d}"
+    for part in (part for part in store.parts(run_id) if part.startswith(wanted)):
         tensors = store.read(run_id, part, lambda name: weights or not name.endswith(".weight"))
         found += [read_site(plain, tensors) for plain in store.notes(run_id, part)]
     return tuple(found)
+
+
+def found_of(store: Store, run_id: str) -> dict[str, Tensor]:
+    """Small results of a whole method, to look at; none for a choice of columns."""
+    return store.read(run_id, FOUND) if FOUND in store.parts(run_id) else {}
 
 
 def load_result(store: Store, run: Run, model: Model) -> PruneResult:
@@ -150,14 +158,22 @@ def load_result(store: Store, run: Run, model: Model) -> PruneResult:
             f"{model.name} in {model.dtype} ({model.fingerprint}) is loaded: load the model that was pruned"
         )
     tensors, notes = {}, []
-    for part in (part for part in store.parts(run.id) if part != HIDDEN):
+    for part in (part for part in store.parts(run.id) if part == REST or part.startswith(LAYER)):
         tensors |= store.read(run.id, part)
         notes += store.notes(run.id, part) or []
     named = {k: v.to(model.device) for k, v in tensors.items() if not k.startswith(SITES)}
     edits = Edits.from_tensors(named)
     sites = tuple(read_site(plain, tensors | named) for plain in notes)
     recipe = Recipe.from_dict(run.recipe)
-    return PruneResult(rebuild(model.net, edits), recipe, edits, sites, tuple(run.about["notes"]), run.about["seconds"])
+    return PruneResult(
+        rebuild(model.net, edits),
+        recipe,
+        edits,
+        sites,
+        tuple(run.about["notes"]),
+        run.about["seconds"],
+        found_of(store, run.id),
+    )
 
 
 def has_weights(run: Run) -> bool:
@@ -207,6 +223,8 @@ def _pruned(
     rest = {i: {k: t for k, t in named.items() if (i, k) not in written} for i, named in result.edits.layers.items()}
     if keep_weights and (result.edits.model or any(rest.values())):
         under_way.write(REST, Edits(rest, result.edits.model).to_tensors())
+    if result.found:
+        under_way.write(FOUND, result.found)
     record = run_record(model, result)
     kept = {key: record[key] for key in record if key not in ("recipe", "sites", "fingerprint")}
     resumed = {"resumed_after_layer": start.layer} if start else {}

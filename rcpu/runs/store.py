@@ -205,6 +205,11 @@ class Store:
         """The plain values that were written with a part; raises ``RcpuError`` if it is not there or broken."""
         return read_notes(self.folder_of(run_id), part)
 
+    def add(self, run_id: str, part: str, tensors: Mapping[str, Tensor], notes: object = None) -> None:
+        """Add a part to a finished run, e.g. what somebody asked of it; raises ``RcpuError`` if the disk refuses."""
+        self._must_write()
+        write_part(self.folder_of(run_id), part, tensors, notes)
+
     def bytes_of(self, run_id: str) -> int:
         """What the files of a run take on disk."""
         return disk_bytes(self.folder_of(run_id))

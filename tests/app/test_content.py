@@ -12,6 +12,7 @@ import pytest
 import rcpu
 from app import measuring, texts, work
 from app.answers import rotation
+from app.kept import opened
 from app.lessons import work as lessons_work
 from app.runs import dense
 from app.shared import Projections, Windows, answers, current_collection, jobs, models, windows
@@ -169,10 +170,10 @@ def test_perplexities_are_kept_by_their_tokens(model, retokenized, text, edited)
 
 def test_a_run_knows_what_it_was_calibrated_and_measured_on(model, text, edited):
     evaluation = Evaluation(text=str(text), window=16, windows=2, prompt="abc", tokens=2)
-    first = done(work.prune_job(model, config(text), evaluation=evaluation)).story
+    first = opened().get(done(work.prune_job(model, config(text), evaluation=evaluation))).story
     assert first.content == measuring.contents(str(text), str(text))
     edited()
-    second = done(work.prune_job(model, config(text), evaluation=evaluation)).story
+    second = opened().get(done(work.prune_job(model, config(text), evaluation=evaluation))).story
     assert second.content != first.content
     assert second.perplexity["dense"] != first.perplexity["dense"]
 

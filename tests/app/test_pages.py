@@ -131,7 +131,7 @@ def test_prune_page_reports_too_little_text_with_the_counts(loaded):
 def test_a_run_shows_its_figures_for_every_site_and_is_found_again(pruned, loaded):
     at = pruned
     assert len(charts(at)) == 6
-    assert "Rotation (RCPU), 50% removed by RCPU" in texts(at, "caption")
+    assert "all layers, 50% by RCPU, Rotation (RCPU)" in texts(at, "caption")
     at.segmented_control(key="set_site").set_value("down_proj").run()
     assert not at.exception
     assert len(charts(at)) == 6
@@ -175,7 +175,9 @@ def test_layers_picked_on_the_map_are_in_the_link(loaded):
 
 
 def test_a_run_that_is_gone_is_said(loaded):
-    assert "no longer in memory" in texts(open_page("compare", **loaded, runs="nothing"), "info")
+    assert "A run that this link names cannot be opened" in texts(
+        open_page("compare", **loaded, runs="nothing"), "error"
+    )
 
 
 def test_compare_measures_generates_and_looks_at_tokens_for_every_model(with_run):
@@ -245,7 +247,7 @@ def test_models_without_a_text_and_runs_that_are_gone_are_said(with_run):
     at.multiselect(key="set_compare").set_value(at.multiselect(key="set_compare").options[:2]).run()
     assert "Not every chosen model wrote a text" in texts(at, "info")
     link = {**dict(at.query_params), "runs": f"gone,{with_run['runs']}"}
-    assert "Some runs that this link points at are no longer in memory" in texts(open_page("compare", **link), "info")
+    assert "A run that this link names cannot be opened" in texts(open_page("compare", **link), "error")
 
 
 def test_what_a_model_writes_is_never_markup(with_run, monkeypatch):
@@ -325,7 +327,7 @@ def test_runs_have_names_and_are_forgotten(with_run):
         assert list(at.dataframe[0].value["run"]) == left
     click(at, "Forget")
     assert not at.dataframe
-    assert "no longer in memory" not in texts(at.run(), "info")
+    assert not texts(at.run(), "info")
     assert "run" not in at.query_params
 
 
