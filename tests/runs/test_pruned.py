@@ -214,3 +214,14 @@ def test_a_run_is_rebuilt_only_from_its_own_model(store, windows):
 def test_runs_have_names_that_say_what_they_are():
     assert default_name(Recipe()) == "rotation 20% rcpu"
     assert default_name(Recipe(ratio=0.25, compensation="least_squares", scorer="flap")) == "least squares 25% flap"
+
+
+@pytest.mark.parametrize("method", [name for name in rcpu.METHODS if name != "columns"])
+def test_whole_methods_are_rebuilt_with_the_same_logits_and_what_they_found(store, windows, method):
+    model, recipe = in_memory("mha"), Recipe(method, ratio=0.3)
+    run, result = prune_into(store, model, windows, recipe)
+    found = load_result(open_store(store.folder), run, model)
+    assert tiny.logits(found.net).equal(tiny.logits(result.net))
+    assert found.found.keys() == result.found.keys()
+    assert all(found.found[name].equal(tensor) for name, tensor in result.found.items())
+    assert default_name(recipe).endswith(" 30%")
