@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import streamlit as st
 from torch import Tensor
@@ -113,37 +114,10 @@ def growth_asked(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) 
 
 def growth_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> Job:
     """Queue held-out errors of one projection over more and more calibration windows; ``partial`` grows by steps."""
+    title = f"Lesson 5: layer {layer} {site}, {config.ratio:.0%}"
     asked = growth_asked(model, config, layer, site)
-    config = replace(config, **GROWING)
-    demo.check_text(config.text)
-    demo.check_calibration(config.samples, config.window, config.held_out)
-    ratio, drawn = config.ratio, windows()
-
-    def work(job: Job) -> Growth:
-        job.report(0.0, "drawing calibration windows")
-        calibration = drawn.get(model, config, patient=True)
-        job.partial = Growth(layer, site, ratio, ())
-
-        def told(p: rcpu.Progress) -> None:
-            job.report(p.fraction, p.message)
-            if p.site is not None:
-                job.partial = replace(job.partial, steps=(*job.partial.steps, p.site))
-
-        grow(
-            model,
-            calibration,
-            layer=layer,
-            site=site,
-            ratio=ratio,
-            scorer=config.scorer,
-            unit=config.unit,
-            progress=told,
-            cancelled=job.cancelled,
-        )
-        return job.partial
-
-    title = f"Lesson 5: layer {layer} {site}, {ratio:.0%}"
-    return jobs().submit("curve", title, work, asked)
+    measure = partial(grow, scorer=config.scorer, unit=config.unit)
+    return _grown("curve", title, asked, model, config, Growth(layer, site, config.ratio, ()), "steps", measure)
 
 
 def ladder_asked(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> tuple:
@@ -153,26 +127,41 @@ def ladder_asked(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) 
 
 def ladder_job(model: rcpu.Model, config: rcpu.Recipe, layer: int, site: str) -> Job:
     """Queue the ladder of one projection; ``partial`` grows by a number of windows at a time."""
+    title = f"Lesson 7: layer {layer} {site}, {config.ratio:.0%}"
     asked = ladder_asked(model, config, layer, site)
+    return _grown("ladder", title, asked, model, config, Ladder(layer, site, config.ratio, ()), "rungs", climb)
+
+
+def _grown(
+    kind: str,
+    title: str,
+    asked: tuple,
+    model: rcpu.Model,
+    config: rcpu.Recipe,
+    empty: Growth | Ladder,
+    grows: str,  # its field that gets one more with every number of windows
+    measure: Callable,
+) -> Job:
     config = replace(config, **GROWING)
     demo.check_text(config.text)
     demo.check_calibration(config.samples, config.window, config.held_out)
-    ratio, drawn = config.ratio, windows()
+    drawn = windows()
 
-    def work(job: Job) -> Ladder:
+    def work(job: Job) -> Growth | Ladder:
         job.report(0.0, "drawing calibration windows")
         calibration = drawn.get(model, config, patient=True)
-        job.partial = Ladder(layer, site, ratio, ())
+        job.partial = empty
 
         def told(p: rcpu.Progress) -> None:
             job.report(p.fraction, p.message)
             if p.site is not None:
-                job.partial = replace(job.partial, rungs=(*job.partial.rungs, p.site))
+                job.partial = replace(job.partial, **{grows: (*getattr(job.partial, grows), p.site)})
 
-        climb(model, calibration, layer=layer, site=site, ratio=ratio, progress=told, cancelled=job.cancelled)
+        of = {"layer": empty.layer, "site": empty.site, "ratio": empty.ratio}
+        measure(model, calibration, **of, progress=told, cancelled=job.cancelled)
         return job.partial
 
-    return jobs().submit("ladder", f"Lesson 7: layer {layer} {site}, {ratio:.0%}", work, asked)
+    return jobs().submit(kind, title, work, asked)
 
 
 def orders_asked(model: rcpu.Model, config: rcpu.Recipe, eval_text: str) -> tuple:

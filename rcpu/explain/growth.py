@@ -5,8 +5,9 @@ Sums add up, so windows are taken in chunks and each passes once through the den
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +68,39 @@ def grow(
         RcpuError: no held-out windows, a layer that does not exist, or a unit that this model cannot have.
         Cancelled: ``cancelled()`` was true between two micro-batches.
     """
+    layout, steps = units_of(model.net, site_named(model.net, site), unit), []
+    seen = growing(model, windows, layer, site, counts, progress=progress, cancelled=cancelled)
+    for end, x, held, tell in seen:
+        weight = held.weight
+        scores = column_scores(weight, x, scorer, layer=layer, site=site)
+        columns = remove(scores, layout, ratio).columns.to(weight.device)
+        steps.append(_step(weight, x, held, columns, end, ridges))
+        tell(steps[-1])
+    return steps
+
+
+def growing(
+    model: Model,
+    windows: Windows,
+    layer: int,
+    site: str,
+    counts: Sequence[int],
+    *,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+) -> Iterator[tuple[int, Statistics, Outputs, Callable[[Any], None]]]:
+    """Sums of one projection's inputs for ever more calibration windows: how many, sums, held-out outputs, and a call
+    that tells of what was made of them.
+
+    Raises:
+        RcpuError: no held-out windows, or a layer that does not exist.
+        Cancelled: ``cancelled()`` was true between two micro-batches.
+    """
     net = model.net
     if not 0 <= layer < (layers := len(layers_of(net))):
         raise RcpuError(f"layer {layer} does not exist: this model has layers 0 to {layers - 1}")
     if not len(windows.held_out):
         raise RcpuError("errors are compared on held-out windows: ask for at least one")
-    weight, layout = weight_of(net, layer, site).float(), units_of(net, site_named(net, site), unit)
     ends = sorted({min(c, len(windows.calibration)) for c in counts})
     total = len(windows.held_out) + ends[-1]
 
@@ -82,18 +110,14 @@ def grow(
 
         return input_sums(net, ids, windows.text, layer, site, progress=told, cancelled=cancelled)
 
-    held = Outputs(weight, sums(windows.held_out, 0, "measuring the held-out windows"))
-    steps: list[Step] = []
+    held = Outputs(weight_of(net, layer, site).float(), sums(windows.held_out, 0, "measuring the held-out windows"))
     x, start = None, 0
     for end in ends:
         name = f"{end} calibration window{'s' * (end != 1)}"
         part = sums(windows.calibration[start:end], len(windows.held_out) + start, name)
         x, start = part if x is None else x + part, end
-        scores = column_scores(weight, x, scorer, layer=layer, site=site)
-        columns = remove(scores, layout, ratio).columns.to(weight.device)
-        steps.append(_step(weight, x, held, columns, end, ridges))
-        progress(Progress((len(windows.held_out) + end) / total, name, steps[-1]))
-    return steps
+        done = (len(windows.held_out) + end) / total
+        yield end, x, held, lambda made, done=done, name=name: progress(Progress(done, name, made))
 
 
 def crossing(steps: Sequence[Step], key: str) -> tuple[int | None, int] | None:

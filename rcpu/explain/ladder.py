@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from rcpu.base.errors import RcpuError
-from rcpu.explain.growth import input_sums
+from rcpu.explain.growth import growing
 from rcpu.methods import obs, procrustes
 from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem
 from rcpu.methods.scoring import column_scores
 from rcpu.methods.subspace import value_subspace
 from rcpu.methods.units import kept_columns, remove, removed_count, units_of
-from rcpu.models.families import Heads, heads_of, layers_of, site_named, weight_of
+from rcpu.models.families import Heads, heads_of, site_named
 from rcpu.models.loading import Model
 from rcpu.statistics.passes import Progress
 from rcpu.statistics.precision import full_fp32
@@ -68,33 +68,15 @@ def climb(
         Cancelled: ``cancelled()`` was true between two micro-batches.
     """
     net = model.net
-    if not 0 <= layer < (layers := len(layers_of(net))):
-        raise RcpuError(f"layer {layer} does not exist: this model has layers 0 to {layers - 1}")
-    if not len(windows.held_out):
-        raise RcpuError("errors are compared on held-out windows: ask for at least one")
+    seen = growing(model, windows, layer, site, counts, progress=progress, cancelled=cancelled)
     layout = units_of(net, site_named(net, site), "channel")
     gone = removed_count(layout.shape[1], ratio)
     if not gone:
         raise RcpuError(f"{ratio:g} of {layout.shape[1]} channels rounds down to none: take a larger ratio")
-    weight, heads = weight_of(net, layer, site).float(), heads_of(net) if site == "o_proj" else None
-    ends = sorted({min(c, len(windows.calibration)) for c in counts})
-    total = len(windows.held_out) + ends[-1]
-
-    def sums(ids: Tensor, done: int, name: str) -> Statistics:
-        def told(p: Progress) -> None:
-            progress(Progress((done + p.fraction * len(ids)) / total, name))
-
-        return input_sums(net, ids, windows.text, layer, site, progress=told, cancelled=cancelled)
-
-    held = Outputs(weight, sums(windows.held_out, 0, "measuring the held-out windows"))
-    found: list[Rung] = []
-    x, start = None, 0
-    for end in ends:
-        name = f"{end} calibration window{'s' * (end != 1)}"
-        part = sums(windows.calibration[start:end], len(windows.held_out) + start, name)
-        x, start = part if x is None else x + part, end
-        found.append(rung(weight, x, held, layout, gone, end, layer=layer, site=site, heads=heads))
-        progress(Progress((len(windows.held_out) + end) / total, name, found[-1]))
+    heads, found = heads_of(net) if site == "o_proj" else None, []
+    for end, x, held, tell in seen:
+        found.append(rung(held.weight, x, held, layout, gone, end, layer=layer, site=site, heads=heads))
+        tell(found[-1])
     return found
 
 

@@ -12,12 +12,12 @@ from app.figures.base import COLORS
 from rcpu.explain import turns, whatif
 from rcpu.explain.whatif import Errors, effective_rank
 from rcpu.methods import procrustes
-from rcpu.models.families import ARCHITECTURES, consumer_of, layers_of
+from rcpu.models.families import ARCHITECTURE, consumer_of, layers_of
 from rcpu.statistics.kept import collect
 from tests import tiny
 from tests.tables import to_csv
 
-SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
+SITES = {s.name: s for s in ARCHITECTURE.sites}
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import scipy.linalg
 import torch
 
 from rcpu.explain import turns, whatif
-from rcpu.models.families import ARCHITECTURES, consumer_of, layers_of
+from rcpu.models.families import ARCHITECTURE, consumer_of, layers_of
 from rcpu.statistics.kept import collect
 from tests import tiny
 
-SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
+SITES = {s.name: s for s in ARCHITECTURE.sites}
 KEPT = {"o_proj": 37, "down_proj": 61}
 
 

@@ -13,11 +13,11 @@ from rcpu.methods import procrustes
 from rcpu.methods.compensation import Problem
 from rcpu.methods.scoring import AT_ONCE
 from rcpu.methods.units import attention_units, channel_units, remove
-from rcpu.models.families import ARCHITECTURES, consumer_of, heads_of, layers_of
+from rcpu.models.families import ARCHITECTURE, consumer_of, heads_of, layers_of
 from rcpu.statistics.kept import SiteData, collect
 from tests import tiny
 
-SITES = {s.name: s for s in ARCHITECTURES["llama"].sites}
+SITES = {s.name: s for s in ARCHITECTURE.sites}
 
 
 @pytest.fixture(scope="module")
