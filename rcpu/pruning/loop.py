@@ -52,14 +52,14 @@ def prune(
     started = time.perf_counter()
     todo = plan(net, recipe)
     look = survey(net, windows, recipe, todo, micro_batch=micro_batch, progress=progress, cancelled=cancelled)
-    todo = look.plan
+    todo, passes = look.plan, 2 if recipe.path == "pruned" else 1  # measured, and gone on from
     assembly, results, stages = compact.Assembly(net), [], stages_of(net, recipe, todo)
     walk = Walk(
         net,
         recipe,
         windows,
         micro_batch=micro_batch,
-        passes=2 * len(stages),
+        passes=passes * len(stages),
         progress=look.rest(progress),
         cancelled=cancelled,
         batch_bytes=batch_bytes,
@@ -73,11 +73,12 @@ def prune(
         for site, result in zip(stage.live, walk.solve(stage, todo, look.metrics) if stage.live else (), strict=True):
             results.append(result)
             ended = stage is stages[-1] and site is stage.live[-1]  # nobody reads what comes after: it is left out
-            walk.step(f"layer {stage.index}: {site.name} solved", len(walk.micro_batches) if ended else 0, result)
+            left_out = len(walk.micro_batches) * (passes - 1) if ended else 0
+            walk.step(f"layer {stage.index}: {site.name} solved", left_out, result)
             if not result.keep.all():
                 repaired[site.name] = assembly.add(stage.index, site, result.cut)
-        if not ended:
-            walk.advance(stage, repaired if recipe.path == "pruned" else {})
+        if not ended and (passes == 2 or not stage.live):
+            walk.advance(stage, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
         if stage.tidy:

@@ -156,9 +156,8 @@ class Walk(Pass):
         """
         consumers = {s.name: consumer_of(stage.layer, s) for s in stage.sites}
         suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, self.recipe, s.name)]
-        if self.recipe.path == "dense":  # goes on with these very inputs
-            suited = [name for name in suited if name != stage.sites[0].name]
-        widths = {name: c.in_features for name, c in consumers.items() if name in (stage.sites[0].name, *suited)}
+        again = (stage.sites[0].name,) if self.recipe.path == "pruned" else ()
+        widths = {name: c.in_features for name, c in consumers.items() if name in (*again, *suited)}
         stage.inputs = self._room_for(widths)
         stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}
         for site in stage.live:
@@ -176,8 +175,11 @@ class Walk(Pass):
         return torch.zeros(shape, device=self.device), torch.zeros(shape[0], dtype=torch.float64)
 
     def measure(self, stage: Stage, held_out: bool) -> None:
-        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are."""
-        bare = self._bare(stage)
+        """Run the dense blocks up to the last live consumer and add up its inputs; hidden states stay as they are.
+
+        On the dense path they move on: there is nothing else to go through.
+        """
+        bare, on = self._bare(stage), self.recipe.path == "dense"
         for part in (part for part, of_held_out in self.micro_batches if of_held_out == held_out):
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
             h, dense = self.hidden[part], None if self.dense is None else self.dense[part]
@@ -187,9 +189,10 @@ class Walk(Pass):
                     stage.sums[site.name, held_out].add(x, None if dense is None else dense - h)
                 if part.stop <= len(stage.inputs.get(site.name, ())):
                     stage.inputs[site.name][part] = x
-                if site is stage.live[-1] and dense is None:
+                if site is stage.live[-1] and dense is None and not on:
                     break
-                h = h + consumer_of(stage.layer, site)(x)
+                y = consumer_of(stage.layer, site)(x)
+                h = h.add_(y) if on else h + y
                 if dense is not None:
                     self._dense_block(stage, site, part)
 

@@ -1,6 +1,7 @@
 """Everything that combines, on tiny models: one function however it is written down, and the size that was planned."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -89,9 +90,10 @@ def test_a_plan_with_counts_is_what_comes_out(gqa, windows):
         assert rcpu.plan(gqa, recipe, gone).after == rcpu.cost(result.net)
 
 
-def test_progress_ascends_with_a_look_before(gqa, windows):
+@pytest.mark.parametrize("name", ["ours", "flap", "dense path and rotation"])
+def test_progress_ascends_with_a_look_before(gqa, windows, name):
     steps = []
-    result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **OURS), progress=steps.append, micro_batch=3)
+    result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **TOGETHER[name]), progress=steps.append, micro_batch=3)
     fractions = [s.fraction for s in steps]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1)
@@ -157,3 +159,20 @@ def test_every_recipe_runs(name, windows, gqa):
     recipe = rcpu.load_recipe(name)
     if rcpu.METHODS[recipe.method].run is None:
         assert rcpu.prune(gqa, windows, recipe).net is not None
+
+
+@pytest.mark.parametrize("layers", [None, (0, 2)])
+def test_the_dense_path_is_the_dense_models(gqa, windows, layers):
+    """Every layer sees what it would see in the dense model, whatever leaves before it; one pass, no second."""
+    net, calls = copy.deepcopy(gqa), []
+    for layer in net.model.layers:
+        layer.self_attn.v_proj.register_forward_hook(lambda *_: calls.append(None))
+    asked = rcpu.Recipe(ratio=0.3, scorer="wifv", compensation="bias", path="dense", layers=layers)
+    found = rcpu.prune(net, windows, asked, micro_batch=100)
+    assert len(calls) <= 6  # calibration and held-out windows of three layers
+    for layer in layers or range(3):
+        alone = rcpu.prune(gqa, windows, dataclasses.replace(asked, layers=(layer,)))
+        ours = [s for s in found.sites if s.layer == layer]
+        for a, b in zip(ours, alone.sites, strict=True):
+            assert a.columns.equal(b.columns)
+            torch.testing.assert_close(a.bias, b.bias, rtol=1e-4, atol=1e-5)
