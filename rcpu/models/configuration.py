@@ -107,7 +107,10 @@ def _check_rope(path: Path, raw: dict) -> None:
         return
     if not isinstance(rope, dict):
         raise RcpuError(f"{path}: {key} is {rope!r}, expected an object with a rope_type, or null")
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind is None and not set(rope) <= {"rope_theta", "partial_rotary_factor"}:
+        raise RcpuError(f"{path}: {key} has no rope_type, and {', '.join(rope)} would be overlooked: add the type")
+    kind = "default" if kind is None else kind
     known = ("default", *ROPE)
     if kind not in known and kind not in ROPE_INIT_FUNCTIONS:
         raise RcpuError(

@@ -108,7 +108,10 @@ def _read(path: Path, field: str | None) -> str:
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise RcpuError(f"{path} has {size / 2**20:.0f} MiB, more than the {MAX_BYTES // 2**20} MiB that are read")
-        data = path.read_bytes()
+        with path.open("rb") as file:  # a device may have no end
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise RcpuError(f"{path} has more than the {MAX_BYTES // 2**20} MiB that are read")
     except OSError as error:
         raise RcpuError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     return text_of(str(path), data, field, MAX_BYTES)

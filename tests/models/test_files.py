@@ -137,6 +137,10 @@ def test_configurations_that_are_none(folder, config, message):
             "RoPE type 'ntk' .rope_scaling.: expected one of default, lin",
         ),
         ({"rope_parameters": {"rope_type": "mrope"}}, "RoPE type 'mrope' .rope_parameters."),
+        (
+            {"rope_scaling": {"factor": 2.0}},
+            "rope_scaling has no rope_type, and factor would be overlooked: add the type",
+        ),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling of the type 'linear' lacks factor: add it"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "of the type 'llama3' lacks low_freq_factor"),
         ({"rope_scaling": {"rope_type": "dynamic", "factor": "2"}}, "factor in rope_scaling is '2', expected a number"),

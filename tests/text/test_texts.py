@@ -160,6 +160,8 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     path.write_bytes(b"x" * (3 * 2**20))
     with pytest.raises(RcpuError, match="has 3 MiB, more than the 1 MiB that are read"):
         load_text(str(path))
+    with pytest.raises(RcpuError, match="/dev/zero has more than the 1 MiB that are read"):
+        load_text("/dev/zero")
 
 
 @pytest.mark.parametrize(
