@@ -16,6 +16,7 @@ import transformers
 
 from rcpu.base.errors import RcpuError
 from rcpu.models.sizes import cost
+from rcpu.pruning.plan import plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.runs.asks import Ask, Bench, ask_dict
 from rcpu.runs.readings import Point
@@ -104,6 +105,7 @@ def run_study(
     cells, asks = study.cells(asked), study.asks(asked)
     if not cells:
         raise RcpuError(f"the study {study.name} has no cell to run: give at least one ratio and one seed")
+    _check(bench, cells)
     series = series_of(study, asked, bench, asks, cells)
     key = digest_of([series[name] for name in ("study", "fingerprint", "dtype", "precision", "content")])
     progress(Progress(0.0, "the dense model"))
@@ -146,6 +148,18 @@ def run_study(
         found(replace(_gathered(store, key, study), failed=tuple(failed)))
     progress(Progress(1.0, "done"))
     return replace(_gathered(store, key, study), failed=tuple(failed))
+
+
+def _check(bench: Bench, cells: Sequence[Cell]) -> None:
+    """Raise what is wrong with the first cell if something is with all of them: nothing would come of the rest."""
+    errors = []
+    for cell in cells:
+        try:
+            plan(bench.model.net, cell.recipe)
+            return
+        except RcpuError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _left(seconds: float, fresh: int, cells: int) -> str:

@@ -44,10 +44,10 @@ class Verdict:
 def verdicts(study: Study, points: Sequence[Point]) -> list[Verdict]:
     """A verdict for every claim of a study."""
     found = {quantity: readings(points, quantity) for quantity in {claim.quantity for claim in study.claims}}
-    return [_verdict(claim, found[claim.quantity]) for claim in study.claims]
+    return [_verdict(study, claim, found[claim.quantity]) for claim in study.claims]
 
 
-def _verdict(claim: Claim, known: Sequence[Reading]) -> Verdict:
+def _verdict(study: Study, claim: Claim, known: Sequence[Reading]) -> Verdict:
     settings = []
     for first in known:
         if not _has(first.labels, claim.first):
@@ -58,7 +58,7 @@ def _verdict(claim: Claim, known: Sequence[Reading]) -> Verdict:
             if gap is not None:
                 settings.append(Setting(dict(first.labels), first.value, than.value, gap, _state(claim, gap)))
     state = _over_all(claim, settings)
-    return Verdict(claim, state, _sentence(claim, state, settings), tuple(settings))
+    return Verdict(claim, state, _sentence(study, claim, state, settings), tuple(settings))
 
 
 def _has(labels: Labels, asked: Labels) -> bool:
@@ -93,7 +93,7 @@ def _over_all(claim: Claim, settings: Sequence[Setting]) -> str:
     return "fails" if "fails" in states else "holds" if set(states) == {"holds"} else "open"
 
 
-def _sentence(claim: Claim, state: str, settings: Sequence[Setting]) -> str:
+def _sentence(study: Study, claim: Claim, state: str, settings: Sequence[Setting]) -> str:
     if not settings:
         return "Not run yet: the cells that this claim compares are not there."
     own, other = _told(claim.first, claim.than), _told(claim.than)
@@ -106,7 +106,7 @@ def _sentence(claim: Claim, state: str, settings: Sequence[Setting]) -> str:
         shown = list(best.values())
     decided = [s for s in shown if s.state == state] or shown
     parts = [
-        f"{_at(s, claim)}{QUANTITIES[claim.quantity].label.split(',')[0].lower()} {told(s.difference)}"
+        f"{_at(study, claim, s)}{QUANTITIES[claim.quantity].label.split(',')[0].lower()} {told(s.difference)}"
         for s in decided[:4]
     ]
     more = f", and {len(decided) - 4} more settings" if len(decided) > 4 else ""
@@ -129,6 +129,11 @@ def _told(labels: Labels, beside: Labels | None = None) -> str:
     return ", ".join(keep)
 
 
-def _at(setting: Setting, claim: Claim) -> str:
-    rest = [v for k, v in setting.labels.items() if k not in claim.first and k not in claim.than]
-    return f"at {', '.join(rest)} " if rest else ""
+def _at(study: Study, claim: Claim, setting: Setting) -> str:
+    """Where a setting lies, as far as the claim does not say so itself; a number says what it is of."""
+    rest = {k: v for k, v in setting.labels.items() if k not in claim.first and k not in claim.than}
+    parts = []
+    for axis, label in rest.items():
+        number = label[:1].isdigit() and axis in study.axes
+        parts.append(f"{study.axes[axis].label[:1].lower()}{study.axes[axis].label[1:]} {label}" if number else label)
+    return f"at {', '.join(parts)} " if parts else ""

@@ -132,6 +132,13 @@ def test_a_cell_that_fails_is_told_and_ends_nothing_else(store, bench, asked):
     assert "unit 'head' needs one KV head" in found.failed[0]
 
 
+def test_a_model_that_no_cell_can_have_is_refused_at_once(store, bench, asked, windows):
+    pruned = rcpu.prune(bench.model.net, windows, rcpu.Recipe(ratio=0.3)).net
+    with pytest.raises(RcpuError, match="already pruned"):
+        run_study(STUDIES["table3"], asked(STUDIES["table3"]), Bench(replace(bench.model, net=pruned)), store)
+    assert store.runs() == []
+
+
 def test_other_windows_are_another_series(store, bench, asked):
     study = STUDIES["table3"]
     for limit in (6, 8):
@@ -227,6 +234,7 @@ def test_a_claim_must_hold_everywhere_unless_somewhere_is_enough():
     (everywhere,) = verdicts(claimed("lower"), points)
     assert everywhere.state == "fails"
     assert "(in 1 of 2 settings)" in everywhere.sentence
+    assert "at 20 %, size 2 perplexity +5." in everywhere.sentence
     (somewhere,) = verdicts(claimed("lower", some="size"), points)
     assert somewhere.state == "holds"
 
