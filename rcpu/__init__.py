@@ -34,6 +34,7 @@ from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.pruning.saving import run_record, save
 from rcpu.pruning.site import SiteResult
+from rcpu.pruning.target import planned_share, with_target
 from rcpu.statistics.passes import Progress
 from rcpu.text.texts import Text, from_upload, load_text
 from rcpu.text.windows import Windows, calibration_windows, evaluation_windows
@@ -76,8 +77,10 @@ __all__ = [
     "parse_ratios",
     "perplexity",
     "plan",
+    "planned_share",
     "prune",
     "run_record",
     "save",
     "stream",
+    "with_target",
 ]

@@ -1,9 +1,10 @@
-"""``make compare``: every recipe at 10, 20 and 30 % on the embedded model, one table. Not a test: it takes hours.
+"""``make compare``: every recipe with 10, 20 and 30 % less on the embedded model, one table. Not a test: hours.
 
     python -m tests.compare --ratios 0.2 --recipes best,rcpu-paper --text wiki.valid.tokens --evaluation wiki.test.raw
 
 Seconds are those of the prune ÷ those of a bare forward of the same windows through the decoder layers, right before
-it in the same process. "ratio" is what each recipe's own units make of it: compare rows by their parameters.
+it in the same process. Rows of one group have as many parameters in the decoder layers (``--by parameters``: 10 % less
+and so on, as nearly as whole units allow) or the same ratio, whatever that means to each recipe (``--by ratio``).
 """
 
 from __future__ import annotations
@@ -33,6 +34,18 @@ def bare_forward(net, ids: torch.Tensor, batch: int = 8) -> float:
     return time.perf_counter() - start
 
 
+@torch.no_grad()
+def tokens_per_second(net, batch: int = 4, tokens: int = 128, times: int = 5) -> float:
+    """Of a prefill, the median of some."""
+    ids = torch.randint(net.config.vocab_size, (batch, tokens), generator=torch.Generator().manual_seed(0))
+    found = []
+    for _ in range(times):
+        start = time.perf_counter()
+        net.model(ids, use_cache=False)
+        found.append(batch * tokens / (time.perf_counter() - start))
+    return sorted(found)[times // 2]
+
+
 def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, text: rcpu.Text, evaluation: torch.Tensor) -> dict:
     """Prune by one recipe and measure."""
     windows = rcpu.calibration_windows(
@@ -45,6 +58,8 @@ def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, text: rcpu.Text, eval
     return {
         "recipe": name,
         "ratio": recipe.ratio,
+        "decoder": rcpu.planned_share(model.net, recipe),
+        "tokens_per_second": tokens_per_second(result.net) / tokens_per_second(model.net),
         "parameters": rcpu.cost(result.net).parameters,
         "perplexity": found.perplexity,
         "interval": [found.interval.low, found.interval.high],
@@ -54,19 +69,23 @@ def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, text: rcpu.Text, eval
 
 
 def table(rows: list[dict], dense: tuple[int, float], title: str) -> Table:
-    """Rows by ratio, the lowest perplexity of each first."""
+    """Rows by how much is gone, the lowest perplexity of each first."""
     made = Table(title=title, title_justify="left")
-    for column in ("ratio", "recipe", "parameters", "perplexity", "95 %", "÷ bare forward", "peak MiB"):
+    columns = ("less", "recipe", "ratio", "parameters", "decoder", "perplexity", "95 %", "tokens/s ÷ dense")
+    for column in (*columns, "÷ bare forward", "peak MiB"):
         made.add_column(column, justify="left" if column == "recipe" else "right")
-    made.add_row("", "dense", f"{dense[0]:,}", f"{dense[1]:.2f}", "", "", "")
-    for r in sorted(rows, key=lambda r: (r["ratio"], r["perplexity"])):
+    made.add_row("", "dense", "", f"{dense[0]:,}", "100.0%", f"{dense[1]:.2f}", "", "1.00", "", "")
+    for r in sorted(rows, key=lambda r: (r["less"], r["perplexity"])):
         low, high = r["interval"]
         made.add_row(
-            f"{r['ratio']:.0%}",
+            f"{r['less']:.0%}",
             r["recipe"],
+            f"{r['ratio']:.3f}",
             f"{r['parameters']:,}",
+            f"{r['decoder']:.1%}",
             f"{r['perplexity']:.2f}",
             f"{low:.1f}–{high:.1f}",
+            f"{r['tokens_per_second']:.2f}",
             f"{r['forwards']:.1f}",
             f"{r['peak_mib']:,.0f}",
         )
@@ -77,6 +96,7 @@ def main() -> None:
     """Print the table; with ``--json`` rows are kept as they come, and those that are there are not run again."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--ratios", default="0.1,0.2,0.3")
+    ask.add_argument("--by", choices=("parameters", "ratio"), default="parameters")
     ask.add_argument("--recipes", default=",".join(rcpu.RECIPES))
     ask.add_argument("--text", default="embedded", help="calibration")
     ask.add_argument("--evaluation", default="embedded")
@@ -87,13 +107,13 @@ def main() -> None:
     ask.add_argument("--unit", help="of o_proj, for every recipe that has columns")
     ask.add_argument("--json", type=Path, help="a file to keep rows in")
     asked = ask.parse_args()
-    model, console = rcpu.load_model("embedded", "cpu", "fp32"), Console(width=110)
+    model, console = rcpu.load_model("embedded", "cpu", "fp32"), Console(width=140)
     text = rcpu.load_text(asked.text)
     evaluation = rcpu.evaluation_windows(
         rcpu.load_text(asked.evaluation), model.tokenizer, window=128, max_windows=asked.windows
     )
     rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
-    there = {(r["recipe"], r["ratio"]) for r in rows}
+    there = {(r["recipe"], r["less"]) for r in rows}
     for ratio in map(float, asked.ratios.split(",")):
         for name in asked.recipes.split(","):
             if (name, ratio) in there:
@@ -102,7 +122,9 @@ def main() -> None:
             recipe = replace(rcpu.load_recipe(name), **asked_of)
             if asked.unit and recipe.method == "columns" and recipe.unit == "auto":
                 recipe = replace(recipe, unit=asked.unit)
-            rows.append(row(model, name, recipe, text, evaluation))
+            if asked.by == "parameters":
+                recipe = rcpu.with_target(model.net, recipe, 1 - ratio)
+            rows.append(row(model, name, recipe, text, evaluation) | {"less": ratio})
             console.print(f"{name} at {ratio:.0%}: {rows[-1]['perplexity']:.2f}")
             if asked.json:
                 asked.json.write_text(json.dumps(rows, indent=1) + "\n")

@@ -55,6 +55,13 @@ def add(commands, model) -> None:
         prune.add_argument(_flag(name), default=None, metavar="VALUE", help=f"{about} (default: {usual})")
     text_field_flag(prune)
     prune.add_argument(
+        "--target-parameters",
+        type=float,
+        metavar="SHARE",
+        help="share of parameters that stay, like 0.8: the ratio that gives it is found, for any method",
+    )
+    prune.add_argument("--target-of", default="decoder", help="what the share is of: decoder (layers) or model")
+    prune.add_argument(
         "--layer-ratios", default=None, metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
     )
     options = prune.add_argument_group("options of methods")
@@ -135,6 +142,10 @@ def _prune(options, console: Console) -> None:
     check_json(options.json)
     text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
+    if options.target_parameters is not None and not begun:
+        config = rcpu.with_target(model.net, config, options.target_parameters, options.target_of)
+        left = rcpu.planned_share(model.net, config, options.target_of)
+        console.print(f"ratio {config.ratio:g} leaves {left:.2%} of the {options.target_of}'s parameters", markup=False)
     todo = rcpu.plan(model.net, config)
     for note in todo.notes:
         console.print(f"note: {note}", markup=False)

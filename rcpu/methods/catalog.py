@@ -24,6 +24,7 @@ class Method:
     check: Callable[[Any], None] = lambda recipe: None  # raises RcpuError for settings that do not combine
     #: The sizes it will give a model, from a configuration of the dense sizes and a recipe; None: see pruning/plan.py.
     sizes: Callable[[CompactLlamaConfig, Any], CompactLlamaConfig] | None = None
+    zeros: Callable[[CompactLlamaConfig, Any], int] | None = None  # weights that will be zero in place, where some are
 
 
 METHODS = {
@@ -69,6 +70,7 @@ METHODS = {
         zpruner.run,
         whole_model,
         zpruner.sizes,
+        zpruner.zeros,
     ),
     "mini-llm": Method(
         "MINI-LLM",

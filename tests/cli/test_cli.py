@@ -211,6 +211,7 @@ def test_bad_input_is_one_line(base, tmp_path, capsys, arguments, message):
     ("arguments", "message"),
     [
         (["prune", "--out", "{tmp}/out", "--unit", "head"], "6 query heads on 2 KV heads"),
+        (["prune", "--target-parameters", "1.2", "--no-store"], "a target is the share of parameters that stay"),
         (["prune", "--out", "{tmp}/out", "--layers", "2-4"], "layer 4 does not exist: this model has layers 0 to 2"),
         (["prune", "--out", "{tmp}/out", "--samples", "9999"], "too little text: words.txt has 12,000 tokens"),
         (["prune", "--out", "{tmp}/out", "--window", "400"], "window of 400 tokens is longer than the model's 256"),
@@ -272,6 +273,15 @@ def test_flags_win_over_the_recipe(tmp_path, capsys):
     assert found == rcpu.Recipe(
         ratio=0.4, seed=7, scorer="magnitude", compensation="bias", ridge=None, proper=True, layers=(0, 1, 2)
     )
+
+
+def test_a_target_of_parameters_finds_the_ratio(base, tmp_path, model, capsys):
+    record = tmp_path / "record.json"
+    assert main([*base["prune"], "--target-parameters", "0.8", "--no-store", "--json", str(record)]) == 0
+    written = json.loads(record.read_text())
+    assert "of the decoder's parameters" in capsys.readouterr().err
+    wanted = rcpu.with_target(model.net, rcpu.Recipe(window=16), 0.8)
+    assert written["recipe"]["ratio"] == wanted.ratio
 
 
 def test_methods_and_recipes_are_listed(capsys):
