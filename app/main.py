@@ -32,7 +32,7 @@ STORY = {
         ("compare", "Compare", "compare_arrows"),
         ("benchmarks", "Benchmarks", "quiz"),
     ],
-    "Prove": [("experiments", "Experiments", "science")],
+    "Prove": [("experiments", "Experiments", "science"), ("runs", "Runs", "inventory_2")],
     "Teach": [("learn", "Learn", "school"), ("guide", "Field guide", "menu_book")],
 }
 

@@ -75,7 +75,7 @@ def pick_recipe() -> None:
             help="What is set here as YAML: read it, edit it, pass it on",
         )
     with line.popover("Open a recipe", icon=":material/upload:"):
-        _upload()
+        upload_recipe()
     method = rcpu.METHODS[s.method]
     about = rcpu.RECIPES[name].about + f" {rcpu.RECIPES[name].source}." if name in rcpu.RECIPES else ""
     st.caption(about or f"{method.summary} {method.source}.")
@@ -148,17 +148,26 @@ def _cleared() -> dict[str, Any]:
     return {name: getattr(Settings(), name) for name in names}
 
 
-def _upload() -> None:
+def settings_from(recipe: rcpu.Recipe) -> dict[str, Any]:
+    """Every setting that makes exactly this recipe."""
+    return _cleared() | settings_of(recipe, everything=True)
+
+
+def upload_recipe() -> bool:
+    """A widget that takes a recipe from a file and sets all that it says; whether it has taken the one it shows."""
     file = st.file_uploader("A recipe (YAML)", type=["yaml", "yml"], key="recipe_file", max_upload_size=1)
-    if file is None or st.session_state.get("recipe_read") == file.file_id:
-        return
+    if file is None:
+        return False
+    if st.session_state.get("recipe_read") == file.file_id:
+        return True
     try:
         if file.size > LARGEST:
             raise rcpu.RcpuError(f"{file.name} has {file.size:,} bytes: a recipe has a few hundred")
         recipe = rcpu.Recipe.from_yaml(file.getvalue().decode("utf-8-sig"))
     except (rcpu.RcpuError, UnicodeDecodeError) as error:
         say(error if isinstance(error, rcpu.RcpuError) else f"{file.name} is not UTF-8 text")
-        return
+        return False
     st.session_state["recipe_read"] = file.file_id
-    change(**_cleared() | settings_of(recipe, everything=True))
+    change(**settings_from(recipe))
     st.rerun()
+    return True

@@ -123,6 +123,14 @@ class _Settings:
     study_relative: bool = True
     study_series: str = ""  # which of several that the store has
     experiment: str = ""
+    # runs
+    runs_find: str = ""
+    runs_state: str = "all"
+    runs_on: str = ""  # digest of the windows whose perplexity is shown
+    runs_x: str = "parameters"
+    runs_y: str = "perplexity"
+    runs_relative: bool = True  # divided by the dense model's
+    picked_runs: str = ""  # that are looked at
     # lessons
     lesson: int = 0
     points: str = ""  # of the 2-D picture

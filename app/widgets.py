@@ -30,9 +30,9 @@ def abreast(name: str, *, wide_left: bool = False) -> tuple[DeltaGenerator, Delt
     return line.container(), line.container()
 
 
-def table(columns: dict[str, Sequence], name: str) -> None:
-    """A table that downloads as CSV."""
-    st.dataframe(columns, hide_index=True, width="stretch")
+def table(columns: dict[str, Sequence], name: str, **options) -> None:
+    """A table that downloads as CSV; ``options`` are those of ``st.dataframe``."""
+    st.dataframe(columns, hide_index=True, width="stretch", **options)
 
     st.download_button(
         "Download as CSV",

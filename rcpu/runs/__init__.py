@@ -25,6 +25,7 @@ from rcpu.runs.pruned import (
 )
 from rcpu.runs.readings import QUANTITIES
 from rcpu.runs.records import STATES, Measure, Run, dense_subject, digest_of, plain_subject
+from rcpu.runs.redo import command_of, python_of
 from rcpu.runs.reports import RunReport, collect_report, report_html, run_report
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
 from rcpu.runs.shelf import Row, Shelf, side_by_side
@@ -65,6 +66,7 @@ __all__ = [
     "ask_of",
     "can_be_relative",
     "collect_report",
+    "command_of",
     "compact_model",
     "content_of",
     "default_name",
@@ -90,6 +92,7 @@ __all__ = [
     "plain_subject",
     "prune_into",
     "published",
+    "python_of",
     "report_html",
     "result_rows",
     "resume_into",
