@@ -14,7 +14,7 @@ import rcpu
 from app.kept import place, store
 from app.runs import DENSE, Variant
 from app.texts import content_of
-from rcpu.measure import NextToken, TokenView
+from rcpu.measure import NextToken, TaskResult, TokenView
 
 Asked = dict[str, Any]
 
@@ -61,6 +61,29 @@ def perplexities(
                 found.setdefault(value["text"], {})[key] = rcpu.Perplexity.from_dict(value)
                 warnings |= dict.fromkeys(value["warnings"])
     return found, tuple(warnings)
+
+
+def keep_tasks(variant: Variant, asked: Asked, found: Mapping[str, TaskResult], dtype: str) -> None:
+    """Keep results of tasks: each under its items, and their names under the question that a page asks."""
+    for result in found.values():
+        items = {"task": result.task, "items": result.digest, "dtype": dtype}
+        _put(variant.subject, "task", items, result.to_dict())
+    kept = [[result.task, result.digest] for result in found.values()]
+    _put(variant.subject, "benchmarks", asked, {"tasks": kept, "dtype": dtype})
+
+
+def task_results(variants: Mapping[str, Variant], asked: Asked) -> dict[str, dict[str, TaskResult]]:
+    """Known answers by variant and task, of variants that have all of them."""
+    found = {}
+    for key, variant in variants.items():
+        if value := _get(variant.subject, "benchmarks", asked):
+            kept = {
+                task: _get(variant.subject, "task", {"task": task, "items": items, "dtype": value["dtype"]})
+                for task, items in value["tasks"]
+            }
+            if all(kept.values()):
+                found[key] = {task: TaskResult.from_dict(one) for task, one in kept.items()}
+    return found
 
 
 def keep_texts(variants: Mapping[str, Variant], asked: Asked, texts: Mapping[str, rcpu.Generated]) -> None:

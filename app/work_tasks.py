@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import rcpu
-from app import demo
+from app import demo, remembered
 from app.jobs import Job
-from app.measuring import asked_models
+from app.measuring import asked_models, dtype_of
 from app.runs import Variant
 from app.shared import jobs
+from app.texts import content_of
 from rcpu.base import existing
-from rcpu.measure import TaskProgress, TaskResult, answers_folder, check_numbers, run_tasks
+from rcpu.measure import (
+    EMBEDDED,
+    TaskProgress,
+    TaskResult,
+    answers_folder,
+    check_numbers,
+    expanded,
+    folder_tasks,
+    run_tasks,
+)
 
 
 def folder_of(name: str) -> Path | None:
@@ -28,6 +42,20 @@ def folder_of(name: str) -> Path | None:
     return path
 
 
+def tasks_asked(names: Sequence[str], folder: str, limit: int, few_shot: int) -> dict[str, Any]:
+    """Which items: told by what a folder's files and the embedded text hold, and by lm-eval's version otherwise."""
+    place = folder_of(folder)
+    own = folder_tasks(place) if place else {}
+    made = {name: _content(name, own) for name in expanded(names)}
+    return {"tasks": made, "limit": limit, "few_shot": few_shot}
+
+
+def _content(name: str, own: Mapping[str, Path]) -> str:
+    if name in own:
+        return hashlib.sha256(own[name].read_bytes()).hexdigest()[:16]
+    return content_of("embedded") if name in EMBEDDED else f"lm-eval {version('lm-eval')}"
+
+
 def tasks_job(
     tokenizer: object, variants: dict[str, Variant], names: tuple[str, ...], folder: str, limit: int, few_shot: int
 ) -> Job:
@@ -36,7 +64,7 @@ def tasks_job(
     check_numbers(limit, few_shot, "auto")
     if not names:
         raise rcpu.RcpuError("no task is chosen: take at least one, like embedded")
-    place = folder_of(folder)
+    place, asked = folder_of(folder), tasks_asked(names, folder, limit, few_shot)
     keep = None if demo.limits().demo else answers_folder()  # nothing of a visitor's outlives the process
 
     def work(job: Job) -> dict[str, dict[str, TaskResult]]:
@@ -59,6 +87,7 @@ def tasks_job(
                 progress=told,
                 cancelled=job.cancelled,
             )
+            remembered.keep_tasks(variant, asked, found, dtype_of(variant))
             job.partial = job.partial | {key: found}
         return job.partial
 

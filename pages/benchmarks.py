@@ -1,5 +1,6 @@
 """Benchmarks: accuracy on tasks, whether two models differ, and the items that only one of them got right."""
 
+import contextlib
 import json
 
 import streamlit as st
@@ -12,12 +13,14 @@ from app.figures import benchmarks as figures
 from app.figures.compare import style
 from app.job_panels import job_panel, known_job, start
 from app.measuring import these
+from app.opening import open_runs
 from app.perplexities import changed
-from app.runs import DENSE, dense, session_runs, usual, variants
+from app.remembered import task_results
+from app.runs import DENSE, dense, usual, variants
 from app.settings import control, control_list, control_names, settings
 from app.tiles import Tile, tiles
 from app.widgets import figure, say, table
-from app.work_tasks import folder_of, tasks_job
+from app.work_tasks import folder_of, tasks_asked, tasks_job
 from rcpu.measure import (
     EMBEDDED,
     PAPER,
@@ -42,7 +45,7 @@ st.write(
 )
 
 s, allowed = settings(), limits()
-runs = session_runs()
+runs = open_runs()
 if runs:
     model, everything = next(reversed(runs.values())).model, variants(runs)
     at_first = usual(everything)
@@ -117,20 +120,23 @@ if button.button("Run tasks", type="primary", width="stretch", disabled=not chos
 if not chosen:
     st.info("Choose at least one model.", icon=":material/info:")
 
-job = known_job("bench")
+job, before = known_job("bench"), {}
 if job is None:
+    with contextlib.suppress(rcpu.RcpuError):  # a folder that is none was said above
+        before = task_results(chosen, tasks_asked(*asked))
+if job is None and not before:
     with st.container(border=True):
         st.markdown("#### No task was run yet")
         st.markdown(
             "`embedded` asks for the last word of a passage, and which of four continuations follows, on text that was "
             "never calibrated on: about a minute a model on two cores. How long it takes is shown as soon as it begins."
         )
-else:
+if job is not None:
     job_panel(job)
     if job.asks[1:] != asked:
         tasks, folder, most, few = job.asks[1:]
         changed(f"of {', '.join(tasks)}{f' in {folder}' * bool(folder)}, at most {most} items each, {few}-shot")
-found = {} if job is None or job.active else these(job, chosen)
+found = before if job is None else {} if job.active else these(job, chosen)
 
 
 def overview() -> None:

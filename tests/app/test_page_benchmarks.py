@@ -103,6 +103,16 @@ def test_models_are_compared_and_their_items_shown(with_run):
     assert again.dataframe[0].value["model"][0] == "dense", "a link finds the results"
 
 
+def test_results_are_found_without_their_job_and_not_for_other_items(with_run, folder):
+    at = finish(click(open_page("benchmarks", **with_run), "Run tasks"), "bench")
+    link = {name: value for name, value in dict(at.query_params).items() if name != "bench"}
+    again = open_page("benchmarks", **link)
+    assert list(again.dataframe[0].value["model"]) == list(at.dataframe[0].value["model"])
+    assert "No task was run yet" in texts(open_page("benchmarks", **{**link, "task_items": 5}), "markdown")
+    (folder / "numbers.jsonl").write_text("\n".join(map(json.dumps, ROWS[1:])))
+    assert "No task was run yet" in texts(open_page("benchmarks", **link), "markdown")
+
+
 def test_results_say_what_they_are_of_when_settings_have_moved_on(with_run):
     at = finish(click(open_page("benchmarks", **with_run), "Run tasks"), "bench")
     assert "have changed" not in texts(at, "info")
@@ -145,6 +155,6 @@ def test_the_demo_runs_its_own_tasks_only_and_keeps_nothing(model, monkeypatch, 
 
 
 def test_published_numbers_name_their_model(loaded):
-    rows = open_page("benchmarks", **loaded).dataframe[0].value
+    rows = open_page("benchmarks", **loaded).dataframe[-1].value
     assert set(rows["model"]) == {"LLaMA-7B"}
     assert rows["mean"][0] == 66.0
