@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rcpu.methods.obs import damped, factor
-from rcpu.methods.subspace import begin, decoder, widen
+from rcpu.methods.subspace import begin, decoder, refine, widen
 from rcpu.models.families import Heads
 
 #: Shares of a site's units at which its price is worked out; no site loses more than the last.
@@ -80,6 +80,8 @@ def of_subspace(
     found = []
     for n in gone:
         encoder = begin(weight if seen is None else seen, h, heads, heads.dim - n)
+        if n:
+            encoder = refine(weight if seen is None else seen, h, encoder, rounds=1, steps=8)
         v = decoder(weight, wide, encoder)
         found.append(cost(weight.to(v) - widen(v, encoder)) if n else 0.0)
     return found

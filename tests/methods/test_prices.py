@@ -42,7 +42,8 @@ def test_a_subspace_is_priced_as_it_is_repaired():
     heads = Heads(6, 2, 2)
     weight, gram = problem()
     (found,) = prices.of_subspace(weight, gram, heads, (1,), partial(prices.price, c=gram), damping=0.01, ridge=0.3)
-    encoder = subspace.begin(weight, obs.damped(gram, 0.01), heads, 1)
+    h = obs.damped(gram, 0.01)
+    encoder = subspace.refine(weight, h, subspace.begin(weight, h, heads, 1), rounds=1, steps=8)
     left = weight - subspace.widen(subspace.decoder(weight, obs.damped(gram, 0.3), encoder), encoder)
     assert found == pytest.approx(0.5 * (left @ gram @ left.mT).trace().item())
 
