@@ -86,7 +86,8 @@ def prune(
             checkpoint(Checkpoint(stage.index, done, tuple(results), *states))
     return_freed_memory()
     edits = compact.edits_of(net, assembly.cuts)
-    return PruneResult(assembly.model(), recipe, edits, tuple(results), look.notes, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return PruneResult(assembly.model(), recipe, edits, tuple(results), look.notes, seconds, look.found)
 
 
 def stages_of(net: LlamaForCausalLM, recipe: Recipe, todo) -> list[Stage]:

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 from rcpu.compact import assembly as compact
 from rcpu.methods.allocation import ratios_with_heads
 from rcpu.methods.columns import has_bias
+from rcpu.methods.scoring import FROM_GRAM
 from rcpu.methods.units import UNIT_NAMES, removed_count, resolve_unit, units_of
 from rcpu.models.families import architecture_of, consumer_of, heads_of, layers_of
 from rcpu.models.limits import check_window
@@ -82,6 +83,11 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     if gone is None:
         gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
         notes = [note for name, layout in layouts.items() for note in _notes(recipe, layers, layout, name, unit)]
+    if recipe.scorer in FROM_GRAM and recipe.compensation in ("none", "bias"):
+        notes.append(
+            f"score {recipe.scorer!r} counts on a repair that compensation {recipe.compensation!r} does not make: "
+            "choose 'least_squares', or a score that looks at columns as they are"
+        )
     if recipe.allocation in LOOKING:
         notes.append(
             f"allocation {recipe.allocation!r}: layers and sites share what the ratio removes after a look at the model"

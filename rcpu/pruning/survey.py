@@ -42,6 +42,14 @@ class Survey:
     notes: tuple[str, ...] = ()
     took: float = 0.0  # share of the run's progress
 
+    @property
+    def found(self) -> dict[str, Tensor]:
+        """Prices to look at: ``price.<layer>.<site>``, (2, levels) units gone from every stratum, and nats a token."""
+        return {
+            f"price.{i}.{name}": torch.tensor([curve.counts, curve.costs], dtype=torch.float64)
+            for (i, name), curve in self.curves.items()
+        }
+
     def rest(self, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
         """Progress of what comes after."""
         if not self.took:

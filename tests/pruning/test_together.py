@@ -130,6 +130,24 @@ def test_care_grows_as_tokens_get_fewer(gqa, windows):
     assert max(spread[1]) - min(spread[1]) < max(spread[0]) - min(spread[0])
 
 
+def test_a_score_that_counts_on_a_repair_says_so_where_there_is_none(gqa):
+    def notes(**settings) -> str:
+        return " ".join(rcpu.plan(gqa, rcpu.Recipe(ratio=0.3, **settings)).notes)
+
+    assert "counts on a repair" in notes(scorer="obs", compensation="none")
+    assert "counts on a repair" not in notes(scorer="obs", compensation="least_squares")
+    assert "counts on a repair" not in notes(scorer="rcpu", compensation="none")
+
+
+def test_prices_can_be_looked_at(gqa, windows):
+    found = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **OURS)).found
+    assert found.keys() == {f"price.{i}.{name}" for i in range(3) for name in rcpu.SITES}
+    for counts, costs in found.values():
+        assert counts.tolist() == sorted(counts.tolist())
+        assert costs[0] == 0
+        assert (costs[1:] > 0).all()
+
+
 def test_few_gradients_say_so(gqa, windows):
     result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **TOGETHER["ours without gradients"]))
     assert any("without gradients" in note for note in result.notes)
