@@ -81,6 +81,27 @@ def pick_recipe() -> None:
     st.caption(about or f"{method.summary} {method.source}.")
 
 
+def pick_target(model: rcpu.Model) -> None:
+    """A way to ask for parameters instead of a ratio: the share that stays, and a button that finds the ratio."""
+
+    def find() -> None:
+        try:
+            found = rcpu.with_target(model.net, settings().recipe(), settings().target)
+            change(ratio=found.ratio)
+        except rcpu.RcpuError as error:
+            st.session_state["target_error"] = str(error)
+
+    with st.popover("By parameters", icon=":material/straighten:", width="stretch"):
+        st.caption(
+            "A ratio means another thing to every method. Ask for the parameters of the decoder layers that stay, and "
+            "methods can be compared at equal size."
+        )
+        control(st.number_input, "Share that stays", "target", min_value=0.05, max_value=1.0, step=0.05)
+        st.button("Find the ratio", on_click=find, width="stretch")
+    if error := st.session_state.pop("target_error", None):
+        say(error)
+
+
 def pick_options(names: list[str] | None = None) -> None:
     """A widget for each option of the chosen method that matters beside the others, or for those named."""
     rows = options_of(rcpu.METHODS[settings().method].options)

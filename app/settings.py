@@ -36,7 +36,7 @@ WORDS = {
     "study_size": tuple(SIZES),
     "study_precision": ("", *rcpu.DTYPES),
 }
-BOUNDS = {"ratio": (0.0, 0.95), "t": (0.0, 1.0)}
+BOUNDS = {"ratio": (0.0, 0.95), "target": (0.05, 1.0), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "prices", "sides", "run", "runs", "measure", "bench", "generate"),
@@ -64,6 +64,7 @@ class _Settings:
     # pruning
     method: str = "columns"
     ratio: float = 0.2
+    target: float = 0.8  # share of the decoder's parameters that is to stay
     ratios: str = ""  # of single layers, like 0-3=0.1,29=0
     scorer: str = "rcpu"
     compensation: str = "rotation"

@@ -15,7 +15,7 @@ from app.job_panels import job_panel, own_job
 from app.jobs import Job
 from app.labels import PAPER, SITES, called
 from app.measuring import contents
-from app.methods import pick_options, pick_recipe
+from app.methods import pick_options, pick_recipe, pick_target
 from app.opening import unfinished_run
 from app.runs import described, forget, remember, run_names, stories
 from app.settings import PageEnd, change, control, settings
@@ -47,6 +47,7 @@ what, how, where = (boxes.container(border=True, height="stretch") for _ in rang
 with what:
     st.markdown("##### What goes")
     ratio_slider()
+    pick_target(model)
     control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
     pick_options(["unit"])
 with how:

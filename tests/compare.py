@@ -34,6 +34,11 @@ def bare_forward(net, ids: torch.Tensor, batch: int = 8) -> float:
     return time.perf_counter() - start
 
 
+def decoder_weights(net) -> int:
+    """Parameters of the decoder layers that are not zero."""
+    return sum(int(p.count_nonzero()) for layer in net.model.layers for p in layer.parameters())
+
+
 @torch.no_grad()
 def tokens_per_second(net, batch: int = 4, tokens: int = 128, times: int = 5) -> float:
     """Of a prefill, the median of some."""
@@ -58,7 +63,7 @@ def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, text: rcpu.Text, eval
     return {
         "recipe": name,
         "ratio": recipe.ratio,
-        "decoder": rcpu.planned_share(model.net, recipe),
+        "decoder": decoder_weights(result.net) / decoder_weights(model.net),
         "tokens_per_second": tokens_per_second(result.net) / tokens_per_second(model.net),
         "parameters": rcpu.cost(result.net).parameters,
         "perplexity": found.perplexity,

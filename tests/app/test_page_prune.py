@@ -79,3 +79,18 @@ def test_a_whole_method_runs_and_shows_what_it_found(loaded, text_file, method):
     assert not texts(at, "error")
     assert charts(at)
     assert rcpu.METHODS[method].label in texts(at, "caption")
+
+
+@pytest.mark.parametrize("method", ["columns", "slicegpt"])
+def test_a_share_of_parameters_finds_the_ratio(loaded, model, method):
+    at = open_page("prune", **loaded, method=method, target=0.85)
+    at = click(at, "Find the ratio")
+    now = at.session_state["settings"]
+    wanted = rcpu.with_target(model.net, now.recipe(), 0.85)
+    assert now.ratio == pytest.approx(wanted.ratio, abs=1e-6)
+    assert not texts(at, "error")
+
+
+def test_a_share_that_cannot_be_reached_is_said(loaded):
+    at = click(open_page("prune", **loaded, layers="0", target=0.1), "Find the ratio")
+    assert "cannot be reached" in texts(at, "error")
