@@ -106,7 +106,9 @@ def _layer(net: nn.Module, config: CompactLlamaConfig, index: int, named: Named,
         module, _, what = key.rpartition(".")
         said.setdefault(module, {})[what] = tensor
     parts: dict[str, nn.Module] = {}
-    for site in sites:
+    attention = said.pop("self_attn", {})
+    there = [site for site in sites if not (site.attention and "gone" in attention)]
+    for site in there:
         consumer = f"{site.block}.{site.consumer}"
         kept, rows = said.get(consumer, {}).get("columns"), {}
         try:
@@ -124,7 +126,7 @@ def _layer(net: nn.Module, config: CompactLlamaConfig, index: int, named: Named,
         branch = said.pop("mlp.branch")
         both = (branch[side].to(net.device, net.dtype).contiguous() for side in ("right", "left"))
         parts["mlp.branch"] = nn.Sequential(*map(linear, both))
-    pairs = said.pop("self_attn", {}).get("pairs")
+    pairs = attention.get("pairs")
     if unknown := said.keys() - {"mlp"}:  # whose axes were read before
         raise RcpuError(f"layer {index}: {min(unknown)} is no projection of this model")
     _read_sizes(config, index, parts, pairs)
@@ -135,7 +137,7 @@ def _layer(net: nn.Module, config: CompactLlamaConfig, index: int, named: Named,
     else:
         for site in sites:
             setattr(made, site.norm, dense.get_submodule(site.norm))
-    for site in sites:  # what no edit names, as norms of queries and keys
+    for site in there:  # what no edit names, as norms of queries and keys
         for name, part in dense.get_submodule(site.block).named_children():
             parts.setdefault(f"{site.block}.{name}", part)
     for path, part in parts.items():
@@ -148,14 +150,17 @@ def _layer(net: nn.Module, config: CompactLlamaConfig, index: int, named: Named,
 
 def _read_sizes(config: CompactLlamaConfig, index: int, parts: Mapping[str, nn.Module], pairs: Tensor | None) -> None:
     sizes = {
-        "key_dims": config.head_dim if pairs is None else 2 * pairs.shape[1],
-        "o_bias": _bias(parts["self_attn.o_proj"]) is not None,
         "down_bias": _bias(parts["mlp.down_proj"]) is not None,
         "intermediate_sizes": d_out(parts["mlp.up_proj"]),
+        "query_heads": 0,
+        "kv_heads": 0,
     }
-    sizes["query_heads"] = d_out(parts["self_attn.q_proj"]) // sizes["key_dims"]
-    sizes["kv_heads"] = d_out(parts["self_attn.k_proj"]) // sizes["key_dims"]
-    sizes["value_dims"] = d_out(parts["self_attn.v_proj"]) // sizes["kv_heads"]
+    if "self_attn.o_proj" in parts:
+        sizes["o_bias"] = _bias(parts["self_attn.o_proj"]) is not None
+        sizes["key_dims"] = config.head_dim if pairs is None else 2 * pairs.shape[1]
+        sizes["query_heads"] = d_out(parts["self_attn.q_proj"]) // sizes["key_dims"]
+        sizes["kv_heads"] = d_out(parts["self_attn.k_proj"]) // sizes["key_dims"]
+        sizes["value_dims"] = d_out(parts["self_attn.v_proj"]) // sizes["kv_heads"]
     for path, part in parts.items():
         if isinstance(part, nn.Sequential):
             name = path.rpartition(".")[2]

@@ -11,6 +11,7 @@ A name is the path of a projection in its layer and what is said of it:
     <projection>.left     with .right: factors (out, rank) and (rank, in) in place of the weight
     mlp.branch.left       with .right: a linear branch beside the MLP, of its inputs
     self_attn.pairs       RoPE pairs that stay (kv heads, pairs), where .rows of q and k name theirs
+    self_attn.gone        the whole block goes, whatever is in the tensor
     <block>.axes          axes of the residual stream (d_model, width) that the block reads, see slicegpt.py
 
 What belongs to no layer has a name in ``model``: ``embed_tokens.map`` (d_model, width) for the embedding's rows, or

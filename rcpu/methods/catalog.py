@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rcpu.methods import minillm, modegpt, olica, slicegpt, svdllm, zpruner
+from rcpu.methods import flop, minillm, modegpt, olica, slicegpt, svdllm, twossp, zpruner
 from rcpu.methods.columns import ColumnOptions, check_columns
 from rcpu.methods.walk import whole_model
 from rcpu.models.compact_llama import CompactLlamaConfig
@@ -72,6 +72,15 @@ METHODS = {
         zpruner.sizes,
         zpruner.zeros,
     ),
+    "flop": Method(
+        "FLOP",
+        "Gates on ranks or inputs learn on the calibration text which of them close; the weights stay as they are.",
+        "Wang, Wohlwend & Lei, EMNLP 2020 (arXiv 1910.04732)",
+        flop.FlopOptions,
+        flop.run,
+        whole_model,
+        flop.sizes,
+    ),
     "mini-llm": Method(
         "MINI-LLM",
         "Heads and channels go by magnitude, activation and a gradient found by forwards alone.",
@@ -89,5 +98,14 @@ METHODS = {
         svdllm.run,
         whole_model,
         svdllm.sizes,
+    ),
+    "2ssp": Method(
+        "2SSP",
+        "MLP neurons go by the size of what they give, then whole attention blocks by the perplexity without them.",
+        "Sandri et al., 2025 (arXiv 2501.17771)",
+        twossp.TwoStageOptions,
+        twossp.run,
+        whole_model,
+        twossp.sizes,
     ),
 }

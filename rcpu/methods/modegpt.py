@@ -19,7 +19,7 @@ from rcpu.base.options import check_options, option
 from rcpu.compact.building import edited_layer
 from rcpu.compact.edits import Edits
 from rcpu.methods.allocation import by_influence
-from rcpu.methods.walk import Outcome, Walk
+from rcpu.methods.walk import Outcome, Walk, factored
 from rcpu.models.compact_llama import CompactLlamaConfig
 from rcpu.models.families import Heads, heads_of, layers_of
 from rcpu.statistics.decompose import eigh, svd
@@ -66,8 +66,10 @@ def kept_of(config: CompactLlamaConfig, ratios: Sequence[float]) -> list[Kept]:
         gone, total = [int(w + 1e-9) for w in wanted], len(ratios) * int(sum(wanted) / len(ratios) + 1e-9)
         for i in sorted(range(len(gone)), key=lambda i: gone[i] - wanted[i])[: max(0, total - sum(gone))]:
             gone[i] += 1
-        for i in sorted(range(len(gone)), key=lambda i: wanted[i] - gone[i])[: max(0, sum(gone) - total)]:
-            gone[i] -= gone[i] > 0
+        for i in sorted(range(len(gone)), key=lambda i: (gone[i] == 0, wanted[i] - gone[i]))[
+            : max(0, sum(gone) - total)
+        ]:
+            gone[i] -= 1
         found.append([max(1, n - g) for g in gone])
     return [Kept(*counts) for counts in zip(*found, strict=True)]
 
@@ -94,9 +96,7 @@ def nystrom(weight: Tensor, moments: Tensor, count: int, ridge: float) -> tuple[
     damped = c + ridge * c.diagonal().mean() * torch.eye(len(c), dtype=c.dtype, device=c.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal()
     kept = inverse.argsort(stable=True)[:count].sort().values
-    inner = c[kept][:, kept]
-    inner = inner + 1e-8 * c.diagonal().mean() * torch.eye(count, dtype=c.dtype, device=c.device)
-    solved = torch.cholesky_solve(c[kept] @ weight.double().mT, torch.linalg.cholesky(inner))
+    solved = torch.cholesky_solve(c[kept] @ weight.double().mT, factored(c[kept][:, kept], 1e-8))
     return kept, solved.mT.to(weight.dtype)
 
 

@@ -15,7 +15,7 @@ from rcpu.base.options import check_options, option
 from rcpu.compact.building import edited_layer
 from rcpu.compact.edits import Edits
 from rcpu.methods.modegpt import PATHS
-from rcpu.methods.walk import Outcome, Walk
+from rcpu.methods.walk import Outcome, Walk, factored
 from rcpu.models.compact_llama import CompactLlamaConfig
 from rcpu.models.families import layers_of
 from rcpu.statistics.decompose import svd
@@ -27,7 +27,9 @@ class WhitenOptions:
     """Options of SVD-LLM."""
 
     path: str = option("dense", "Measured on", "Where a layer's inputs come from.", choices=PATHS)
-    damping: float = option(1e-6, "Damping", "Times the mean second moment, so that it can be factored.", low=0, high=1)
+    damping: float = option(
+        1e-6, "Damping", "Times the mean second moment; more where that cannot be factored.", low=0, high=1
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -38,21 +40,23 @@ def rank_of(d_out: int, d_in: int, ratio: float) -> int:
     return max(1, int(d_out * d_in * (1 - ratio) / (d_out + d_in)))
 
 
-def sizes(config: CompactLlamaConfig, recipe) -> CompactLlamaConfig:
-    """What the model will measure."""
+def matrices(config: CompactLlamaConfig) -> dict[str, tuple[int, int]]:
+    """Shapes (d_out, d_in) of the matrices of a dense layer."""
     d, n, dim = config.hidden_size, config.intermediate_size, config.head_dim
     q, kv = config.num_attention_heads * dim, config.num_key_value_heads * dim
     shapes = {"q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, q)}
-    shapes |= {"gate_proj": (n, d), "up_proj": (n, d), "down_proj": (d, n)}
-    config.ranks = {k: [rank_of(*s, recipe.ratio)] * config.num_hidden_layers for k, s in shapes.items()}
+    return shapes | {"gate_proj": (n, d), "up_proj": (n, d), "down_proj": (d, n)}
+
+
+def sizes(config: CompactLlamaConfig, recipe) -> CompactLlamaConfig:
+    """What the model will measure."""
+    config.ranks = {k: [rank_of(*s, recipe.ratio)] * config.num_hidden_layers for k, s in matrices(config).items()}
     return config
 
 
 def whitened(weight: Tensor, gram: Tensor, rank: int, damping: float) -> tuple[Tensor, Tensor, Tensor]:
     """Factors (d_out, rank) and (rank, d_in) with the least ‖(W − W')X‖_F, and singular values of W L."""
-    g = gram.double()
-    g = g + damping * g.diagonal().mean() * torch.eye(len(g), dtype=g.dtype, device=g.device)
-    lower = torch.linalg.cholesky(g)
+    lower = factored(gram, damping)
     u, s, vh = svd(weight.double() @ lower)
     root = s[:rank].sqrt()
     right = torch.linalg.solve_triangular(lower, root[:, None] * vh[:rank], upper=False, left=False)

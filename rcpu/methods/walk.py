@@ -93,6 +93,23 @@ def whole_model(recipe: Any) -> None:
         )
 
 
+def factored(gram: Tensor, ridge: float) -> Tensor:
+    """The lower Cholesky factor of G + λ·mean diag(G)·I in fp64, with a hundred times the λ until there is one.
+
+    Raises:
+        RcpuError: there is none with λ = 1, e.g. all inputs are 0.
+    """
+    g = gram.double()
+    while True:
+        damped = g + ridge * g.diagonal().mean() * torch.eye(len(g), dtype=g.dtype, device=g.device)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            return lower
+        if ridge >= 1:
+            raise RcpuError(f"the moments of {len(g)} inputs cannot be factored: give more calibration windows")
+        ridge = max(100 * ridge, 1e-10)
+
+
 def square_sums(x: Tensor) -> Tensor:
     """Σ x² of each input over all tokens, (d,) fp64 on the CPU."""
     return x.flatten(0, -2).float().square().sum(0, dtype=torch.float64).cpu()

@@ -30,7 +30,7 @@ class CompactLlamaConfig(LlamaConfig):
 
     model_type = "rcpu_compact_llama"
 
-    query_heads: list[int] | None = None
+    query_heads: list[int] | None = None  # 0 where the whole attention block went
     kv_heads: list[int] | None = None
     key_dims: list[int] | None = None  # width of q and k in a head: two for each RoPE pair that stays
     value_dims: list[int] | None = None
@@ -188,6 +188,20 @@ class CompactAttention(LlamaAttention):
         return query * cos + rotate_half(query) * sin, key
 
 
+class NoAttention(nn.Module):
+    """In the place of an attention block that went: adds nothing, and keeps the count of tokens in a cache."""
+
+    def __init__(self, layer_idx: int):
+        super().__init__()
+        self.layer_idx = layer_idx
+
+    def forward(self, hidden_states, past_key_values=None, **kwargs):
+        if past_key_values is not None:
+            nothing = hidden_states.new_zeros(len(hidden_states), 1, hidden_states.shape[1], 1)
+            past_key_values.update(nothing, nothing, self.layer_idx)
+        return hidden_states.new_zeros(()), None
+
+
 class CompactMLP(LlamaMLP):
     """MLP with its own number of channels, and maybe a linear branch of low rank beside it."""
 
@@ -213,7 +227,9 @@ class CompactLayer(LlamaDecoderLayer):
 
     def __init__(self, config: CompactLlamaConfig, layer_idx: int):
         super().__init__(config, layer_idx)
-        self.self_attn = CompactAttention(config, layer_idx)
+        self.self_attn = (
+            CompactAttention(config, layer_idx) if config.query_heads[layer_idx] else NoAttention(layer_idx)
+        )
         self.mlp = CompactMLP(config, layer_idx)
         self.attn_turn = self.mlp_turn = None
         if config.residual_sizes:

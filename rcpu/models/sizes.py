@@ -67,11 +67,11 @@ def parameter_count(config: PreTrainedConfig) -> int:
 def layer_parameters(config: CompactLlamaConfig, layer: int) -> int:
     """Parameters of one decoder layer: its matrices, factors, biases, branch, norms and turns."""
     _, between, after = config.widths(layer)
-    total = _matrices(config, layer) + between * config.o_bias[layer] + after * config.down_bias[layer]
     heads, kv = config.query_heads[layer], config.kv_heads[layer]
+    total = _matrices(config, layer) + between * config.o_bias[layer] * (heads > 0) + after * config.down_bias[layer]
     rows = (heads + kv) * config.key_dims[layer] + kv * config.value_dims[layer]
     total += rows * config.attention_bias + 2 * config.intermediate_sizes[layer] * config.mlp_bias
-    total += 2 * config.head_dim * config.qk_norm
+    total += 2 * config.head_dim * config.qk_norm * (heads > 0)
     return total + (0 if config.residual_sizes else 2 * config.hidden_size)
 
 
