@@ -24,7 +24,7 @@ DENSE, ROLES = "#0072B2", {"none": "#E69F00", "rotation": "#009E73", "least_squa
 OTHERS = ("#CC79A7", "#56B4E9", "#8C6BB1", "#7F7F7F", "#A6761D", "#B8860B", "#44AA99")
 DASHES = ("solid", "dash", "dot", "dashdot")
 FAINT = 0.38
-SMALL_PRINT = 84  # characters in a line below a title
+TITLE, SMALL_PRINT = 54, 84  # characters in a line where two figures stand side by side
 LOG_FROM = 5.0  # times that the largest value is the smallest before an axis is logarithmic
 Figure = dict[str, Any]
 
@@ -36,7 +36,7 @@ class _View:
     found: Findings
     quantity: str
     relative: bool
-    facet: str  # its label, '' where there are no facets
+    at: Labels  # what it is of, where there are several figures
 
     @property
     def how(self) -> Mapping[str, Any]:
@@ -51,58 +51,59 @@ class _View:
 
 
 def figures(found: Findings, quantity: str, relative: bool = False) -> list[Figure]:
-    """One figure a facet, all with the same range, ready for plotly's JSON; none where nothing has been run."""
-    facet = found.study.figure.get("facet")
-    known = in_order(found, readings(found.points, quantity))
-    facets = list(dict.fromkeys(r.labels.get(facet, "") for r in known)) if facet else [""]
-    made = []
-    for label in facets:
-        view = _View(found, quantity, relative and can_be_relative(quantity), label)
-        shown = [r for r in known if not facet or r.labels.get(facet, "") == label]
-        if shown:
-            made.append(_figure(view, shown))
-    _same_range(made)
+    """The figures of a quantity with the same range, as plotly's JSON has them; none where nothing has been run.
+
+    What is neither x nor a line is a figure of its own for each of its labels.
+    """
+    how, known = found.study.figure, in_order(found, readings(found.points, quantity))
+    labels = {
+        axis: {r.labels[axis] for r in known if axis in r.labels} for axis in (*found.study.axes, RATIO, MEASURED)
+    }
+    facets = [a for a, those in labels.items() if a not in (how["x"], how["line"], how.get("dash")) and len(those) > 1]
+    if how.get("facet") and how["facet"] not in facets and labels[how["facet"]]:
+        facets.append(how["facet"])
+    groups: dict[tuple, list[Reading]] = {}
+    for r in known:
+        groups.setdefault(tuple((axis, r.labels[axis]) for axis in facets), []).append(r)
+    relative = relative and can_be_relative(quantity)
+    made = [_figure(_View(found, quantity, relative, dict(at)), shown) for at, shown in groups.items()]
+    _same_range(made, QUANTITIES[quantity].log)
     return made
 
 
 def can_be_relative(quantity: str) -> bool:
     """Whether a multiple of the dense model's value says anything."""
-    return QUANTITIES[quantity].unit in ("%", "points")
+    return QUANTITIES[quantity].relative
 
 
 def _figure(view: _View, shown: list[Reading]) -> Figure:
     found, q = view.found, QUANTITIES[view.quantity]
-    line, dash = view.how["line"], view.how.get("dash")
+    line, dash, bars = view.how["line"], view.how.get("dash"), view.how.get("bars")
     labels = list(dict.fromkeys(r.labels[line] for r in shown))
     dashes = list(dict.fromkeys(r.labels[dash] for r in shown)) if dash else [None]
     traces = []
-    for second in dashes:
+    for n, second in enumerate(dashes):
         for label in labels:
             of_line = [r for r in shown if r.labels[line] == label and (not dash or r.labels[dash] == second)]
+            style = {"color": color_of(found.study, line, label, labels), "dash": DASHES[n % len(DASHES)]}
             if of_line:
-                style = {
-                    "color": color_of(found.study, line, label, labels),
-                    "dash": DASHES[dashes.index(second) % len(DASHES)],
-                }
                 traces.append(_trace(view, of_line, label if second is None else f"{label}, {second}", style))
     xs = [x for trace in traces for x in trace["x"]]
-    published = _published(view, labels, xs)
-    level = _dense(view, xs)
-    traces = [*traces, *published] if view.how.get("bars") else [*level, *traces, *published]
+    level, published = _dense(view, xs), _published(view, labels, xs)
     y = f"{q.label.split(',')[0]} ÷ dense" if view.relative else q.label
-    title = f"{html.escape(found.study.title)}: {y[:1].lower()}{y[1:]}"
-    if view.facet:
-        title += f", {html.escape(_facet_name(found.study, view.how['facet']).lower())} {html.escape(view.facet)}"
-    axis = {"title": {"text": _facet_name(found.study, view.how["x"])}}
-    if view.how["x"] == RATIO and not view.how.get("bars"):
-        axis = {"title": {"text": "ratio removed, %"}, "tickvals": sorted({x for t in traces for x in t["x"]})}
+    title = [*textwrap.wrap(f"{found.study.title}: {y[:1].lower()}{y[1:]}", TITLE)]
+    title += textwrap.wrap(", ".join(_told(found.study, axis, label) for axis, label in view.at.items()), TITLE)
+    axis = {"title": {"text": _called(found.study, view.how["x"])}}
     layout = _layout(title, _small_print(found), axis, y, _alt(view, shown))
-    if view.how.get("bars"):
+    if bars:
         axis |= {"type": "category", "categoryorder": "array", "categoryarray": _ascending(traces)}
         layout |= {"scattermode": "group", "shapes": [_shape(line) for line in level]}
-    elif view.how.get("log_x"):
-        axis |= {"type": "log", "tickvals": sorted(set(xs)), "ticktext": [f"{x:g}" for x in sorted(set(xs))]}
-    return {"data": traces, "layout": layout}
+        return {"data": [*traces, *published], "layout": layout}
+    ticks = {view.x(r.labels[view.how["x"]]): r.labels[view.how["x"]] for r in shown}
+    ticks |= {x: f"{x:g}" for t in published for x in t["x"] if x not in ticks}
+    axis |= {"type": "log" if view.how.get("log_x") else "linear", "tickvals": sorted(ticks)}
+    axis["ticktext"] = [ticks[x].removesuffix(" %") for x in sorted(ticks)]
+    return {"data": [*level, *traces, *published], "layout": layout}
 
 
 def _ascending(traces: list[Figure]) -> list[str]:
@@ -115,19 +116,14 @@ def _shape(line: Figure) -> dict:
     return {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": line["y"][0], "y1": line["y"][0], **more}
 
 
-def _layout(title: str, small: str, axis: Mapping, y: str, alt: str) -> dict:
+def _layout(title: list[str], small: list[str], axis: Mapping, y: str, alt: str) -> dict:
+    lines = [*map(html.escape, title), *(f"<sup>{html.escape(line)}</sup>" for line in small)]
     return {
-        "title": {
-            "text": f"{title}<br><sup>{small.replace('<br>', '</sup><br><sup>')}</sup>",
-            "font": {"size": 16},
-            "y": 1,
-            "yanchor": "top",
-            "pad": {"t": 12},
-        },
+        "title": {"text": "<br>".join(lines), "font": {"size": 16}, "y": 1, "yanchor": "top", "pad": {"t": 12}},
         "xaxis": axis,
         "yaxis": {"title": {"text": y}},
-        "height": 420,
-        "margin": {"l": 64, "r": 16, "t": 64 + 18 * small.count("<br>"), "b": 48},
+        "height": 340 + 20 * len(lines),
+        "margin": {"l": 64, "r": 16, "t": 24 + 20 * len(lines), "b": 48},
         "legend": {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0, "x": 0},
         "hovermode": "closest",
         "barmode": "group",
@@ -187,7 +183,7 @@ def _dense(view: _View, xs: list) -> list[Figure]:
         return []
     made = []
     for dense in dense_readings(view.found, view.quantity):
-        if view.how.get("facet") == MEASURED and dense.labels.get(MEASURED) != view.facet:
+        if MEASURED in view.at and dense.labels.get(MEASURED) != view.at[MEASURED]:
             continue
         y = 1.0 if view.relative else dense.value
         ends = list(dict.fromkeys(xs)) if view.how.get("bars") else [min(xs), max(xs)]
@@ -240,15 +236,12 @@ def _published(view: _View, labels: list[str], xs: list) -> list[Figure]:
 
 
 def _fits(view: _View, at: Labels) -> bool:
-    """Whether published numbers belong to this facet, and to something that was run."""
-    facet = view.how.get("facet")
-    for axis, label in at.items():
-        if axis == facet:
-            if label != view.facet:
-                return False
-        elif all(point.labels.get(axis) != label for point in view.found.points):
-            return False
-    return True
+    """Whether published numbers belong to this figure, and to something that was run."""
+    labels = [point.labels for point in view.found.points]
+    return all(
+        label == view.at[axis] if axis in view.at else any(known.get(axis) == label for known in labels)
+        for axis, label in at.items()
+    )
 
 
 def color_of(study: Study, axis: str, label: str, shown: Sequence[str]) -> str:
@@ -265,16 +258,19 @@ def _role(settings: Mapping[str, Any]) -> str:
     return ROLES.get(settings.get("compensation"), "") if plain else ""
 
 
-def _facet_name(study: Study, axis: str) -> str:
-    named = {RATIO: "Ratio", MEASURED: "Measured on"}
-    return study.axes[axis].label if axis in study.axes else named.get(axis, axis)
+def _called(study: Study, axis: str) -> str:
+    """What an axis is called."""
+    return study.axes[axis].label if axis in study.axes else {RATIO: "Ratio removed, %", MEASURED: "Measured on"}[axis]
 
 
-def _small_print(found: Findings) -> str:
+def _told(study: Study, axis: str, label: str) -> str:
+    return label if axis == RATIO else f"{_called(study, axis)[:1].lower()}{_called(study, axis)[1:]} {label}"
+
+
+def _small_print(found: Findings) -> list[str]:
     series = found.series
     text = f"{series['model']}; text {series['text']}, measured on {series['evaluation']}"
-    lines = textwrap.wrap("; ".join([text, *found.cut]), SMALL_PRINT)
-    return "<br>".join(map(html.escape, lines))
+    return textwrap.wrap("; ".join([text, *found.cut]), SMALL_PRINT)
 
 
 def _alt(view: _View, shown: list[Reading]) -> str:
@@ -282,13 +278,13 @@ def _alt(view: _View, shown: list[Reading]) -> str:
     return f"{view.found.study.title}, {QUANTITIES[view.quantity].label}: {'; '.join(values)}"
 
 
-def _same_range(made: list[Figure]) -> None:
+def _same_range(made: list[Figure], log: bool) -> None:
     """The same range for all facets, logarithmic where values lie far apart."""
     values = [v for figure in made for trace in figure["data"] for v in _extent(trace) if v > 0]
     if not values:
         return
     low, high = min(values), max(values)
-    if high / low > LOG_FROM:
+    if log and high / low > LOG_FROM:
         low, high, more = math.log10(low), math.log10(high), {"type": "log", "dtick": "D2"}
     else:
         more = {}

@@ -24,15 +24,20 @@ class Quantity:
     shown: Callable[[float], float] = float  # of the mean
     exact: bool = False  # no sample: the same every time, or a single measurement
     digits: int = 2
-    log: bool = False
+    log: bool = False  # may have a logarithmic axis, where values lie far apart
+    relative: bool = True  # a multiple of the dense model's says something
 
 
-def _run(name: str, scale: float = 1.0) -> Callable[[Mapping[str, Any]], Table]:
-    return lambda about: ((about[name] / scale,),)
+def _exact(label: str, name: str, scale: float = 1.0, digits: int = 1, relative: bool = True) -> Quantity:
+    """What a run tells of itself."""
+    more = {"exact": True, "digits": digits, "log": True, "relative": relative}
+    return Quantity(label, "%", True, "", lambda about: ((about[name] / scale,),), **more)
 
 
-def _kind(name: str) -> Callable[[Mapping[str, Any]], Table]:
-    return lambda answer: (tuple(answer["by_window"][name]),)
+def _geometry(label: str, name: str, lower: bool) -> Quantity:
+    """One kind of geometry; of the dense model itself there is nothing to tell."""
+    read = lambda answer: (tuple(answer["by_window"][name]),)  # noqa: E731
+    return Quantity(label, "", lower, "geometry", read, digits=3, relative=False)
 
 
 def _accuracies(answer: Mapping[str, Any]) -> Table:
@@ -46,12 +51,12 @@ def _exp(mean: float) -> float:
 QUANTITIES = {
     "perplexity": Quantity("Perplexity", "%", True, "perplexity", lambda a: (tuple(a["by_window"]),), _exp, log=True),
     "accuracy": Quantity("Mean accuracy, %", "points", False, "tasks", _accuracies),
-    "norm": Quantity("Norms are off by, share", "", True, "geometry", _kind("norm"), digits=3),
-    "cosine": Quantity("Cosine with the dense outputs", "", False, "geometry", _kind("cosine"), digits=3),
-    "inner": Quantity("Inner products are off by, share", "", True, "geometry", _kind("inner"), digits=3),
-    "seconds": Quantity("Seconds a layer", "%", True, "", _run("seconds_a_layer"), exact=True),
-    "memory": Quantity("Memory of the weights, MiB", "%", True, "", _run("bytes_after", 2**20), exact=True, digits=1),
-    "parameters": Quantity("Parameters, millions", "%", True, "", _run("parameters_after", 1e6), exact=True, digits=1),
+    "norm": _geometry("Norms are off by, share", "norm", True),
+    "cosine": _geometry("Cosine with the dense outputs", "cosine", False),
+    "inner": _geometry("Inner products are off by, share", "inner", True),
+    "seconds": _exact("Seconds a layer", "seconds_a_layer", digits=2, relative=False),
+    "memory": _exact("Memory of the weights, MiB", "bytes_after", 2**20),
+    "parameters": _exact("Parameters, millions", "parameters_after", 1e6),
 }
 
 

@@ -89,6 +89,8 @@ def setup(found: Findings) -> str:
         windows = f"{answer['windows']} × " if answer else ""
         precision = "" if series["precision"] == series["dtype"] else f" in {series['precision']}"
         said.append(f"measured on {windows}{asks[0]['window']} tokens of {series['evaluation']}{precision}")
+    for ask in (ask for ask in series["asks"].values() if ask["kind"] == "tasks"):
+        said.append(f"tasks {', '.join(ask['tasks'])}")
     said.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(seeds)}")
     return ", ".join(said)
 

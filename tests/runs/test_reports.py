@@ -89,11 +89,12 @@ def test_every_study_can_be_drawn(tmp_path, text_file, name):
     assert not found.failed
     for quantity in found.study.quantities:
         made = figures(found, quantity)
-        facet = found.study.figure.get("facet")
-        assert (
-            len(made) == (1 if not facet else len({p.labels.get(facet, "") for p in found.points}) or 1)
-            or facet == "measured"
-        )
+        how = found.study.figure
+        own = {*found.study.axes, "ratio"} - {how.get(name) for name in ("x", "line", "dash")}
+        apart = {tuple(p.labels[axis] for axis in sorted(own)) for p in found.points}
+        assert len(made) == len(apart) * (len(found.study.measures) if how.get("facet") == "measured" else 1)
+        for trace in (t for figure in made for t in figure["data"] if isinstance(t["x"][0], float)):
+            assert trace["x"] == sorted(set(trace["x"])), "a line never goes back"
         ranges = [figure["layout"]["yaxis"]["range"] for figure in made]
         assert all(r == ranges[0] for r in ranges)
     report_html([found])
