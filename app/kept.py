@@ -202,6 +202,10 @@ def bring(run: Run, model: rcpu.Model, result: rcpu.PruneResult, plain: Any = No
     if plain is None and result.sites:
         plain = result.uncompensated(model.net)
     opened().put(run.id, found := PrunedRun(run.name, model, result, plain, story_of(run)))
+    if limits().demo:  # its disk is not for visitors to fill: the oldest leave the store as they leave memory
+        for old in [one for one in store().runs() if one.state != "running"][limits().runs :]:
+            with contextlib.suppress(rcpu.RcpuError):
+                store().delete(old.id)
     return found
 
 

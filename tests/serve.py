@@ -21,28 +21,37 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 LAUNCH = {"executable_path": CHROMIUM, "args": FLAGS, "ignore_default_args": ["--hide-scrollbars"]}
 
 
-@contextlib.contextmanager
-def app(log: Path, **variables: str) -> Iterator[str]:
-    """Serve the app on a free port of this machine; yields its address and stops it at the end."""
+def free_port() -> int:
+    """A port of this machine that nobody listens to."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def begin(log: Path, port: int, **variables: str) -> subprocess.Popen:
+    """Serve the app on a port; returns when it answers."""
     command = [sys.executable, "-m", "streamlit", "run", "app/server.py", "--server.port", str(port)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **variables}
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(300):
-                with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/_stcore/health", timeout=1):
-                    break
-                if server.poll() is not None:
-                    raise RuntimeError(f"the app ended at once:\n{log.read_text()}")
-                time.sleep(0.2)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(timeout=20)
+    for _ in range(300):
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1):
+            break
+        if server.poll() is not None:
+            raise RuntimeError(f"the app ended at once:\n{log.read_text()}")
+        time.sleep(0.2)
+    return server
+
+
+@contextlib.contextmanager
+def app(log: Path, **variables: str) -> Iterator[str]:
+    """Serve the app on a free port of this machine; yields its address and stops it at the end."""
+    server = begin(log, port := free_port(), **variables)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
 
 
 @contextlib.contextmanager

@@ -220,3 +220,13 @@ def visible_run():
 
 def test_no_job_is_left():
     assert not [job for job in jobs().all() if job.active]
+
+
+def test_a_demo_keeps_no_more_runs_than_its_memory(monkeypatch, model):
+    monkeypatch.setenv("RCPU_DEMO", "1")
+    restart()
+    for _ in range(10):
+        run, result = prune_into(store(), model, tiny.calibration(), Recipe(samples=8, window=16, held_out=4))
+        kept.bring(run, model, result)
+    assert len(store().runs()) == 8
+    assert store().runs()[0].id == run.id
