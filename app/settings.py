@@ -112,7 +112,7 @@ class _Settings:
     colour: str = "loss"
     kept: str = ""  # the run to save, unless it is the newest
     folder: str = ""
-    stock: bool = False
+    shape: str = "compact"  # of the folder
     # experiments
     study: str = "table3"
     study_size: str = "small"

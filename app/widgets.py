@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app.chart import chart
 from app.settings import settings
+from rcpu.compact import loads_in
 
 
 def figure(
@@ -28,6 +29,14 @@ def abreast(name: str, *, wide_left: bool = False) -> tuple[DeltaGenerator, Delt
     """Two places side by side, or one below the other where the window is narrow; ``name`` is used once in a page."""
     line = st.container(horizontal=True, gap="medium", key=f"abreast{'-wide-left' if wide_left else ''}-{name}")
     return line.container(), line.container()
+
+
+def loader_badges(config: object, tokenizer: object) -> str:
+    """Markdown: which programs load a model of this configuration, and why others do not."""
+    found = loads_in(config, tokenizer)
+    badges = [f":{'gray' if reason else 'green'}-badge[{name}]" for name, reason in found.items()]
+    reasons = [f"{name}: {plain(reason)}" for name, reason in found.items() if reason]
+    return f"Loads in {' '.join(badges)}" + (f"  \n:small[Not in {'; '.join(reasons)}]" if reasons else "")
 
 
 def table(columns: dict[str, Sequence], name: str, **options) -> None:

@@ -158,10 +158,12 @@ def _evaluate(job: Job, start: float, variants: dict[str, Variant], tokenizer: o
         job.report(1 - part + part * done / asked.tokens, f"writing: {done} of {asked.tokens} tokens")
 
 
-def save_job(run: PrunedRun, folder: str, padded: bool) -> Job:
+def save_job(run: PrunedRun, folder: str, shape: str) -> Job:
     """Queue the writing of a pruned model to a new folder on the machine that serves the app."""
     demo.check_saving()
     target = rcpu.check_target(folder)
     return jobs().submit(
-        "save", f"Save to {target}", lambda _: rcpu.save(run.model, run.result, target, as_padded=padded)
+        "save",
+        f"Save to {target}",
+        lambda _: rcpu.save(run.model, run.result, target, shape=shape),
     )

@@ -15,8 +15,9 @@ from app.settings import PageEnd, control, control_list, settings
 from app.shared import memory
 from app.story import example
 from app.tiles import Tile, tiles
-from app.widgets import count, empty, plain, size
+from app.widgets import count, empty, loader_badges, plain, size
 from app.work import save_job
+from rcpu.compact import SHAPES, shape_config, shape_problem
 
 MOST = 4  # models side by side
 
@@ -91,7 +92,7 @@ tokens_section(chosen, styles, tokenizer)
 
 if allowed.saving:
     st.subheader("Keep it")
-    which, folder, stock, button = st.columns([3, 4, 3, 2], vertical_alignment="bottom")
+    which, folder, shape, button = st.columns([3, 4, 3, 2], vertical_alignment="bottom")
     newest, *older = reversed(runs)
     called = run_names(runs)
     with which:
@@ -104,15 +105,23 @@ if allowed.saving:
             placeholder="/path/to/pruned-model",
             max_chars=1000,
         )
-    with stock:
+    saving = runs[kept or newest]
+    with shape:
         control(
-            st.toggle,
-            "Stock shape, zeros in place",
-            "stock",
-            help="Larger, but any loader takes it; off: truly smaller",
+            st.selectbox,
+            "Shape",
+            "shape",
+            options=list(SHAPES),
+            format_func=lambda k: SHAPES[k].partition(":")[0],
+            help="  \n".join(SHAPES.values()),
         )
-    if button.button("Save", width="stretch", disabled=not s.folder):
-        start("save", lambda: save_job(runs[kept or newest], s.folder, s.stock))
+    problem = shape_problem(saving.result.net.config, s.shape)
+    if problem:
+        st.caption(f":material/block: Not as {s.shape}: {plain(problem)}.")
+    else:
+        st.markdown(loader_badges(shape_config(saving.result.net.config, s.shape), tokenizer))
+    if button.button("Save", width="stretch", disabled=not s.folder or bool(problem)):
+        start("save", lambda: save_job(saving, s.folder, s.shape))
     elif saved := known_job("save"):
         job_panel(saved)
         if saved.state == "done":

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import rcpu
 from rcpu.base.errors import RcpuError
 from rcpu.cli.terminal import output as output  # every command that prints wants both
+from rcpu.compact.shapes import MULTIPLES, SHAPES
 from rcpu.runs import Store, load_named, open_store
 
 
@@ -45,6 +46,15 @@ def save_dtype_flag(parser: argparse.ArgumentParser) -> None:
     """The flag of every command that writes weights."""
     about = "precision of the files: fp32, bf16, fp16, or auto: that of --dtype, else the checkpoint's own"
     parser.add_argument("--save-dtype", default="auto", metavar="DTYPE", help=f"{about} (default: auto)")
+
+
+def export_flags(parser: argparse.ArgumentParser, name: str = "--export", forms: Iterable[str] = SHAPES) -> None:
+    """Flags of every command that writes a pruned model; ``--padded`` is short for ``--export padded``."""
+    about = "; ".join(SHAPES.values())
+    parser.add_argument(name, dest="export", default="compact", choices=list(forms), help=f"{about} (default: compact)")
+    parser.add_argument("--padded", dest="export", action="store_const", const="padded", help=f"{name} padded")
+    rounded = f"round a stock MLP's width up to {' or '.join(map(str, MULTIPLES[1:]))}, with zeros"
+    parser.add_argument("--round-to", type=int, default=1, metavar="N", help=rounded)
 
 
 def progress_bar(console: Console) -> Progress:

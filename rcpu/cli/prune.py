@@ -16,6 +16,7 @@ from rcpu.base.errors import RcpuError, choose, out_of_memory
 from rcpu.base.options import options_of
 from rcpu.cli.common import (
     check_json,
+    export_flags,
     load,
     model_flags,
     output,
@@ -27,6 +28,8 @@ from rcpu.cli.common import (
     with_field,
 )
 from rcpu.compact.export import check_room
+from rcpu.compact.shapes import SHAPES
+from rcpu.pruning.exports import check_export
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
 
@@ -78,7 +81,7 @@ def add(commands, model) -> None:
     prune.add_argument("--no-store", action="store_true", help="do not keep the run; `python -m rcpu runs` lists those")
     prune.add_argument("--resume", metavar="RUN", help="go on with a run that ended early, by name or id")
     prune.add_argument("--out", metavar="DIR", help="folder for the pruned model, beside the run that is kept")
-    prune.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
+    export_flags(prune)
     save_dtype_flag(prune)
     prune.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     prune.set_defaults(run=_prune)
@@ -150,7 +153,8 @@ def _prune(options, console: Console) -> None:
     for note in todo.notes:
         console.print(f"note: {note}", markup=False)
     if folder:
-        parameters = (todo.before if options.padded else todo.after).parameters
+        check_export(model.net, config, options.export, options.round_to)
+        parameters = (todo.before if options.export == "padded" else todo.after).parameters
         check_room(folder, bytes_to_write(model, parameters, options.save_dtype))
     counts = {name: getattr(config, name) for name in ("samples", "window", "held_out", "seed")}
     windows = rcpu.calibration_windows(text, model.tokenizer, **counts)
@@ -176,7 +180,7 @@ def _prune(options, console: Console) -> None:
         if folder:
             options.stopped = f"{kept}, but not written to {folder}" if run else "nothing was written"
             bar.update(task, completed=1.0, description="writing")
-            how = {"as_padded": options.padded, "dtype": options.save_dtype}
+            how = {"shape": options.export, "multiple": options.round_to, "dtype": options.save_dtype}
             try:
                 rcpu.save(model, result, folder, overwrite=options.overwrite, **how)
             except (RcpuError, MemoryError, RuntimeError) as error:
@@ -190,7 +194,8 @@ def _prune(options, console: Console) -> None:
         model,
         result,
         out=str(written) if written else None,
-        padded=options.padded,
+        shape=options.export,
+        padded=options.export == "padded",
         run=None if run is None else {"id": run.id, "name": run.name},
         **(file_sizes(model, written) if written else {}),
     )
@@ -282,7 +287,7 @@ def _print_prune(record: dict) -> None:
         change = 100 * (after / before - 1)
         label = LABELS.get(name, name)
         out.print(f"{label}: {before / scale:,.1f} → {after / scale:,.1f} {unit} ({change:+.1f}%)", markup=False)
-    shape = "padded, stock shape: what is saved holds the zeros too" if record["padded"] else "compact"
+    shape = SHAPES[record["shape"]]
     told = [f"{record['seconds']:.1f} s"]
     if run := record["run"]:
         told.append(f"kept as {run['name']!r} ({run['id']})")

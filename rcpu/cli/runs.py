@@ -11,8 +11,9 @@ from rich.table import Table
 import rcpu
 from rcpu.base import existing
 from rcpu.base.errors import RcpuError, choose
-from rcpu.cli.common import a_path, check_json, model_flags, output, results, save_dtype_flag, write_json
+from rcpu.cli.common import a_path, check_json, export_flags, model_flags, output, results, save_dtype_flag, write_json
 from rcpu.compact.export import check_room
+from rcpu.compact.shapes import check_shape
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, compact_model, load_run, open_store, perplexities, sites_of, task_results
 
@@ -33,7 +34,7 @@ def add(commands, _) -> None:
     save = what.add_parser("save", parents=[model_flags(default=None)], help="write a run's model to a folder")
     save.add_argument("name", metavar="RUN", help="its name or id")
     save.add_argument("--out", metavar="DIR", required=True, help="folder for the pruned model")
-    save.add_argument("--padded", action="store_true", help="write a stock LLaMA with zeros in place")
+    export_flags(save)
     save_dtype_flag(save)
     save.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     save.set_defaults(run=_save)
@@ -151,13 +152,31 @@ def _save(options, console: Console) -> None:
     model, result = load_run(
         run, store, options.device, options.dtype, lambda m: console.print(f"{run.about['source']}: {m}", markup=False)
     )
-    parameters = rcpu.cost(model.net if options.padded else result.net).parameters
+    parameters = rcpu.cost(model.net if options.export == "padded" else result.net).parameters
+    check_shape(result.net.config, options.export, options.round_to)
     check_room(folder, bytes_to_write(model, parameters, options.save_dtype))
-    how = {"as_padded": options.padded, "overwrite": options.overwrite, "dtype": options.save_dtype}
-    rcpu.save(model, result, folder, **how)
-    record = rcpu.run_record(model, result, out=str(folder), padded=options.padded) | file_sizes(model, folder)
+    how = {
+        "shape": options.export,
+        "multiple": options.round_to,
+        "overwrite": options.overwrite,
+        "dtype": options.save_dtype,
+    }
+    rcpu.save(model, result, folder, numbers=numbers_of(store, run), **how)
+    record = rcpu.run_record(
+        model, result, out=str(folder), shape=options.export, padded=options.export == "padded"
+    ) | file_sizes(model, folder)
     with results(options.json, record):
         output().print(f"{compact_model(run, model, result).name} saved to {folder}", markup=False)
+
+
+def numbers_of(store: Store, run: Run) -> list[str]:
+    """What was measured of a run, a line each, as its model card shows it."""
+    found = []
+    for p in perplexities(store, run.id):
+        ends = "" if p.interval is None else f" (95 % interval {p.interval.low:.3f} – {p.interval.high:.3f})"
+        found.append(f"perplexity {p.perplexity:.3f}{ends} on {p.text}, {p.windows:,} windows of {p.window:,} tokens")
+    scores = [(t, t.score()) for t in task_results(store, run.id)]
+    return found + [f"{t.task}: {s.metric} {s.value:.4f} on {s.items:,} items" for t, s in scores]
 
 
 def _delete(options, console: Console) -> None:

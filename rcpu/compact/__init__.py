@@ -2,5 +2,7 @@
 
 from rcpu.compact.building import rebuild
 from rcpu.compact.edits import Edits
+from rcpu.compact.loaders import loads_in
+from rcpu.compact.shapes import SHAPES, shape_config, shape_problem
 
-__all__ = ["Edits", "rebuild"]
+__all__ = ["SHAPES", "Edits", "loads_in", "rebuild", "shape_config", "shape_problem"]

@@ -145,6 +145,8 @@ def _layer(net: nn.Module, config: CompactLlamaConfig, index: int, named: Named,
         setattr(made.get_submodule(block), name, part)
     if pairs is not None:
         made.self_attn.pairs = pairs.to(net.device)
+    if config.qk_norm:
+        made.self_attn.q_norm, made.self_attn.k_norm = dense.self_attn.q_norm, dense.self_attn.k_norm
     return made.eval()
 
 

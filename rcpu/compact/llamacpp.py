@@ -6,6 +6,7 @@ Written by the ``gguf`` package, one tensor at a time; what llama.cpp knows by o
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from gguf.quants import quantize
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from rcpu.base.errors import RcpuError, choose
 from rcpu.models.families import FAMILIES
@@ -42,9 +43,9 @@ SPLITS = (
 TYPES = gguf.TokenType
 
 
-def gguf_problem(net: PreTrainedModel, tokenizer) -> str:
+def gguf_problem(config: PreTrainedConfig, tokenizer) -> str:
     """Why a stock or padded model cannot become a GGUF file that llama.cpp loads; an empty string where it can."""
-    kind, rope = net.config.model_type, net.config.rope_parameters or {}
+    kind, rope = config.model_type, config.rope_parameters or {}
     if kind not in FAMILIES:
         return "its layers differ in size: export it as stock or padded first"
     if (found := rope.get("rope_type", "default")) not in ("default", "linear", "yarn", "llama3", "longrope"):
@@ -54,8 +55,8 @@ def gguf_problem(net: PreTrainedModel, tokenizer) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or json.loads(backend.to_str())["model"]["type"] != "BPE":
         return "its tokenizer is none of byte pairs"
-    if len(tokenizer) > net.config.vocab_size:
-        return f"its tokenizer makes {len(tokenizer):,} tokens, and it has {net.config.vocab_size:,} rows for them"
+    if len(tokenizer) > config.vocab_size:
+        return f"its tokenizer makes {len(tokenizer):,} tokens, and it has {config.vocab_size:,} rows for them"
     return ""
 
 
@@ -67,7 +68,7 @@ def write_gguf(net: PreTrainedModel, tokenizer, path: Path, quant: str = "f16", 
         RcpuError: a model or a tokenizer that llama.cpp has no way for, or there is no such precision.
     """
     kind = choose("quant", quant, QUANTS)
-    if problem := gguf_problem(net, tokenizer):
+    if problem := gguf_problem(net.config, tokenizer):
         raise RcpuError(f"this model cannot become a GGUF file: {problem}")
     writer = gguf.GGUFWriter(path, FAMILIES[net.config.model_type].gguf)
     writer.add_file_type(FILE_TYPES[quant])
@@ -193,3 +194,34 @@ def _type(i: int, by_id: dict[int, str], added: dict[int, dict], model: dict, pi
     if pieces and by_id[i] == model.get("unk_token"):
         return TYPES.UNKNOWN
     return TYPES.BYTE if pieces and by_id[i].startswith("<0x") else TYPES.NORMAL
+
+
+def check_gguf(path: str, overwrite: bool = False) -> Path:
+    """The file to write to, absolute.
+
+    Raises:
+        RcpuError: it exists and may not be replaced or is none of llama.cpp's, or its folder does not.
+    """
+    found = Path(path).expanduser().resolve()
+    if found.suffix != ".gguf":
+        raise RcpuError(f"{path} is not the name of a GGUF file: let it end in .gguf")
+    if not found.parent.is_dir():
+        raise RcpuError(f"{path}: the folder {found.parent} does not exist")
+    if found.exists():
+        if not overwrite:
+            raise RcpuError(f"{found} exists: choose another name, or allow it to be overwritten (--overwrite)")
+        if not found.is_file() or found.open("rb").read(4) != b"GGUF":
+            raise RcpuError(f"{found} is no GGUF file: it is not overwritten")
+    return found
+
+
+def save_gguf(net: PreTrainedModel, tokenizer, path: Path, quant: str, name: str) -> None:
+    """As :func:`write_gguf`, to a file that is there whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        write_gguf(net, tokenizer, temporary, quant, name)
+        temporary.rename(path)
+    except OSError as error:
+        raise RcpuError(f"could not write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -54,6 +54,9 @@ def shape_problem(config: PreTrainedConfig, shape: str) -> str:
                 f"layer 0 has {sizes[0]:,} {name} and layer {other} has {sizes[other]:,}: a stock model has as many in "
                 "every layer (all layers at one ratio)"
             )
+    biased = c.attention_bias or c.mlp_bias or any(c.o_bias) or any(c.down_bias)
+    if c.family == "llama" and c.hidden_size % c.query_heads[0] and biased:
+        return f"{c.query_heads[0]} heads do not divide a LLaMA's width, and Mistral, which may, has no biases"
     if c.dense:
         return "nothing in it is smaller than the dense model"
     return ""
@@ -77,29 +80,38 @@ def shaped(net: PreTrainedModel, shape: str, multiple: int = 1) -> PreTrainedMod
     Raises:
         RcpuError: the model cannot have this shape.
     """
-    check_shape(net.config, shape, multiple)
+    config = shape_config(net.config, shape, multiple)
     if shape == "compact":
         return net
     c = canonical_config(net.config)
-    if shape == "padded":
-        query, kv, channels = c.num_attention_heads, c.num_key_value_heads, c.intermediate_size
-    else:
-        query, kv = c.query_heads[0], c.kv_heads[0]
-        channels = -(-c.intermediate_sizes[0] // multiple) * multiple
+    sizes = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
     biases = {part: any(getattr(c, f"{part}_bias")) for part in ("o", "down")}
-    config = stock_config(c, query, kv, channels, o_bias=biases["o"], mlp_bias=biases["down"])
     family = FAMILIES[config.model_type]
     with torch.device("meta"):
         made = family.model(config)
     state = {k: v for k, v in net.state_dict().items() if not k.startswith("model.layers.")}
     for i, layer in enumerate(net.model.layers):
-        full = _widened(layer, c, i, (query, kv, channels), biases)
+        full = _widened(layer, c, i, sizes, biases)
         state |= {f"model.layers.{i}.{k}": v for k, v in together(full, family).items()}
     made.load_state_dict(state, assign=True)
     made.tie_weights()
     made.model.rotary_emb = net.model.rotary_emb
     made.generation_config = net.generation_config
     return made.eval().requires_grad_(False)
+
+
+def shape_config(config: PreTrainedConfig, shape: str, multiple: int = 1) -> PreTrainedConfig:
+    """The configuration that the model has in this shape; raises ``RcpuError`` where it cannot have it."""
+    check_shape(config, shape, multiple)
+    if shape == "compact":
+        return config
+    c = canonical_config(config)
+    if shape == "padded":
+        query, kv, channels = c.num_attention_heads, c.num_key_value_heads, c.intermediate_size
+    else:
+        query, kv = c.query_heads[0], c.kv_heads[0]
+        channels = -(-c.intermediate_sizes[0] // multiple) * multiple
+    return stock_config(c, query, kv, channels, o_bias=any(c.o_bias), mlp_bias=any(c.down_bias))
 
 
 def stock_config(
@@ -134,8 +146,6 @@ def _bias_problem(c: CompactLlamaConfig, family: Family) -> str:
     for name, added, switch in (("o_proj", any(c.o_bias), output), ("down_proj", any(c.down_bias), mlp)):
         if added and not switch:
             return f"a bias was added to {name}, and {family.label} has none there"
-    if family.label == "LLaMA" and c.hidden_size % c.query_heads[0] and (any(c.o_bias) or any(c.down_bias)):
-        return f"{c.query_heads[0]} heads do not divide a LLaMA's width, and Mistral, which may, has no biases"
     return ""
 
 

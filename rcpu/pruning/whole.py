@@ -8,10 +8,11 @@ from collections.abc import Callable
 from torch import nn
 from transformers import LlamaForCausalLM
 
+from rcpu.base.errors import RcpuError
 from rcpu.compact.building import compact_config, rebuild
 from rcpu.methods.catalog import METHODS
 from rcpu.models.compact_llama import CompactLlamaConfig
-from rcpu.models.families import architecture_of
+from rcpu.models.families import architecture_of, family_of
 from rcpu.models.limits import check_window
 from rcpu.models.sizes import Cost, flops_per_token, parameter_count
 from rcpu.pruning.recipe import Recipe
@@ -48,7 +49,13 @@ def planned_sizes(net: nn.Module, recipe: Recipe) -> CompactLlamaConfig:
     """
     architecture_of(net)
     check_window(net, recipe.window)
-    return METHODS[recipe.method].sizes(compact_config(net), recipe)
+    planned = METHODS[recipe.method].sizes(compact_config(net), recipe)
+    if planned.qk_norm and (set(planned.key_dims) != {planned.head_dim} or set(planned.ranks) & {"q_proj", "k_proj"}):
+        raise RcpuError(
+            f"{METHODS[recipe.method].label} decomposes queries and keys, and {family_of(planned).label} normalises "
+            "them head by head after that: choose another method"
+        )
+    return planned
 
 
 def planned_cost(net: nn.Module, recipe: Recipe) -> Cost:

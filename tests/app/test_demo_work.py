@@ -44,7 +44,7 @@ CALLS = {
     "measure many windows": lambda m: work.collect_job(m, MANY),
     "prune on a file": lambda m: work.prune_job(m, PASSWORDS),
     "prune on many windows": lambda m: work.prune_job(m, MANY),
-    "save": lambda m: work.save_job(None, "kept", padded=False),
+    "save": lambda m: work.save_job(None, "kept", "compact"),
     "perplexity of a file": lambda m: measuring.measure_job(m.tokenizer, {}, "/etc/passwd", 128, 4),
     "perplexity of many windows": lambda m: measuring.measure_job(
         m.tokenizer, {}, "embedded", 128, DEMO.eval_windows + 1

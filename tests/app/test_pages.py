@@ -299,11 +299,16 @@ def test_compare_says_what_is_wrong(with_run, changes, button, kind, words):
 def test_a_pruned_model_is_saved_and_never_over_something(with_run, tmp_path):
     at = open_page("compare", **with_run)
     at.text_input[-1].set_value(str(tmp_path / "kept")).run()
-    at.toggle(key="set_stock").set_value(True).run()
+    at.selectbox(key="set_shape").set_value("padded").run()
+    assert all(f":green-badge[{name}]" in texts(at, "markdown") for name in ("vLLM", "llama.cpp", "transformers 4"))
     link = dict(at.query_params)
     at = open_page("compare", **link)
-    assert at.toggle(key="set_stock").value
-    at.toggle(key="set_stock").set_value(False).run()
+    assert at.selectbox(key="set_shape").value == "padded"
+    at.selectbox(key="set_shape").set_value("stock").run()
+    assert "Not as stock: layer 0 has values" in texts(at, "caption")
+    assert next(b for b in at.button if b.label == "Save").disabled
+    at.selectbox(key="set_shape").set_value("compact").run()
+    assert "vLLM: its layers differ in size" in texts(at, "markdown")
     finish(click(at, "Save"), "save")
     assert "Saved to" in texts(at, "success")
     assert rcpu.load_model(str(tmp_path / "kept"), "cpu").net.config.model_type == "rcpu_compact_llama"

@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("compensation", ["rotation", "bias"])
 def test_what_is_saved_comes_back(model, results, tmp_path, compensation, as_padded):
     result = results[compensation]
-    folder = rcpu.save(model, result, tmp_path / "out", as_padded=as_padded)
+    folder = rcpu.save(model, result, tmp_path / "out", shape="padded" if as_padded else "compact")
     assert folder == tmp_path / "out"
     again = rcpu.load_model(str(folder), device="cpu")
     if as_padded:
@@ -65,7 +65,7 @@ def test_every_kind_of_model_comes_back(kind, windows, tmp_path):
     source = rcpu.load_model(str(tiny.save(tiny.net(kind), tmp_path / "dense")), device="cpu")
     result = rcpu.prune(source.net, windows, rcpu.Recipe(ratio=0.3))
     for as_padded in (False, True):
-        folder = rcpu.save(source, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
+        folder = rcpu.save(source, result, tmp_path / f"out-{as_padded}", shape="padded" if as_padded else "compact")
         tiny.assert_same_function(rcpu.load_model(str(folder), device="cpu").net, result.net)
 
 
@@ -79,7 +79,7 @@ def test_a_compact_model_brings_its_code(model, result, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("as_padded", [False, True])
 def test_the_record_tells_how_it_was_made(model, result, tmp_path, as_padded):
-    folder = rcpu.save(model, result, tmp_path / "out", as_padded=as_padded)
+    folder = rcpu.save(model, result, tmp_path / "out", shape="padded" if as_padded else "compact")
     record = json.loads((folder / RECORD).read_text())
     assert rcpu.Recipe.from_dict(record["recipe"]) == result.recipe
     assert record["fingerprint"] == model.fingerprint
@@ -142,6 +142,7 @@ def test_an_export_of_an_earlier_version_can_be_overwritten(model, results, tmp_
     folder = rcpu.save(model, results["rotation"], tmp_path / "out")
     record = json.loads((folder / RECORD).read_text())
     del record["files"]
+    (folder / "README.md").unlink()  # which it did not write
     (folder / RECORD).write_text(json.dumps(record))
     rcpu.save(model, results["bias"], folder, overwrite=True)
     (folder / RECORD).write_text("{")
@@ -151,7 +152,7 @@ def test_an_export_of_an_earlier_version_can_be_overwritten(model, results, tmp_
 
 @pytest.mark.parametrize("how", ["itself", "below", "linked"])
 def test_the_input_of_a_run_is_never_overwritten(model, result, windows, tmp_path, how):
-    folder = rcpu.save(model, result, tmp_path / "out", as_padded=True)
+    folder = rcpu.save(model, result, tmp_path / "out", shape="padded")
     source = folder
     if how == "below":
         source = shutil.copytree(folder, folder / "dense")
@@ -222,7 +223,7 @@ def test_the_checkpoints_precision_is_kept(tmp_path, windows, as_padded):
     result = rcpu.prune(model.net, windows, rcpu.Recipe(ratio=0.25))
     sizes = {}
     for dtype, expected in (("auto", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
-        folder = rcpu.save(model, result, tmp_path / dtype, as_padded=as_padded, dtype=dtype)
+        folder = rcpu.save(model, result, tmp_path / dtype, shape="padded" if as_padded else "compact", dtype=dtype)
         weights = load_file(folder / "model.safetensors")
         assert {values.dtype for values in weights.values()} == {expected}
         assert "lm_head.weight" not in weights  # it is the embedding
@@ -365,7 +366,7 @@ FAILURES = {
 PLACES = [
     "transformers.PreTrainedModel.save_pretrained",
     "transformers.PreTrainedTokenizerBase.save_pretrained",
-    "rcpu.pruning.saving.run_record",
+    "rcpu.pruning.saving.model_card",
     "pathlib.Path.chmod",
     "pathlib.Path.rename",
 ]

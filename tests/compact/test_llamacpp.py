@@ -123,13 +123,13 @@ def test_ways_to_split_have_llama_cpps_names(said, name):
 
 def test_what_cannot_be_is_said(stock, tokenizer, tmp_path):
     compact = rcpu.prune(tiny.net("gqa"), tiny.calibration(), rcpu.Recipe()).net
-    assert "export it as stock or padded first" in gguf_problem(compact, tokenizer)
+    assert "export it as stock or padded first" in gguf_problem(compact.config, tokenizer)
     dynamic = tiny.llama(rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0})
-    assert gguf_problem(dynamic, tokenizer) == "llama.cpp has no RoPE type 'dynamic'"
+    assert gguf_problem(dynamic.config, tokenizer) == "llama.cpp has no RoPE type 'dynamic'"
     with pytest.raises(rcpu.RcpuError, match=r"cannot become a GGUF file: llama\.cpp has no RoPE type"):
         write_gguf(dynamic, tokenizer, tmp_path / "x.gguf")
     with pytest.raises(rcpu.RcpuError, match="unknown quant 'q4'"):
         write_gguf(stock, tokenizer, tmp_path / "x.gguf", "q4")
     small = tiny.llama(vocab_size=tiny.END)
-    assert gguf_problem(small, tokenizer) == "its tokenizer makes 257 tokens, and it has 256 rows for them"
+    assert gguf_problem(small.config, tokenizer) == "its tokenizer makes 257 tokens, and it has 256 rows for them"
     assert not list(tmp_path.iterdir())

@@ -69,7 +69,7 @@ def exports(tmp_path_factory, windows) -> Path:
         tokenizer.save_pretrained(place / name)
         model = rcpu.load_model(str(place / name), "cpu")
         result = rcpu.prune(model.net, windows, rcpu.Recipe(compensation="bias" if name == "biased" else "rotation"))
-        rcpu.save(model, result, made / name, as_padded=True)
+        rcpu.save(model, result, made / name, shape="padded")
     return made
 
 

@@ -66,7 +66,7 @@ def test_choices_are_scored_as_by_hand(gqa, folder):
 
 def test_a_compact_net_scores_as_its_padded_export(model, windows, folder, tmp_path):
     result = rcpu.prune(model.net, windows, rcpu.Recipe(ratio=0.5, window=16, samples=8, held_out=4))
-    padded = rcpu.load_model(str(rcpu.save(model, result, tmp_path / "padded", as_padded=True)), "cpu")
+    padded = rcpu.load_model(str(rcpu.save(model, result, tmp_path / "padded", shape="padded")), "cpu")
     compact, stock = (run(net, "colours", "options", folder=folder) for net in (result.net, padded.net))
     for task in compact:
         for a, b in zip(compact[task].items, stock[task].items, strict=True):

@@ -64,7 +64,7 @@ def test_prune_measure_generate_export_and_load_again(model, text, tmp_path):
     logits = result.net(ids[:2]).logits
     compact = rcpu.load_model(str(rcpu.save(model, result, tmp_path / "compact")), "cpu", "fp32")
     torch.testing.assert_close(compact.net(ids[:2]).logits, logits, rtol=0, atol=1e-5)
-    rcpu.save(model, result, tmp_path / "padded", as_padded=True)
+    rcpu.save(model, result, tmp_path / "padded", shape="padded")
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "padded", dtype=torch.float32)
     assert type(stock) is LlamaForCausalLM
     torch.testing.assert_close(stock(ids[:2]).logits, logits, rtol=0, atol=2e-3)

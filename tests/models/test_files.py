@@ -216,7 +216,7 @@ def test_flags_that_change_what_a_forward_returns_do_not_matter(folder, flags, w
     assert rcpu.generate(model.net, model.tokenizer, "a", max_new_tokens=2).tokens == 2
     result = rcpu.prune(model.net, windows, rcpu.Recipe())
     for as_padded in (False, True):
-        saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
+        saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", shape="padded" if as_padded else "compact")
         tiny.assert_same_function(load_model(str(saved), "cpu").net, result.net)
 
 
@@ -229,7 +229,7 @@ def test_an_output_head_beside_a_tied_embedding_is_a_head_of_its_own(tmp_path, w
     assert model.net.lm_head.weight.equal(head)
     result = rcpu.prune(model.net, windows, rcpu.Recipe())
     for as_padded in (False, True):
-        saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", as_padded=as_padded)
+        saved = rcpu.save(model, result, tmp_path / f"out-{as_padded}", shape="padded" if as_padded else "compact")
         assert json.loads((saved / "config.json").read_text())["tie_word_embeddings"] is False
         tiny.assert_same_function(load_model(str(saved), "cpu").net, result.net)
 

@@ -1,0 +1,42 @@
+"""Which programs load an export, and why the others do not: rules, for none of them is at hand."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedConfig
+
+from rcpu.compact.llamacpp import gguf_problem
+from rcpu.models.compact_llama import CompactLlamaConfig
+
+LOADERS = ("transformers 5", "transformers 4", "vLLM", "llama.cpp")
+
+
+def loads_in(config: PreTrainedConfig, tokenizer) -> dict[str, str]:
+    """By program why it does not load this model as it is written; an empty string where it does."""
+    if isinstance(config, CompactLlamaConfig):
+        own = "its layers differ in size, and this program knows none such"
+        return {
+            "transformers 5": "",
+            "transformers 4": "its modelling file is written for transformers 5",
+            "vLLM": own,
+            "llama.cpp": own,
+        }
+    return dict(zip(LOADERS, ("", "", _vllm(config), gguf_problem(config, tokenizer)), strict=True))
+
+
+def _vllm(c) -> str:
+    dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    if dim % 8 or dim > 256:
+        return f"its attention takes heads of a multiple of 8 up to 256, and these are {dim} wide"
+    if c.model_type == "qwen3" and c.attention_bias:
+        return "its Qwen3 has no bias in o_proj"
+    return ""
+
+
+def how_to_load(shape: str) -> str:
+    """A few lines of Python, or of a shell, that load an export of this shape."""
+    if shape == "compact":
+        return (
+            'AutoModelForCausalLM.from_pretrained("FOLDER", trust_remote_code=True)  # its code is compact_llama.py\n'
+            'rcpu.load_model("FOLDER").net                                           # or with rcpu-explorer alone'
+        )
+    return 'AutoModelForCausalLM.from_pretrained("FOLDER")'
