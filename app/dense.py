@@ -172,7 +172,7 @@ def need_statistics() -> Dense:
             if button.button("Measure the rest", width="stretch"):
                 start("collect", lambda: collect_job(model, config))
         elif job and job.active:
-            st.caption(f"Layers {rcpu.format_layers(measured)} are there already; the others come by themselves.")
+            st.caption(f"Measured so far: layers {rcpu.format_layers(measured)}. The others come by themselves.")
         return Dense(model, _at_once(config), found, measured)
     if job and job.active:
         st.caption("The dense model is run once over the calibration windows; every view is instant after that.")

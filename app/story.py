@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
@@ -19,6 +20,8 @@ from torch import Tensor
 
 import rcpu
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = Path(__file__).parent.parent / "assets" / "example.json.gz"
 ROLES = ("dense", "pruned", "compensated")  # keys of what is measured and written
@@ -133,8 +136,12 @@ def example() -> Story | None:
     """The run of the embedded model that ``python -m app.example`` wrote, read once; None while it was never run."""
     if not EXAMPLE.is_file():
         return None
-    with gzip.open(EXAMPLE, "rt", encoding="utf-8") as file:
-        return Story.from_dict(json.load(file))
+    try:
+        with gzip.open(EXAMPLE, "rt", encoding="utf-8") as file:
+            return Story.from_dict(json.load(file))
+    except rcpu.RcpuError as error:  # its recipe is of another version of the library
+        log.warning("%s is not shown, write it again by python -m app.example: %s", EXAMPLE, error)
+        return None
 
 
 def _plain(value: Any) -> Any:

@@ -94,7 +94,7 @@ def status(story: Story, run_id: str) -> None:
     if failed := own_job("run"):
         job_panel(failed)
     before, after = story.parameters
-    size = f"{count(before)} → {count(after)} parameters ({difference(after, before)}), {story.seconds:.0f} s"
+    size = f"{count(before)} → {count(after)} parameters ({difference(after, before)})"
     if not run_id:
         st.caption(
             f":blue-badge[Example] SmolLM2-135M, {plain(described(story.config))}: {size}. Computed by "
@@ -105,7 +105,8 @@ def status(story: Story, run_id: str) -> None:
         if story.content[:1] != contents(story.config.text):
             changed += ":orange-badge[The text was edited since]"
         notes = " ".join(story.notes)
-        st.caption(f":green-badge[Your run] {plain(described(story.config))}: {size}. {changed} {plain(notes)}")
+        what = f"{described(story.config)}: {size}, {story.seconds:.0f} s."
+        st.caption(f":green-badge[Your run] {plain(what)} {changed} {plain(notes)}")
 
 
 def part(name: str, page: str, draw: Callable[[], None] | None, **there: object) -> None:

@@ -48,12 +48,12 @@ def perplexity(found: Mapping[str, Perplexity]) -> go.Figure:
 
 def _small(figure: go.Figure) -> go.Figure:
     """Without a title, which stands above it, and with little around it."""
-    axis = {"title_font_size": FONT, "tickfont_size": FONT, "title_standoff": 8}
+    axis = {"title_font_size": FONT, "tickfont_size": FONT, "title_standoff": 12}
     figure.update_xaxes(**axis).update_yaxes(**axis, nticks=5)
     return figure.update_layout(
         title=None,
         height=HEIGHT,
-        margin={"l": 58, "r": 8, "t": 26, "b": 34},
+        margin={"l": 60, "r": 8, "t": 26, "b": 34},
         font_size=FONT,
         legend={"orientation": "h", "yref": "paper", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
         legend_font_size=FONT,

@@ -25,8 +25,9 @@ def test_the_first_minute_shows_figures_and_one_press_all_six_parts(tmp_path, ch
         page.get_by_role("heading", name="Start").wait_for()
         assert time.monotonic() - said < ANSWER * slow(), "what Python imports is imported before"
         visitor.figures(5)
-        page.get_by_text("Example").wait_for()
+        page.get_by_text("Example", exact=True).wait_for()
         told = page.locator(".rcpu-told dd")
+        told.nth(2).wait_for()
         assert told.count() == 3
         height = "e => [e.scrollHeight, e.clientHeight]"
         whole, seen = page.get_by_test_id("stMain").evaluate(height)
@@ -42,8 +43,12 @@ def test_the_first_minute_shows_figures_and_one_press_all_six_parts(tmp_path, ch
         page.get_by_role("button", name="Run", exact=True).click()
         page.get_by_text("Your run").wait_for()
         visitor.figures(5)
-        assert told.count() == 3
+        told.nth(2).wait_for()
         visitor.is_well()
+        page.get_by_role("button", name="Angles of the rotation").click()
+        page.get_by_role("heading", name="Spectrum and rotation", exact=True).wait_for()
+        assert "spectrum=angles" in page.url
+        assert "run=" in page.url
         page.goto(f"{url}/importance/?{SETTINGS}")  # with a slash at its end
         page.get_by_role("heading", name="Importance", exact=True).wait_for()
         visitor.is_well()
