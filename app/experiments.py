@@ -11,9 +11,10 @@ import plotly.graph_objects as go
 import rcpu
 from app.demo import limits
 from app.jobs import Job
+from app.kept import place
 from app.shared import jobs
 from app.texts import load_text
-from rcpu.runs import Asked, Bench, Findings, Study, figures, gathered, open_store, run_study
+from rcpu.runs import Asked, Bench, Findings, Study, figures, gathered, run_study
 
 STATES = {"holds": "✓ holds", "fails": "✗ does not hold", "open": "– not decided"}
 
@@ -35,7 +36,7 @@ def study_job(model: rcpu.Model, study: Study, asked: Asked, measure_in: str) ->
     """
     check_allowed()
     study.cells(asked)
-    bench = Bench(model, measure_in, load_text)
+    bench, store = Bench(model, measure_in, load_text), place().store
 
     def work(job: Job) -> Findings:
         def found(now: Findings) -> None:
@@ -45,7 +46,7 @@ def study_job(model: rcpu.Model, study: Study, asked: Asked, measure_in: str) ->
             study,
             asked,
             bench,
-            open_store(),
+            store,
             progress=lambda p: job.report(p.fraction, p.message),
             cancelled=job.cancelled,
             found=found,
@@ -61,7 +62,7 @@ def known(study: str) -> list[Findings]:
     Raises:
         RcpuError: the store cannot be read.
     """
-    return [] if limits().demo else gathered(open_store(), study)
+    return [] if limits().demo else [found for store in place().stores for found in gathered(store, study)]
 
 
 def drawn(found: Findings, quantity: str, relative: bool) -> list[go.Figure]:

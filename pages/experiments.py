@@ -9,6 +9,7 @@ import rcpu
 from app.demo import limits
 from app.experiments import check_allowed, drawn, known, study_job, verdict_table
 from app.job_panels import job_panel, known_job, start
+from app.kept import place
 from app.labels import PAPER, shortened
 from app.settings import PageEnd, control, settings
 from app.shared import current_model
@@ -126,6 +127,8 @@ if job is not None:
         for note in job.result.failed:
             st.warning(plain(note), icon=":material/warning:")
 
+if (why := place().why_not) and not allowed.demo:
+    st.warning(plain(f"Studies are kept only until this app ends: {why}."), icon=":material/save:")
 try:
     series = known(study.name)
 except rcpu.RcpuError as error:
@@ -172,9 +175,9 @@ if can_be_relative(quantity):
         )
 made = drawn(found, quantity, s.study_relative)
 for i in range(0, len(made), 2):
-    places = abreast(f"study-{i}") if len(made) > 1 else (st.container(),)
-    for place, (n, fig) in zip(places, enumerate(made[i : i + 2], i), strict=False):
-        with place:
+    halves = abreast(f"study-{i}") if len(made) > 1 else (st.container(),)
+    for half, (n, fig) in zip(halves, enumerate(made[i : i + 2], i), strict=False):
+        with half:
             figure(fig, f"study-{study.name}-{quantity}-{n}", WORDS, f"{study.name} {quantity} {s.study_relative}")
 numbers(result_rows(found, quantity), f"study-{quantity}")
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from app import kept
 from app.shared import jobs, models
 from rcpu.runs import STUDIES, gathered, open_store
 from tests.pages import charts, click, finish, numbers, open_page, texts
@@ -12,8 +13,8 @@ QUICK = {"samples": 6, "window": 16, "held_out": 2, "study_ratios": "0.3", "stud
 
 
 @pytest.fixture(autouse=True)
-def _own_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("RCPU_HOME", str(tmp_path / "home"))
+def _own_store(home):
+    """A store that no other test writes."""
 
 
 @pytest.fixture
@@ -115,10 +116,13 @@ def test_what_goes_wrong_in_a_run_is_a_sentence(loaded):
     assert "no text '/no/such.txt'" in texts(at, "error").replace("\\", "")
 
 
-def test_a_store_that_cannot_be_read_is_a_sentence(tmp_path):
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "runs.sqlite").write_text("something else, and long enough to be looked at as a database" * 20)
-    assert "is not a run store" in texts(open_page("experiments"), "error")
+def test_a_store_that_cannot_be_read_is_a_sentence_and_studies_last_as_long_as_the_process(home, loaded):
+    kept._place.cache_clear()
+    (home / "runs.sqlite").write_text("something else, and long enough to be looked at as a database" * 20)
+    at = open_page("experiments", **loaded)
+    assert "is not a run store" in texts(at, "warning")
+    at = finish(click(at, "Run the study"), "experiment")
+    assert "Repairing both" in verdicts(at)
 
 
 def test_a_demo_runs_none_and_shows_nobody_elses(loaded, monkeypatch):
