@@ -154,10 +154,10 @@ def _widened(
 ) -> dict[str, Tensor]:
     """The weights of one layer by their names, every projection whole and of these sizes, with zeros for what went."""
     (query, kv, channels), dim = sizes, c.head_dim
-    state = _whole(layer)
+    state = _whole(layer) | _nothing(layer, c, i)
     attention, mlp = "self_attn.", "mlp."
     rows = _key_rows(layer.self_attn, c, i)
-    values, old, old_kv = torch.arange(c.value_dims[i]), c.query_heads[i], c.kv_heads[i]
+    values, old, old_kv = torch.arange(c.value_dims[i]), c.query_heads[i] or query, c.kv_heads[i] or kv
     group, heads_kv = old // old_kv, torch.arange(old_kv)
     heads_q = (heads_kv[:, None] * (query // kv) + torch.arange(group)).flatten()  # each beside its KV head
     for name, heads, at, columns in (
@@ -189,10 +189,24 @@ def _whole(layer: torch.nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def _nothing(layer: torch.nn.Module, c: CompactLlamaConfig, i: int) -> dict[str, Tensor]:
+    """Zeros for an attention block that went, of the dense sizes; norms of its heads, which see nothing else."""
+    if c.query_heads[i]:
+        return {}
+    like, d = layer.mlp.down_proj.weight, c.hidden_size
+    rows = {"q_proj": c.num_attention_heads, "k_proj": c.num_key_value_heads, "v_proj": c.num_key_value_heads}
+    found = {f"self_attn.{name}.weight": like.new_zeros(n * c.head_dim, d) for name, n in rows.items()}
+    found["self_attn.o_proj.weight"] = like.new_zeros(d, c.num_attention_heads * c.head_dim)
+    if c.attention_bias:
+        found |= {f"self_attn.{name}.bias": like.new_zeros(n * c.head_dim) for name, n in rows.items()}
+    norms = ("q_norm", "k_norm") if c.qk_norm else ()
+    return found | {f"self_attn.{name}.weight": like.new_ones(c.head_dim) for name in norms}
+
+
 def _key_rows(attention: torch.nn.Module, c: CompactLlamaConfig, i: int) -> Tensor:
     """Where the rows of a key head lie in one of full width, (kv_heads, key_dim)."""
     if c.key_dims[i] == c.head_dim:
-        return torch.arange(c.head_dim).repeat(c.kv_heads[i], 1)
+        return torch.arange(c.head_dim).repeat(c.kv_heads[i] or c.num_key_value_heads, 1)
     pairs = attention.pairs.cpu()
     return torch.cat([pairs, pairs + c.head_dim // 2], 1)
 

@@ -101,7 +101,7 @@ def write_export(
 
 def _in_shape(model: Model, result: PruneResult, shape: str, multiple: int) -> PreTrainedModel:
     """Of a LLaMA that lost columns the zeros of a padded model lie where those were; elsewhere behind what stays."""
-    if shape == "padded" and model.net.config.model_type == "llama":
+    if shape == "padded" and result.sites and model.net.config.model_type == "llama":
         with contextlib.suppress(RcpuError):  # more than columns went
             return padded(model.net, result.cuts)
     return shaped(result.net, shape, multiple)

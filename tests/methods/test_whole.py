@@ -9,6 +9,7 @@ import torch
 
 import rcpu
 from rcpu.compact import Edits, rebuild
+from rcpu.compact.shapes import shaped
 from rcpu.models import sizes
 from tests import tiny
 
@@ -112,3 +113,26 @@ def test_in_bf16_it_stays_bf16(name, windows):
     result = rcpu.prune(net, windows, recipe(name))
     assert {p.dtype for p in result.net.parameters()} == {torch.bfloat16}
     assert tiny.logits(result.net).isfinite().all()
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in tiny.KINDS for name in WHOLE])
+def test_padded_it_is_the_same_function_or_a_sentence(kind, name):
+    result = pruned(kind, name)
+    if name in ("slicegpt", "olica"):
+        with pytest.raises(rcpu.RcpuError, match=r"cannot be exported as padded: .*(sliced|branch)"):
+            shaped(result.net, "padded")
+        return
+    tiny.assert_same_function(shaped(result.net, "padded"), result.net, accuracy=1e-3)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_saving_padded_never_writes_the_dense_model(name, model, windows, tmp_path):
+    result = rcpu.prune(model.net, windows, recipe(name))
+    if name in ("slicegpt", "olica"):
+        with pytest.raises(rcpu.RcpuError, match="cannot be exported as padded"):
+            rcpu.save(model, result, tmp_path / "out", shape="padded")
+        assert not (tmp_path / "out").exists()
+        return
+    rcpu.save(model, result, tmp_path / "out", shape="padded")
+    again = rcpu.load_model(str(tmp_path / "out"), "cpu").net
+    tiny.assert_same_function(again, result.net, accuracy=1e-3)
