@@ -72,15 +72,20 @@ def by_price(curves: Mapping[Key, Curve], parameters: int) -> dict[Key, int]:
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (low, middle) if total(counts(middle)) >= parameters else (middle, high)
-    chosen = counts(low)
-    while (left := parameters - total(chosen)) > 0:
+    return filled(counts(low), curves, parameters)
+
+
+def filled(chosen: Mapping[Key, int], curves: Mapping[Key, Curve], parameters: int) -> dict[Key, int]:
+    """These counts and as many single units more, the cheapest first, as it takes to remove ``parameters``."""
+    chosen = dict(chosen)
+    costs = {key: curve.at_each() for key, curve in curves.items()}
+    gone = {key: curve.removed() for key, curve in curves.items()}
+    while (left := parameters - sum(int(gone[key][n]) for key, n in chosen.items())) > 0:
         steps = {k: n + 1 for k, n in chosen.items() if n + 1 < len(gone[k])}
         gains = {k: int(gone[k][n] - gone[k][n - 1]) for k, n in steps.items()}
-        prices = {
-            k: float(costs[k][n] - costs[k][n - 1]) / min(gains[k], left) for k, n in steps.items() if gains[k] > 0
-        }
-        key = min(prices, key=prices.get) if prices else next(iter(steps))
-        chosen[key] += 1
+        rises = {k: float(costs[k][n] - costs[k][n - 1]) for k, n in steps.items()}
+        prices = {k: rises[k] / min(gain, left) for k, gain in gains.items() if gain > 0}
+        chosen[min(prices, key=prices.get) if prices else next(iter(steps))] += 1
     return chosen
 
 

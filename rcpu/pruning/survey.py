@@ -89,10 +89,12 @@ def survey(
                     curves[i, name] = curve(weight, seen, recipe, todo, name, heads_of(net))
     if recipe.allocation == "prices":
         uniform = dict(todo.gone)
-        chosen = allocation.by_price(curves, todo.parameters(uniform))
+        budget = todo.parameters(uniform)
+        gone = allocation.by_price(curves, budget)
         widest = max(weight_of(net, i, name).shape[1] for i, name in todo.gone)
         share = recipe.share / care(recipe, windows.calibration.numel(), widest)
-        gone = allocation.shrunk(chosen, uniform, share) if share < 1 else chosen
+        if share < 1:
+            gone = allocation.filled(allocation.shrunk(gone, uniform, share), curves, budget)
         if not gradients:
             notes.append("prices are relative errors of outputs: without gradients they say less of the loss")
     elif recipe.allocation == "influence":

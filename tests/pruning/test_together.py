@@ -72,10 +72,11 @@ def test_one_function_in_every_form(kind, name, windows, tmp_path):
 
 @pytest.mark.parametrize("kind", ["mha", "gqa"])
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
-def test_ours_is_no_larger_than_what_it_is_compared_with(kind, ratio, windows):
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_ours_is_no_larger_than_what_it_is_compared_with(kind, ratio, share, windows):
     """Channels of the same ratio and no bias; a bias is paid for by more that leaves."""
     net = tiny.net(kind)
-    ours = rcpu.prune(net, windows, rcpu.Recipe(ratio=ratio, **OURS))
+    ours = rcpu.prune(net, windows, rcpu.Recipe(ratio=ratio, share=share, **OURS))
     theirs = rcpu.plan(net, rcpu.Recipe(ratio=ratio, unit="channel"))
     assert 0.97 * theirs.after.parameters <= rcpu.cost(ours.net).parameters <= theirs.after.parameters
     assert len({s.kept for s in ours.sites if s.site == "down_proj"}) > 1, "layers do not share alike"
