@@ -8,6 +8,7 @@ import streamlit as st
 
 import rcpu
 from app import demo
+from app.demo import limits
 from app.job_panels import job_panel, own_job, start
 from app.jobs import Job
 from app.kept import PrunedRun, bring, find, named_runs, opened, store, store_of
@@ -20,8 +21,6 @@ from app.work import loaded
 from rcpu.models import footprint
 from rcpu.runs import Run, has_weights, load_result, resume_into
 
-MODELS = 4  # that pages compare at once
-
 
 def open_runs() -> dict[str, PrunedRun]:
     """The runs that this session's link names, with their models; those that are not in memory are on their way.
@@ -30,11 +29,12 @@ def open_runs() -> dict[str, PrunedRun]:
     """
     s, found = settings(), session_runs()
     named = {run_id: run for run_id, run in named_runs().items() if run.state == "done"}
+    wanted = list(named)[-limits().runs :]  # as many as memory holds: more would push one another out
     missing = [i for i in s.runs.split(",") if i and i not in named and not _active(i)]
     if missing:
         what = "A run" if len(missing) == 1 else f"{len(missing)} runs"
         say(f"{what} that this link names cannot be opened: deleted, or not finished.")
-    closed = tuple(run_id for run_id in named if run_id not in found)[-MODELS:]
+    closed = tuple(run_id for run_id in wanted if run_id not in found)
     job = own_job("open")
     if closed and (job is None or (not job.active and job.asks != closed)):
         try:

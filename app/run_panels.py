@@ -29,8 +29,13 @@ UNFINISHED = ("failed", "cancelled", "interrupted")
 def one_run(row: Row) -> None:
     """What a run is, what can be done with it, and how it is done again."""
     run = row.run
-    recipe = rcpu.Recipe.from_dict(run.recipe)
     st.subheader(plain(run.name))
+    try:
+        recipe = rcpu.Recipe.from_dict(run.recipe)
+    except rcpu.RcpuError as error:
+        say(f"This run was made by another version: {error}")
+        delete(st.container(), [run])
+        return
     begun = time.strftime("%d %B %Y, %H:%M", time.localtime(run.created))
     st.caption(f"{plain(run.about['model'])}: {plain(described(recipe))}. Begun on {begun}, {run.about['device']}.")
     if run.state in UNFINISHED:

@@ -87,7 +87,12 @@ def session_runs() -> dict[str, PrunedRun]:
 
 def stories() -> dict[str, KeptRun]:
     """The finished runs that this session's link names, from the store: no model is needed to look at them."""
-    return {run_id: KeptRun(run, story_of(run)) for run_id, run in named_runs().items() if run.state == "done"}
+    found = {}
+    for run_id, run in named_runs().items():
+        with contextlib.suppress(rcpu.RcpuError):  # of another version, or broken: the page Runs says so
+            if run.state == "done":
+                found[run_id] = KeptRun(run, story_of(run))
+    return found
 
 
 def remember(job_id: str) -> None:

@@ -6,7 +6,7 @@ import streamlit as st
 
 import rcpu
 from app.figures import runs as figures
-from app.kept import place, visible_runs
+from app.kept import place, store_of, visible_runs
 from app.methods import upload_recipe
 from app.run_panels import delete, disk, one_run, two_runs
 from app.runs import described
@@ -85,6 +85,14 @@ def picked() -> None:
     st.session_state.pop(PREFIX + "picked_runs", None)
 
 
+def what_it_does(run: rcpu.runs.Run) -> str:
+    """Its settings in a line; where this version does not know them all, they are not made up."""
+    try:
+        return described(rcpu.Recipe.from_dict(run.recipe))
+    except rcpu.RcpuError:
+        return f"{run.recipe['method']} {run.recipe['ratio']:.0%}, by another version"
+
+
 def percent(row: rcpu.runs.Row) -> float | None:
     """What is left of the dense model, in percent."""
     return None if row.parameters is None else round(100 * row.parameters / row.dense_parameters, 1)
@@ -94,7 +102,7 @@ table(
     {
         "name": [row.run.name for row in rows],
         "state": [row.run.state for row in rows],
-        "what it does": [described(rcpu.Recipe.from_dict(row.run.recipe)) for row in rows],
+        "what it does": [what_it_does(row.run) for row in rows],
         "parameters (M)": [row.parameters and round(row.parameters / 1e6, 2) for row in rows],
         "left (%)": list(map(percent, rows)),
         "error": [None if row.error is None else round(row.error, 4) for row in rows],
@@ -155,5 +163,5 @@ if len(keys) == 1:
 elif len(keys) == 2:
     two_runs(by_id[keys[0]], by_id[keys[1]])
 if len(keys) > 1:
-    total = sum(place().store.bytes_of(i) for i in keys)
+    total = sum(store_of(i).bytes_of(i) for i in keys)
     delete(st.container(), [by_id[i].run for i in keys], f"Delete these {len(keys)} ({size(total)})")

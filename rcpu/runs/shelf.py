@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rcpu.measure.intervals import Interval
 from rcpu.measure.perplexity import Perplexity
 from rcpu.measure.tasks_results import TaskResult
 from rcpu.runs.records import Run, dense_subject
@@ -46,6 +47,8 @@ class Shelf:
         for measure in store.measures.all():
             if measure.kind == "perplexity":
                 found = Perplexity.from_dict(measure.value)
+                ends = measure.value.get("interval")
+                vars(found)["interval"] = ends and Interval(*ends)  # a bootstrap each would take seconds for hundreds
                 perplexity[measure.subject][found.digest] = found
             elif measure.kind == "task":
                 result = TaskResult.from_dict(measure.value)

@@ -230,3 +230,17 @@ def test_a_demo_keeps_no_more_runs_than_its_memory(monkeypatch, model):
         kept.bring(run, model, result)
     assert len(store().runs()) == 8
     assert store().runs()[0].id == run.id
+
+
+def test_a_run_of_another_version_is_listed_and_says_so(two):
+    recipe = Recipe().to_dict()
+    recipe["options"]["cake"] = 1
+    about = {"model": "m", "dtype": "fp32", "device": "cpu", "layers": 3, "notes": []}
+    with store().begin(name="odd", recipe=recipe, content="", fingerprint="f", about=about) as run:
+        run.finish({})
+    at = open_page("runs", picked_runs=run.id)
+    assert names(at)[0] == "odd"
+    assert "by another version" in at.dataframe[0].value["what it does"][0]
+    assert "unknown settings in the record" in texts(at, "error")
+    link = {"runs": f"{two[0]},{run.id}", "run": run.id}
+    assert not open_page("start", **link).exception

@@ -161,3 +161,15 @@ def test_in_a_demo_nobody_sees_the_run_of_another_and_nothing_is_on_the_disk(hom
     at = open_page("start", runs="")
     assert run.id not in str(at.query_params)
     assert opening.find(run.id) is not None, "whoever has the link may look"
+
+
+def test_a_link_with_more_runs_than_memory_holds_opens_the_newest_and_stops(settings, model):
+    models().put((str(model.folder), "auto", "auto"), model)
+    recipe = Recipe(model=str(model.folder), samples=8, window=16, held_out=4)
+    ids = [prune_into(store(), model, tiny.calibration(), recipe)[0].id for _ in range(6)]
+    link = settings | {"runs": ",".join(ids)}
+    for _ in range(3):
+        at = opened_page("compare", link)
+        link["open"] = at.session_state["settings"].open
+    assert [opened().get(i) is not None for i in ids] == [False, False, True, True, True, True]
+    assert len(jobs().all("open")) == 1
