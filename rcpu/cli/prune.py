@@ -27,8 +27,10 @@ from rcpu.cli.common import (
     text_field_flag,
     with_field,
 )
+from rcpu.cli.streaming import add_flags, run_streamed
 from rcpu.compact.export import check_room
 from rcpu.compact.shapes import SHAPES
+from rcpu.models import footprint
 from rcpu.pruning.exports import check_export
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
@@ -82,6 +84,7 @@ def add(commands, model) -> None:
     prune.add_argument("--resume", metavar="RUN", help="go on with a run that ended early, by name or id")
     prune.add_argument("--out", metavar="DIR", help="folder for the pruned model, beside the run that is kept")
     export_flags(prune)
+    add_flags(prune)
     save_dtype_flag(prune)
     prune.add_argument("--overwrite", action="store_true", help="replace an earlier export at --out")
     prune.set_defaults(run=_prune)
@@ -143,6 +146,8 @@ def _prune(options, console: Console) -> None:
     read = [existing(config.model), existing(config.text.partition("#")[0])]
     folder = rcpu.check_target(options.out, options.overwrite, read) if options.out else None
     check_json(options.json)
+    if _streamed(options, config, folder, console):
+        return
     text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
     if options.target_parameters is not None and not begun:
@@ -203,6 +208,21 @@ def _prune(options, console: Console) -> None:
         _print_prune(record)
     if refused:
         raise RcpuError(refused)
+
+
+def _streamed(options, config: rcpu.Recipe, folder: Path | None, console: Console) -> bool:
+    """Whether the run was a stream: as asked for, or because the model does not fit."""
+    if not options.stream:
+        size = footprint(options.model, options.device, options.dtype)
+        if folder is None or options.resume or options.export != "compact" or size is None or size.fits:
+            return False
+        console.print(f"{options.model} does not fit {size.device}: it is streamed, a layer at a time", markup=False)
+    if folder is None:
+        raise RcpuError("a stream writes as it goes: give --out DIR")
+    if options.name or options.resume:
+        raise RcpuError("a stream is kept in its folder, not in the store: leave out --name and --resume")
+    run_streamed(options, replace(config, model=options.model), folder, console)
+    return True
 
 
 def _elsewhere(run: Run | None, model: rcpu.Model, result: rcpu.PruneResult, how: dict) -> str:

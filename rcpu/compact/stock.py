@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 
 from rcpu.base.errors import RcpuError
 from rcpu.base.quiet import quiet_transformers
@@ -21,6 +22,21 @@ def write_stock(net: PreTrainedModel, tokenizer, folder: Path, dtype: torch.dtyp
     """
     with quiet_transformers():
         net.save_pretrained(folder, state_dict=None if net.dtype == dtype else _narrowed(net, dtype))
+    _write_rest(tokenizer, folder, dtype)
+
+
+def write_beside(net: PreTrainedModel, tokenizer, folder: Path, dtype: torch.dtype) -> None:
+    """As :func:`write_stock` without the weights, which are in the folder already; ``net`` needs none either."""
+    with quiet_transformers():
+        net.config.architectures = [type(net).__name__]
+        custom_object_save(net, folder, config=net.config)
+        net.config.save_pretrained(folder)
+        net.generation_config.save_pretrained(folder)
+    _write_rest(tokenizer, folder, dtype)
+
+
+def _write_rest(tokenizer, folder: Path, dtype: torch.dtype) -> None:
+    with quiet_transformers():
         tokenizer.save_pretrained(folder)
     _edit(folder / "config.json", lambda values: _old_names(values | {"dtype": str(dtype).removeprefix("torch.")}))
     if (folder / "tokenizer.json").exists():

@@ -69,7 +69,7 @@ def load_model(
             to the hub.
     """
     target = resolve_device(device)
-    folder = _locate(name, report)
+    folder = locate(name, report)
     check_adapters(folder)
     config = read_config(folder)
     check_generation(folder)
@@ -171,7 +171,8 @@ def footprint(name: str, device: str = "auto", dtype: str = "auto") -> Footprint
     return Footprint(parameters, str(target), dtype_name(kind), bytes_needed(parameters, kind), free_memory(target))
 
 
-def _locate(name: str, report: Callable[[str], None]) -> Path:
+def locate(name: str, report: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder of a model's files; from the hub they are downloaded first. Raises as :func:`load_model`."""
     if name == "embedded":
         return embedded_folder(report)
     if path := existing(name):

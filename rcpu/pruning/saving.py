@@ -93,7 +93,7 @@ def write_export(
     with writing(folder) as new:
         write_stock(net, model.tokenizer, new, stored)
         record = record | file_sizes(model, new) | {"loads_in": loads_in(net.config, model.tokenizer)}
-        (new / CARD).write_text(_card(model, record, numbers), encoding="utf-8")
+        (new / CARD).write_text(card_of(model.folder, record, numbers), encoding="utf-8")
         record["files"] = sorted(path.name for path in new.iterdir())
         (new / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return folder
@@ -107,13 +107,14 @@ def _in_shape(model: Model, result: PruneResult, shape: str, multiple: int) -> P
     return shaped(result.net, shape, multiple)
 
 
-def _card(model: Model, record: dict, numbers: Sequence[str]) -> str:
+def card_of(folder: Path, record: dict, numbers: Sequence[str]) -> str:
+    """The model card of what was made of the model in ``folder``."""
     recipe, source = Recipe.from_dict(record["recipe"]), existing(record["recipe"]["model"])
     base = source.resolve().name if source else recipe.model
     return model_card(
         base=base,
         on_hub=source is None and "/" in base,
-        licence=licence_of(model.folder, recipe.model),
+        licence=licence_of(folder, recipe.model),
         shape=record["shape"],
         recipe=replace(recipe, model=base, text=_without_folder(recipe.text)).to_yaml(),
         record=record,
