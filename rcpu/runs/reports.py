@@ -193,7 +193,12 @@ def _study(found: Findings) -> str:
     parts += [f"<p><strong>Warning:</strong> {_e(_sentence(note))}</p>" for note in found.series["warnings"]]
     columns = verdict_rows(found)
     states = [_state(verdict.state) for verdict in found.verdicts]
-    rows = zip(map(_e, columns["Claim"]), states, map(_e, columns["Why"]), strict=True)
+    rows = zip(
+        map(_e, columns["Claim"]),
+        states,
+        map(_e, columns["Why"]),
+        strict=True,
+    )
     parts.append(_table(list(columns), list(map(list, rows))))
     for quantity in study.quantities:
         made = figures(found, quantity)

@@ -66,7 +66,16 @@ class Study:
     definition: dict
 
     def cells(self, asked: Asked) -> list[Cell]:
-        """What has to be run, seed by seed; labels that come to the same recipe are one cell under several labels."""
+        """What has to be run, seed by seed; labels that come to the same recipe are one cell under several labels.
+
+        Raises:
+            RcpuError: a setting that no recipe can have, or one text where the study compares two.
+        """
+        both = any("$evaluation" in row.values() for axis in self.axes.values() for row in axis.values.values())
+        if both and asked.text == asked.evaluation:
+            raise RcpuError(
+                f"the study {self.name} compares two texts, and both are {asked.text}: give another one to measure on"
+            )
         given = {"$text": asked.text, "$evaluation": asked.evaluation}
         varied = {name: asked.labels(self, name) for name in self.axes}
         found: dict[Recipe, Cell] = {}

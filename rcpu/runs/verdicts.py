@@ -113,7 +113,7 @@ def _sentence(study: Study, claim: Claim, state: str, settings: Sequence[Setting
     words = {"holds": "", "fails": "to the contrary, ", "open": "the interval decides neither way: "}[state]
     if state != "holds" and len(decided) < len(shown):
         more += f" (in {len(decided)} of {len(shown)} settings)"
-    return f"{own} against {other}: {words}{'; '.join(parts)}{more}."
+    return f"{own} against {other}: {words}{'; '.join(parts)}{more}.".replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def told(gap: Difference) -> str:

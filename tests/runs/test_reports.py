@@ -34,7 +34,8 @@ def bench(kind: str = "gqa") -> Bench:
 
 
 def study(store, text_file, name="table3", kind="gqa", **more):
-    asked = sized(STUDIES[name], text=str(text_file), evaluation=str(text_file), **{"limit": 8, **more})
+    texts = {"text": str(text_file), "evaluation": str(text_file)} | more
+    asked = sized(STUDIES[name], **{"limit": 8, **texts})
     return run_study(STUDIES[name], replace(asked, settings={**asked.settings, **SMALL}), bench(kind), store)
 
 
@@ -85,7 +86,9 @@ def test_as_a_multiple_of_the_dense_model_each_is_of_its_own(table3):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_can_be_drawn(tmp_path, text_file, name):
     store = open_store(tmp_path / "home")
-    found = study(store, text_file, name, ratios=(0.1, 0.3), limit=4)
+    other = tmp_path / "other.txt"
+    other.write_text(text_file.read_text()[::-1])
+    found = study(store, text_file, name, ratios=(0.1, 0.3), limit=4, evaluation=str(other))
     assert not found.failed
     for quantity in found.study.quantities:
         made = figures(found, quantity)

@@ -31,10 +31,18 @@ def bench() -> Bench:
 @pytest.fixture
 def asked(text_file):
     def ask(study, **more):
-        found = sized(study, text=str(text_file), evaluation=str(text_file), **{"limit": 8, **more})
+        texts = {"text": str(text_file), "evaluation": str(text_file)} | more
+        found = sized(study, **{"limit": 8, **texts})
         return replace(found, settings={**found.settings, **SMALL})
 
     return ask
+
+
+@pytest.fixture
+def other_text(text_file, tmp_path) -> str:
+    path = tmp_path / "other.txt"
+    path.write_text(text_file.read_text()[::-1])
+    return str(path)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -163,9 +171,9 @@ def test_what_was_cut_and_what_leaks_is_said(store, bench, asked):
 
 
 @pytest.mark.parametrize("name", ["geometry", "table5", "transfer", "reflection"])
-def test_other_quantities_are_read(store, bench, asked, name):
+def test_other_quantities_are_read(store, bench, asked, name, other_text):
     study = STUDIES[name]
-    found = run_study(study, asked(study, ratios=(0.1, 0.3), seeds=(0,)), bench, store)
+    found = run_study(study, asked(study, ratios=(0.1, 0.3), seeds=(0,), evaluation=other_text), bench, store)
     assert not found.failed
     for quantity in study.quantities:
         values = readings(found.points, quantity)
@@ -234,7 +242,7 @@ def test_a_claim_must_hold_everywhere_unless_somewhere_is_enough():
     (everywhere,) = verdicts(claimed("lower"), points)
     assert everywhere.state == "fails"
     assert "(in 1 of 2 settings)" in everywhere.sentence
-    assert "at 20 %, size 2 perplexity +5." in everywhere.sentence
+    assert "at 20\N{NO-BREAK SPACE}%, size 2 perplexity +5." in everywhere.sentence
     (somewhere,) = verdicts(claimed("lower", some="size"), points)
     assert somewhere.state == "holds"
 
