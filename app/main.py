@@ -55,7 +55,7 @@ if not st.query_params:  # on the way to another page: the browser then gets the
 for sentence in unread():
     st.toast(plain(sentence), icon=":material/link_off:", duration="infinite")
 parts = {part: [page(*one) for one in pages] for part, pages in STORY.items()}
-chosen = st.navigation(parts)
+chosen = st.navigation(parts, expanded=True)
 with contextlib.suppress(PageEnd):
     chosen.run()
 story = [one for pages in parts.values() for one in pages]

@@ -14,6 +14,7 @@ from rcpu.base import Option, named, options_of
 OWN = "own settings"
 #: What a named recipe says; model, text, layers and ratio stay as they were.
 OF_RECIPE = ("method", "samples", "window", "held_out", "seed")
+MANY = 6  # options that are shown without being folded
 LARGEST = 64 * 1024  # bytes of an uploaded recipe
 
 
@@ -102,12 +103,37 @@ def pick_target(model: rcpu.Model) -> None:
         say(error)
 
 
-def pick_options(names: list[str] | None = None) -> None:
-    """A widget for each option of the chosen method that matters beside the others, or for those named."""
+def pick_options(names: list[str]) -> None:
+    """A widget for each of these options that the chosen method has and that matters beside the others."""
     rows = options_of(rcpu.METHODS[settings().method].options)
-    for name, row in rows.items():
-        if (names is None or name in names) and _matters(row, rows):
-            option_control(row)
+    for name in names:
+        if name in rows and _matters(rows[name], rows):
+            option_control(rows[name])
+
+
+def pick_other_options(drawn: list[str]) -> None:
+    """All others that matter, in two columns; of many, those of the chosen parts first and the rest folded away."""
+    rows = options_of(rcpu.METHODS[settings().method].options)
+    shown = [row for name, row in rows.items() if name not in drawn and _matters(row, rows)]
+    first = shown if len(shown) <= MANY else [row for i, row in enumerate(shown) if i < 2 or row.when is not None]
+    _in_columns(first)
+    rest = [row for row in shown if row not in first]
+    if rest:
+        changed = any(getattr(settings(), field_of(row.name)) not in _usual(row) for row in rest)
+        with st.expander("More options", expanded=changed, key="more_options"):
+            _in_columns(rest)
+
+
+def _usual(row: Option) -> tuple:
+    """How a setting says that an option has its default."""
+    return "", row.default, row.written(row.default)
+
+
+def _in_columns(rows: list[Option]) -> None:
+    for i in range(0, len(rows), 2):
+        for place, row in zip(st.columns(2, vertical_alignment="bottom"), rows[i : i + 2], strict=False):
+            with place:
+                option_control(row)
 
 
 def option_control(row: Option) -> None:

@@ -15,7 +15,7 @@ from app.job_panels import job_panel, own_job
 from app.jobs import Job
 from app.labels import PAPER, SITES, called
 from app.measuring import contents
-from app.methods import pick_options, pick_recipe, pick_target
+from app.methods import pick_options, pick_other_options, pick_recipe, pick_target
 from app.opening import unfinished_run
 from app.runs import described, forget, remember, run_names, stories
 from app.settings import PageEnd, change, control, settings
@@ -24,7 +24,6 @@ from app.tiles import Tile, difference, tiles
 from app.turns import turned
 from app.widgets import abreast, count, figure, plain, say, table
 from app.work import prune_job
-from rcpu.base import options_of
 from rcpu.methods import UNIT_NAMES
 from rcpu.runs import default_name
 
@@ -42,34 +41,33 @@ s = settings()
 last = model.net.config.num_hidden_layers - 1
 
 pick_recipe()
-boxes = st.container(horizontal=True, gap="medium", key="boxes")
-what, how, where = (boxes.container(border=True, height="stretch") for _ in range(3))
+columns = rcpu.METHODS[s.method].run is None
+what, how = (place.container(border=True, height="stretch") for place in st.columns([2, 3], gap="medium"))
 with what:
-    st.markdown("##### What goes")
+    st.markdown("##### What goes, and where")
     ratio_slider()
     pick_target(model)
-    control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
-    pick_options(["unit"])
+    if columns:
+        control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
+        pick_options(["unit"])
+        control(
+            st.text_input,
+            "Layers",
+            "layers",
+            max_chars=1000,
+            help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`",
+        )
+        control(
+            st.text_input,
+            "Ratios of single layers",
+            "ratios",
+            max_chars=1000,
+            placeholder="like 0-3=0.1,29=0",
+            help="Layers named here have a ratio of their own; the map below writes it for you",
+        )
 with how:
-    st.markdown("##### Choice and repair")
-    pick_options([name for name in options_of(rcpu.METHODS[s.method].options) if name != "unit"])
-with where:
-    st.markdown("##### Where")
-    control(
-        st.text_input,
-        "Layers",
-        "layers",
-        max_chars=1000,
-        help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`",
-    )
-    control(
-        st.text_input,
-        "Ratios of single layers",
-        "ratios",
-        max_chars=1000,
-        placeholder="like 0-3=0.1,29=0",
-        help="Layers named here have a ratio of their own; the map below writes it for you",
-    )
+    st.markdown("##### Choice and repair" if columns else "##### How")
+    pick_other_options(["unit"] if columns else [])
     st.caption(
         f"{s.samples} + {s.held_out} windows of {s.window} tokens, seed {s.seed}: "
         f"{s.samples * s.window / model.net.config.intermediate_size:.1f} tokens for each input of down_proj."
