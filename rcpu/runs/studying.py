@@ -6,6 +6,7 @@ what was read of it. So a study goes on after a kill, grows by seeds and ratios,
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -51,9 +52,13 @@ class Findings:
     @property
     def cut(self) -> list[str]:
         """What is missing of the study as it is declared."""
-        found = left_out(self.study, [{**point.labels, SEED: point.seed} for point in self.points])
+        present = [{**point.labels, SEED: point.seed} for point in self.points]
+        found = left_out(self.study, present)
         limits = {ask["limit"] for ask in self.series["asks"].values() if ask.get("limit")}
         found = [f"not run: {'; '.join(found)}"] if found else []
+        whole = math.prod(len({labels[axis] for labels in present}) for axis in (present or [{}])[0])
+        if len(present) < whole:
+            found.append(f"{len(present)} of {whole} cells so far")
         found += [f"measured on at most {limit} windows of a text or items of a task" for limit in sorted(limits)]
         if layers := self.series["recipe"].get("layers"):
             found.append(f"{len(layers)} layers alone are pruned")

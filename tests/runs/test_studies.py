@@ -97,6 +97,13 @@ def test_a_study_runs_once_goes_on_and_grows(store, bench, asked, monkeypatch):
     ]
     assert told == sorted(told)
     assert [len(f.points) for f in seen] == [1, 2, 3, 4]
+    assert not any("so far" in note for note in found.cut)
+    half = replace(run_study(study, asked(study, ratios=(0.1, 0.3), seeds=(0,)), bench, store), points=found.points[:3])
+    more = [p for p in gathered(store, "table3")[0].points if p.labels["ratio"] == "10 %"]
+    assert "7 of 8 cells so far" in replace(half, points=(*half.points, *more)).cut
+    for run in store.runs():
+        if run.recipe["ratio"] == 0.1:
+            store.delete(run.id)
     assert len(store.runs()) == 4
     monkeypatch.setattr("rcpu.runs.asks.perplexity", None)
     assert run_study(study, ask, bench, store).points == found.points
@@ -122,7 +129,8 @@ def test_a_cancelled_study_keeps_what_it_has(store, bench, asked):
     ask = asked(study, ratios=(0.3,), seeds=(0,))
     with pytest.raises(Cancelled):
         run_study(study, ask, bench, store, found=done.append, cancelled=lambda: len(done) == 2)
-    assert len(gathered(store, "table3")[0].points) == 2
+    (part,) = gathered(store, "table3")
+    assert len(part.points) == 2
     assert len(run_study(study, ask, bench, store).points) == 4
     assert sum(run.state == "done" for run in store.runs()) == 4
 
