@@ -6,7 +6,8 @@ import torch
 import rcpu
 from rcpu.methods.scoring import SCORERS
 from rcpu.methods.units import channel_units
-from rcpu.pruning.site import Solving
+from rcpu.models.families import Heads
+from rcpu.pruning.site import Measured, Solving
 from rcpu.statistics.precision import full_fp32
 from rcpu.statistics.sums import Accumulator
 
@@ -60,12 +61,14 @@ def test_a_site_alone_is_solved_in_full_too(monkeypatch):
     config = rcpu.Recipe(scorer="random", ratio=0.4)
     found = Solving(
         torch.ones(2, 3),
-        accumulator.result(),
+        Measured(accumulator.result()),
         channel_units(3),
         config,
+        1,
         layer=0,
         site="down_proj",
         unit="channel",
+        heads=Heads(1, 1, 3),
     ).finish()
     assert seen == ["highest"]
     assert found.columns.tolist() == [1, 2]
