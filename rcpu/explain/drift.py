@@ -98,6 +98,12 @@ def stream_drift(
 
 
 def _streams(net: nn.Module, window: Tensor) -> Tensor:
-    """Hidden states behind every layer, (layers, tokens, d_model) fp32."""
-    found = net.model(input_ids=window[None], use_cache=False, output_hidden_states=True).hidden_states
-    return torch.cat(found[1:]).float()
+    """Hidden states behind every layer, (layers, tokens, d_model) fp32; transformers' own way leaves hooks behind."""
+    found: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda _, __, h: found.append(h)) for layer in net.model.layers[:-1]]
+    try:
+        last = net.model(input_ids=window[None], use_cache=False).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat([*found, last]).float()
