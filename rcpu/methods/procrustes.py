@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rcpu.methods.polar import polar_factor
 from rcpu.statistics import decompose
 from rcpu.statistics.decompose import complement, eigenvalues, eigh, svd, svd_of_sums, working_dtype
 
@@ -26,8 +27,8 @@ class Rotation:
     """Q = argmin ‖Y − QZ‖_F over QᵀQ = I, with what one wants to know of it. Angles in degrees, fp64, on the CPU."""
 
     q: Tensor  # (d_out, d_out), on M's device
-    singular_values: Tensor  # (d_out,) of M, descending
-    principal_angles: Tensor  # (rank,) between range(Z) and range(QZ), ascending
+    singular_values: Tensor | None  # (d_out,) of M, descending; None where Q alone was asked for
+    principal_angles: Tensor | None  # (rank,) between range(Z) and range(QZ), ascending; likewise
     alignment: float  # tr(Qᵀ M) = tr S, or less where a reflection was refused: ‖Y − QZ‖² = ‖Y‖² + ‖Z‖² − 2 tr(Qᵀ M)
     rank: int  # of M
 
@@ -62,13 +63,13 @@ class Rotation:
         return _degrees(self.q.diagonal())
 
 
-def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
+def solve(m: Tensor, rank: int | None = None, proper: bool = False, spectrum: bool = True) -> Rotation:
     """The orthogonal polar factor of M (d_out × d_out), completed nearest to the identity where M says nothing.
 
     With M = U S Vᵀ of rank r (fp32 or fp64), Q = U_r V_rᵀ + U_⊥ R V_⊥ᵀ; R, the polar factor of U_⊥ᵀ V_⊥, maximises
     tr Q, so Q does not depend on which null-space basis the SVD routine returned; U_⊥ R is the polar factor of
     V_⊥ − U_r U_rᵀ V_⊥. ``rank`` bounds r when it is known from the construction; ``proper`` asks for det Q = +1
-    (Kabsch 1976), turned where it costs least.
+    (Kabsch 1976), turned where it costs least. Without ``spectrum`` a large Q on a GPU is found by products alone.
 
     Raises:
         ValueError: M is not square or not finite.
@@ -77,6 +78,9 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False) -> Rotation:
         raise ValueError(f"M = Y Zᵀ must be square, got {tuple(m.shape)}")
     if not m.isfinite().all():
         raise ValueError("M = Y Zᵀ has NaN or Inf entries")
+    if not (spectrum or proper) and by_products(m) and (q := polar_factor(m)) is not None:
+        most = len(m) if rank is None else min(rank, len(m))
+        return Rotation(q, None, None, (q * m).sum(dtype=torch.float64).item(), most)
     tolerance, rounded, m, d = TOLERANCE[m.dtype], m.dtype == torch.float32, m.to(working_dtype(m)), len(m)
     most = d if rank is None else min(rank, d)
     u, s, vh = svd_of_sums(m, most) if rounded else svd(m)
@@ -114,6 +118,11 @@ def by_blocks(m: Tensor, width: int, rank: int | None = None, proper: bool = Fal
         alignment=sum(p.alignment for p in parts),
         rank=sum(p.rank for p in parts),
     )
+
+
+def by_products(m: Tensor) -> bool:
+    """Whether a decomposition of M costs more than products do: on a GPU, where it is large."""
+    return m.device.type == "cuda" and len(m) > decompose.SMALL
 
 
 def singular_values(m: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class SiteResult:
     error_compensated_held_out: float | None
     scale: float | None
     ridge: float | None
-    # Where the repair is a rotation Q:
+    # Where the repair is a rotation Q; spectrum and principal angles are None where products alone found it, on a GPU:
     singular_values: Tensor | None = None  # (d_out,) of M = Y Zᵀ
     rank: int | None = None  # of M
     determinant: int | None = None  # of Q: +1 for a rotation, −1 where it also mirrors
@@ -216,7 +216,7 @@ class Solving:
             if recipe.by_head:
                 self._turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
             else:
-                self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper)
+                self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
 
     @property
     def busy(self) -> bool:

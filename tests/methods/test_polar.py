@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+import rcpu
 from rcpu.methods import procrustes
 from rcpu.methods.polar import polar_factor
+from tests import tiny
 
 
 def matrix(d: int, rank: int, decades: float, dtype=torch.float64, turned: float = 0.3) -> torch.Tensor:
@@ -57,3 +59,19 @@ def test_null_spaces_at_right_angles_are_left_to_a_decomposition():
     m[0, 1] = m[1, 2] = m[2, 3] = m[3, 4] = m[4, 5] = 1.0  # null spaces: e6 against e1
     q = polar_factor(m)
     assert q is None or (q.mT @ q - torch.eye(6)).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("compensation", ["rotation", "rotation_scale"])
+def test_a_prune_by_products_is_one_by_decompositions(compensation, monkeypatch):
+    """As large matrices are on a GPU, with nothing told that would take a decomposition."""
+    recipe = rcpu.Recipe(ratio=0.3, compensation=compensation)
+    plain = rcpu.prune(tiny.net("gqa"), tiny.calibration(), recipe)
+    monkeypatch.setattr(procrustes, "by_products", lambda m: True)
+    monkeypatch.setattr(procrustes, "svd_of_sums", lambda *_: pytest.fail("decomposed"))
+    fast = rcpu.prune(tiny.net("gqa"), tiny.calibration(), recipe)
+    for a, b in zip(fast.sites, plain.sites, strict=True):
+        assert a.columns.equal(b.columns)
+        assert a.error_compensated == pytest.approx(b.error_compensated, rel=1e-3)
+        assert a.singular_values is None
+        assert a.summary().keys() == b.summary().keys()
+    tiny.assert_same_function(fast.net, plain.net, 2e-2)
