@@ -13,12 +13,12 @@ from pathlib import Path
 
 import rcpu
 from rcpu.base.errors import OUT_OF_MEMORY, Cancelled, RcpuError, out_of_memory
-from rcpu.cli import app, export, generate, methods, perplexity, prune, push, report, runs, study, tasks
+from rcpu.cli import app, export, generate, methods, perplexity, prune, push, report, runs, study, sweep, tasks
 from rcpu.cli.common import model_flags
 from rcpu.cli.terminal import Remarks, heeding, ready_streams, silence
 
 #: A file a command, in the order of the help.
-COMMANDS = (prune, perplexity, tasks, study, generate, runs, export, push, report, methods, app)
+COMMANDS = (prune, perplexity, tasks, study, sweep, generate, runs, export, push, report, methods, app)
 
 
 NOTHING = "nothing was written"

@@ -1,0 +1,132 @@
+"""Sweeps: every cell a run of the store; what is there is not done again; a worker that dies costs a retry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+import rcpu
+from rcpu.cli import main
+from rcpu.runs import engines, open_store
+from rcpu.runs.sweep import read_grid, run_cell
+from tests import tiny
+from tests.runs.dying import die_once, work
+
+
+@pytest.fixture
+def grid(model_folder, text_file, tmp_path) -> Path:
+    """Two ratios and two seeds of one recipe."""
+    settings = {"text": str(text_file), "samples": 4, "held_out": 1, "window": 16}
+    said = {
+        "models": [str(model_folder)],
+        "recipes": [settings],
+        "vary": {"ratio": [0.2, 0.4]},
+        "seeds": [0, 1],
+        "measures": [{"kind": "perplexity", "text": str(text_file), "window": 16, "limit": 4}],
+        "device": "cpu",
+    }
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(said))
+    return path
+
+
+def dies_once(cell: dict) -> dict:
+    """A worker that the system kills at its first cell of seed 1."""
+    die_once(cell)
+    return run_cell(cell)
+
+
+def cells_of(grid: Path, tmp_path: Path):
+    return read_grid(grid, tmp_path / "home")
+
+
+def test_a_grid_is_every_combination_once(grid, tmp_path):
+    cells = cells_of(grid, tmp_path)
+    assert [(c.recipe["ratio"], c.recipe["seed"]) for c in cells] == [(0.2, 0), (0.2, 1), (0.4, 0), (0.4, 1)]
+    assert len({c.name for c in cells}) == 4
+    assert all(json.loads(json.dumps(c.recipe)) for c in cells)
+    said = yaml.safe_load(grid.read_text())
+    grid.write_text(yaml.safe_dump({**said, "recipes": said["recipes"] * 2, "vary": {}, "seeds": [0, 0]}))
+    assert len(cells_of(grid, tmp_path)) == 1
+
+
+def test_cells_are_runs_and_a_second_sweep_finds_them(grid, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RCPU_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(
+        engines, "ENGINES", {"local": lambda cells, **_: (engines.Done(**run_cell(vars(c))) for c in cells)}
+    )
+    monkeypatch.setattr("rcpu.cli.sweep.ENGINES", engines.ENGINES)
+    record = tmp_path / "told.json"
+    assert main(["sweep", str(grid), "--json", str(record)]) == 0
+    told = json.loads(record.read_text())["cells"]
+    assert len(open_store(tmp_path / "home").runs()) == 4
+    assert [c["found"] for c in told] == [False] * 4
+    assert all(c["answers"][0]["perplexity"] > 1 for c in told)
+    capsys.readouterr()
+    assert main(["sweep", str(grid)]) == 0
+    assert capsys.readouterr().err.count("was there already") == 4
+    assert len(open_store(tmp_path / "home").runs()) == 4
+
+
+def test_a_worker_of_this_machine_that_dies_costs_a_retry_and_takes_no_other_cell_along(grid, tmp_path):
+    done = {d.name: d for d in engines.local(cells_of(grid, tmp_path), work=work, at_once=2)}
+    cells = cells_of(grid, tmp_path)
+    assert done.keys() == {c.name for c in cells}
+    assert (tmp_path / "home" / "died-0.4").exists()
+    for cell in cells:
+        always = (cell.recipe["seed"], cell.recipe["ratio"]) == (1, 0.2)
+        assert done[cell.name].error == (engines.DIED if always else "")
+
+
+def test_ray_finds_every_cell_though_a_worker_is_killed(grid, tmp_path):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-cluster.txt")
+    grid.write_text(yaml.safe_dump(yaml.safe_load(grid.read_text()) | {"vary": {"ratio": [0.2]}}))
+    cells = cells_of(grid, tmp_path)
+    done = list(engines.on_ray(cells, work=dies_once, at_once=2))
+    assert sorted(d.name for d in done) == sorted(c.name for c in cells)
+    assert not [d.error for d in done if d.error]
+    assert (tmp_path / "home" / "died-0.2").exists()
+    assert sum(run.state == "done" for run in open_store(tmp_path / "home").runs()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": []}, "has no key 'recipe': a grid has models"),
+        ({"seeds": []}, "seeds must be a list with at least one entry"),
+        ({"vary": ["ratio"]}, "vary must map settings to lists"),
+        ({"vary": {"colour": [1]}}, "has no option 'colour'"),
+        ({"measures": [{"kind": "weight"}]}, "unknown measure 'weight'"),
+        ({"recipes": ["nothing"]}, "no recipe 'nothing'"),
+        ({"recipes": [3]}, "a recipe is a name, a file or settings"),
+    ],
+)
+def test_a_grid_that_is_none_says_why(grid, tmp_path, changes, told):
+    said = yaml.safe_load(grid.read_text()) | changes
+    grid.write_text(yaml.safe_dump(said))
+    with pytest.raises(rcpu.RcpuError, match=told):
+        cells_of(grid, tmp_path)
+
+
+def test_bad_input_of_a_cell_is_an_answer(grid, tmp_path):
+    cell = replace(cells_of(grid, tmp_path)[0], model=str(tmp_path / "nowhere"))
+    assert "no model" in run_cell(vars(cell))["error"]
+
+
+def test_as_many_at_once_as_memory_allows(grid, tmp_path, monkeypatch):
+    cells = cells_of(grid, tmp_path)
+    need = cells[0].bytes()
+    assert need > 4 * rcpu.cost(tiny.net("gqa")).parameters
+    monkeypatch.setattr(engines.os, "cpu_count", lambda: 8)
+    for free, expected in ((need // 2, 1), (2.5 * need, 2), (100 * need, 4)):
+        monkeypatch.setattr(engines, "free_memory", lambda _, free=free: free)
+        assert engines.room_for(cells) == expected
+
+
+def test_an_address_is_for_ray(grid, tmp_path):
+    with pytest.raises(rcpu.RcpuError, match="that of a Ray cluster"):
+        list(engines.local(cells_of(grid, tmp_path), address="auto"))
