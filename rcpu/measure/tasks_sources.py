@@ -204,8 +204,12 @@ def _embedded_task(name: str, text: Text) -> dict[str, object]:
 
 
 def _rows_task(name: str, rows: list[dict], version: str = "rows") -> dict[str, object]:
-    """Multiple choice from rows; a row that asks a question gets ``Answer:`` on a line of its own, as in lm-eval."""
+    """Multiple choice from rows; a row that asks a question gets ``Answer:`` on a line of its own, as in lm-eval.
+
+    Where every row has the same choices, like yes and no, their lengths mean nothing: no accuracy by length.
+    """
     options = "context_options" in rows[0]
+    own = not options and any(row["choices"] != rows[0]["choices"] for row in rows)
 
     def asked(doc: dict) -> str | int:
         if options:
@@ -222,7 +226,7 @@ def _rows_task(name: str, rows: list[dict], version: str = "rows") -> dict[str, 
         doc_to_choice=lambda doc: doc["context_options" if options else "choices"],
         metric_list=[
             {"metric": metric, "aggregation": "mean", "higher_is_better": True}
-            for metric in (["acc"] if options else ["acc", "acc_norm"])
+            for metric in (["acc", "acc_norm"] if own else ["acc"])
         ],
     )
 

@@ -64,6 +64,12 @@ def test_choices_are_scored_as_by_hand(gqa, folder):
     assert (score.chance, score.constant) == (pytest.approx(1 / 3), pytest.approx(3 / 7))
 
 
+def test_choices_that_are_always_the_same_have_no_accuracy_by_length(gqa, tmp_path):
+    rows = [{"query": f"is {i}", "choices": ["no", "yes"], "gold": i % 2} for i in range(4)]
+    (tmp_path / "yes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert run(gqa, "yes", folder=tmp_path)["yes"].metrics == ("acc",)
+
+
 def test_a_compact_net_scores_as_its_padded_export(model, windows, folder, tmp_path):
     result = rcpu.prune(model.net, windows, rcpu.Recipe(ratio=0.5, window=16, samples=8, held_out=4))
     padded = rcpu.load_model(str(rcpu.save(model, result, tmp_path / "padded", shape="padded")), "cpu")
