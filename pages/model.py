@@ -1,5 +1,7 @@
 """Model: choose a model, load it, see what it is made of and what it takes up."""
 
+import shlex
+
 import streamlit as st
 
 import rcpu
@@ -71,6 +73,13 @@ if model is None:
             f"This model: {count(found.parameters)} parameters in {found.dtype}, {size(found.need)} with room to work; "
             f"{found.device} has {size(found.free)} free: **{'it fits' if found.fits else 'it does not fit'}**."
         )
+    if found and not found.fits and demo.limits().saving:
+        st.info(
+            f"It can be pruned and measured all the same, **a layer at a time**, with about {size(found.streamed)} of "
+            f"memory and {size(found.parameters * 2)} of disk in bf16. In a terminal:",
+            icon=":material/layers:",
+        )
+        st.code(f"python -m rcpu prune --model {shlex.quote(s.model)} --stream --out pruned", language="shell")
     need = {kind: [bytes_needed(n, DTYPES[kind]) for n in KNOWN.values()] for kind in DTYPES}
     table(
         {

@@ -23,12 +23,10 @@ from rcpu.models.compact_llama import CompactLlamaForCausalLM
 from rcpu.models.devices import dtype_name, free_memory, resolve_dtype
 from rcpu.models.loading import locate
 from rcpu.models.shards import Shards
-from rcpu.models.sizes import flops_per_token, parameter_count
+from rcpu.models.sizes import flops_per_token, parameter_count, streamed_bytes
 from rcpu.models.tokenizers import load_tokenizer
 from rcpu.pruning.saving import card_of
 from rcpu.runs.streaming import PART, Streamed, move_weights, stream
-
-TIMES = 8  # a layer's bytes: statistics, decompositions and states beside it, about
 
 
 def add_flags(parser) -> None:
@@ -49,7 +47,7 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
     dtype = resolve_dtype(options.dtype, device, shards.own)
     stored = shards.stored if options.save_dtype == "auto" and options.dtype == "auto" else options.save_dtype
     storage = choose("dtype", dtype_name(dtype) if stored in ("auto", None) else stored, rcpu.DTYPES)
-    need, free = _memory(shards, dtype), free_memory(device)
+    need, free = streamed_bytes(shards.own, dtype), free_memory(device)
     before = parameter_count(shards.own)
     console.print(
         f"streaming {shards.count} layers of {shards.layer_bytes(dtype) / 2**30:.2f} GiB; about {need / 2**30:.1f} of "
@@ -97,11 +95,6 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
         share = 100 * (record["parameters_after"] / before - 1)
         out.print(f"parameters: {before / 1e6:,.1f} → {record['parameters_after'] / 1e6:,.1f} M ({share:+.1f}%)")
         out.print(f"{sum(found.seconds):.1f} s; saved to {folder} (compact)", markup=False)
-
-
-def _memory(shards: Shards, dtype: torch.dtype) -> int:
-    outside = 2 * shards.own.vocab_size * shards.own.hidden_size * dtype.itemsize
-    return outside + TIMES * shards.layer_bytes(dtype)
 
 
 def finish(found: Streamed, shards: Shards, tokenizer, recipe: rcpu.Recipe, folder: Path, storage: torch.dtype) -> dict:

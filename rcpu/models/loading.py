@@ -23,7 +23,7 @@ from rcpu.models.configuration import CLASSES, check_generation, read_config
 from rcpu.models.devices import dtype_name, free_memory, resolve_device, resolve_dtype
 from rcpu.models.embedded import converted_folder, embedded_folder
 from rcpu.models.files import adapters_below, check_adapters, fingerprint, reason, stored_dtype, weight_files
-from rcpu.models.sizes import bytes_needed, check_fits, parameter_count
+from rcpu.models.sizes import bytes_needed, check_fits, parameter_count, streamed_bytes
 from rcpu.models.tokenizers import load_tokenizer
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -147,6 +147,7 @@ class Footprint:
     dtype: str
     need: int
     free: int
+    streamed: int = 0  # what it would take a layer at a time
 
     @property
     def fits(self) -> bool:
@@ -168,7 +169,8 @@ def footprint(name: str, device: str = "auto", dtype: str = "auto") -> Footprint
     config = read_config(folder)
     kind = resolve_dtype(dtype, target, config)
     parameters = parameter_count(config)
-    return Footprint(parameters, str(target), dtype_name(kind), bytes_needed(parameters, kind), free_memory(target))
+    need, streamed = bytes_needed(parameters, kind), streamed_bytes(config, kind)
+    return Footprint(parameters, str(target), dtype_name(kind), need, free_memory(target), streamed)
 
 
 def locate(name: str, report: Callable[[str], None] = lambda _: None) -> Path:

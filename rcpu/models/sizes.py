@@ -56,6 +56,8 @@ def parts(net: nn.Module) -> dict[str, int]:
 
 #: Room beside the weights for hidden states, statistics and one decomposition, as a share of the weights.
 HEADROOM = 0.15
+#: What a stream holds of one layer and beside it, in layers.
+LAYERS_HELD = 8
 
 
 def parameter_count(config: PreTrainedConfig) -> int:
@@ -114,6 +116,13 @@ def outside_parameters(config: CompactLlamaConfig) -> int:
 def bytes_needed(parameters: int, dtype: torch.dtype) -> int:
     """Bytes for the weights and some room to work beside them."""
     return int(parameters * dtype.itemsize * (1 + HEADROOM))
+
+
+def streamed_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes, about, that a model takes of which one layer is held at a time, with its statistics and decompositions."""
+    c = canonical_config(config)
+    largest = max(layer_parameters(c, i) for i in range(c.num_hidden_layers))
+    return (outside_parameters(c) + LAYERS_HELD * largest) * dtype.itemsize
 
 
 def check_fits(config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> None:

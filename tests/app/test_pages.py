@@ -395,3 +395,11 @@ def test_a_method_that_has_no_sites_is_planned_run_and_compared(method, loaded):
     finish(click(at, "Measure perplexity"), "measure")
     assert len(at.dataframe[0].value) == 2
     assert not at.error
+
+
+def test_a_model_that_does_not_fit_is_offered_as_a_stream(model_folder, monkeypatch):
+    monkeypatch.setattr("rcpu.models.loading.free_memory", lambda _: 1000)
+    at = open_page("model", model=str(model_folder), device="cpu")
+    assert "it does not fit" in texts(at, "markdown")
+    assert "a layer at a time" in texts(at, "info")
+    assert f"python -m rcpu prune --model {model_folder} --stream --out pruned" in texts(at, "code")
