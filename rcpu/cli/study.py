@@ -26,7 +26,9 @@ from rcpu.runs import (
     run_study,
     sized,
 )
+from rcpu.runs.engines import ENGINES
 from rcpu.runs.studies import SIZES
+from rcpu.runs.sweep import study_cells
 from rcpu.runs.tables import markdown, result_rows, setup, verdict_rows
 
 
@@ -51,6 +53,8 @@ def add(commands, _) -> None:
     study.add_argument("--layers", type=rcpu.parse_layers, metavar="LIST", help="layers to prune (default: all)")
     study.add_argument("--measure-in", default="", metavar="DTYPE", help="measure in bf16, twice as fast on a CPU")
     study.add_argument("--keep-weights", action="store_true", help="keep the weights of every cell, too")
+    study.add_argument("--engine", choices=list(ENGINES), help="run cells in several processes, or on a Ray cluster")
+    study.add_argument("--address", help="of a Ray cluster (default: this machine)")
     study.add_argument("--show", action="store_true", help="what the store has of it; nothing is run")
     study.add_argument("--markdown", action="store_true", help="print Markdown instead of tables")
     study.add_argument(
@@ -140,6 +144,9 @@ def _run(studies: list[Study], options, store: Store, console: Console) -> list[
     asked = [_asked(study, options) for study in studies]
     for text in {options.text, options.evaluation or options.text}:
         rcpu.load_text(text)
+    if options.engine:
+        for study, one in zip(studies, asked, strict=True):
+            _on_engine(study, one, options, store, console)
     bench, known = Bench(load(options, console), options.measure_in), []
     for study, one in zip(studies, asked, strict=True):
         with progress_bar(console) as bar:
@@ -157,6 +164,14 @@ def _run(studies: list[Study], options, store: Store, console: Console) -> list[
             console.print(f"warning: {note}", markup=False)
         known.append(found)
     return known
+
+
+def _on_engine(study: Study, asked: Asked, options, store: Store, console: Console) -> None:
+    """Have an engine run the cells; what failed there is tried again, and told, when the study is gathered."""
+    where = {name: getattr(options, name) for name in ("device", "dtype", "measure_in", "keep_weights")}
+    cells = study_cells(study, asked, store.folder, **where)
+    for nth, done in enumerate(ENGINES[options.engine](cells, address=options.address), 1):
+        console.print(f"{nth} of {len(cells)}: {done.name}: {done.error or 'done'}", markup=False)
 
 
 def _print(found: Findings) -> None:

@@ -21,6 +21,7 @@ from rcpu.pruning.recipe import Recipe
 from rcpu.runs.asks import Bench, ask_dict, ask_of
 from rcpu.runs.running import run_recipe
 from rcpu.runs.store import home_folder, open_store
+from rcpu.runs.studies import Asked, Study
 
 KEYS = ("models", "recipes", "vary", "seeds", "measures", "device", "dtype")
 ROOM = 2.5  # times what loading a model takes: the compact one and statistics beside it
@@ -37,6 +38,9 @@ class Cell:
     device: str
     dtype: str
     home: str  # folder of the store
+    measure_in: str = ""  # precision; the model's own
+    keep_weights: bool = True
+    label: str = ""  # what its run is called
 
     @property
     def gpus(self) -> int:
@@ -97,26 +101,37 @@ def read_grid(path: Path, home: Path | None = None) -> list[Cell]:
     return list(cells.values())
 
 
+def study_cells(study: Study, asked: Asked, home: Path, **where: Any) -> list[Cell]:
+    """The cells of a study, for an engine; ``run_study`` then finds them in the store."""
+    asks = tuple(ask_dict(ask) for ask in study.asks(asked).values())
+    found = []
+    for cell in study.cells(asked):
+        label = " · ".join([study.name, *cell.labels[0].values()])
+        found.append(Cell(label, asked.model, cell.recipe.to_dict(), asks, home=str(home), label=label, **where))
+    return found
+
+
 def run_cell(cell: Mapping[str, Any]) -> dict:
     """Do one cell in this process and return plain values; what goes wrong with its input is an answer, too."""
     c = Cell(**cell)
     try:
-        bench, recipe = _bench(c.model, c.device, c.dtype), Recipe.from_dict(c.recipe)
-        done = run_recipe(bench, recipe, [ask_of(ask) for ask in c.measures], open_store(Path(c.home)))
+        bench, recipe = _bench(c.model, c.device, c.dtype, c.measure_in), Recipe.from_dict(c.recipe)
+        asks, store = [ask_of(ask) for ask in c.measures], open_store(Path(c.home))
+        done = run_recipe(bench, recipe, asks, store, name=c.label, keep_weights=c.keep_weights)
     except RcpuError as error:
         return asdict(Done(c.name, error=str(error)))
     return asdict(Done(c.name, done.run.id, not done.pruned, done.answers))
 
 
-_benches: dict[tuple[str, str, str], Bench] = {}
+_benches: dict[tuple[str, ...], Bench] = {}
 
 
-def _bench(model: str, device: str, dtype: str) -> Bench:
+def _bench(model: str, device: str, dtype: str, measure_in: str) -> Bench:
     """One model at a time in a process: cells of one model follow one another."""
-    key = (model, device, dtype)
+    key = (model, device, dtype, measure_in)
     if key not in _benches:
         _benches.clear()
-        _benches[key] = Bench(load_model(model, device, dtype))
+        _benches[key] = Bench(load_model(model, device, dtype), measure_in)
     return _benches[key]
 
 

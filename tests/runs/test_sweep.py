@@ -93,6 +93,22 @@ def test_ray_finds_every_cell_though_a_worker_is_killed(grid, tmp_path):
     assert sum(run.state == "done" for run in open_store(tmp_path / "home").runs()) == 2
 
 
+def test_a_studys_cells_may_be_run_by_an_engine(model_folder, text_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RCPU_HOME", str(tmp_path / "home"))
+    asked = ["study", "table3", "--model", str(model_folder), "--device", "cpu", "--text", str(text_file)]
+    asked += ["--seeds", "0", "--ratios", "0.3", "--samples", "4", "--window", "16", "--limit", "4"]
+    here, ran = lambda cells, **_: (ran.append(c.name) or engines.Done(**run_cell(vars(c))) for c in cells), []
+    monkeypatch.setitem(engines.ENGINES, "local", here)
+    assert main([*asked, "--engine", "local"]) == 0
+    runs = open_store(tmp_path / "home").runs()
+    assert len(runs) == len(ran) > 2
+    assert {run.name for run in runs} == set(ran)
+    before = capsys.readouterr().out
+    assert main(asked) == 0
+    assert capsys.readouterr().out == before
+    assert len(open_store(tmp_path / "home").runs()) == len(runs)
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
