@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from rcpu.methods.obs import damped, factor
-from rcpu.methods.subspace import begin, decoder, refine, widen
+from rcpu.methods.subspace import begin, decoder, widen
 from rcpu.models.families import Heads
 
 #: Shares of a site's units at which its price is worked out; no site loses more than the last.
-LEVELS = (0.0, 0.04, 0.08, 0.14, 0.2, 0.3, 0.4, 0.54, 0.7)
+LEVELS = (0.0, 0.05, 0.1, 0.18, 0.28, 0.4, 0.54, 0.7)
 
 
 def counts(units: int, levels: Sequence[float] = LEVELS) -> tuple[int, ...]:
@@ -27,8 +27,9 @@ def counts(units: int, levels: Sequence[float] = LEVELS) -> tuple[int, ...]:
 
 def price(error: Tensor, c: Tensor, output: Tensor | None = None) -> float:
     """½ tr(Γ E C Eᵀ) of E (d_out, d_in); without Γ, ½ tr(E C Eᵀ)."""
+    error = error.to(c.dtype)
     seen = error if output is None else output.to(error) @ error
-    return 0.5 * ((error @ c.to(error)) * seen).sum(dtype=torch.float64).item()
+    return 0.5 * ((error @ c) * seen).sum(dtype=torch.float64).item()
 
 
 def of_columns(
@@ -53,6 +54,7 @@ def of_columns(
     h = damped(gram, ridge)[ordered][:, ordered]
     a = factor(h)
     half = torch.linalg.solve_triangular(a, h @ w[:, ordered].mT, upper=False)  # A⁻¹ H Wᵀ
+    a, half, w = (m.to(weight.dtype) for m in (a, half, w))  # prices need no more
     each = layout.shape[0] * layout.shape[2]
     found = []
     for n in gone:
@@ -80,8 +82,6 @@ def of_subspace(
     found = []
     for n in gone:
         encoder = begin(weight if seen is None else seen, h, heads, heads.dim - n)
-        if n:
-            encoder = refine(weight if seen is None else seen, h, encoder, rounds=1, steps=8)
         v = decoder(weight, wide, encoder)
         found.append(cost(weight.to(v) - widen(v, encoder)) if n else 0.0)
     return found
