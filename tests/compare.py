@@ -51,11 +51,8 @@ def tokens_per_second(net, batch: int = 4, tokens: int = 128, times: int = 5) ->
     return sorted(found)[times // 2]
 
 
-def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, text: rcpu.Text, evaluation: torch.Tensor) -> dict:
+def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, windows: rcpu.Windows, evaluation: torch.Tensor) -> dict:
     """Prune by one recipe and measure."""
-    windows = rcpu.calibration_windows(
-        text, model.tokenizer, samples=recipe.samples, held_out=recipe.held_out, seed=recipe.seed
-    )
     bare = bare_forward(model.net, torch.cat([windows.calibration, windows.held_out]))
     with PeakMemory() as memory:
         result = rcpu.prune(model.net, windows, recipe)
@@ -113,7 +110,9 @@ def main() -> None:
     ask.add_argument("--json", type=Path, help="a file to keep rows in")
     asked = ask.parse_args()
     model, console = rcpu.load_model("embedded", "cpu", "fp32"), Console(width=140)
-    text = rcpu.load_text(asked.text)
+    windows = rcpu.calibration_windows(
+        rcpu.load_text(asked.text), model.tokenizer, samples=asked.samples, held_out=asked.held_out, seed=asked.seed
+    )
     evaluation = rcpu.evaluation_windows(
         rcpu.load_text(asked.evaluation), model.tokenizer, window=128, max_windows=asked.windows
     )
@@ -129,7 +128,7 @@ def main() -> None:
                 recipe = replace(recipe, unit=asked.unit)
             if asked.by == "parameters":
                 recipe = rcpu.with_target(model.net, recipe, 1 - ratio)
-            rows.append(row(model, name, recipe, text, evaluation) | {"less": ratio})
+            rows.append(row(model, name, recipe, windows, evaluation) | {"less": ratio})
             console.print(f"{name} at {ratio:.0%}: {rows[-1]['perplexity']:.2f}")
             if asked.json:
                 asked.json.write_text(json.dumps(rows, indent=1) + "\n")
