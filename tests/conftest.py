@@ -39,6 +39,12 @@ def _one_thread(request):
     torch.set_num_threads(THREADS if request.node.get_closest_marker("embedded") else 1)
 
 
+@pytest.fixture(autouse=True)
+def _own_main(monkeypatch):
+    """Streamlit leaves its script as ``__main__``, and every process that is spawned later would run it again."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def home(tmp_path_factory, monkeypatch) -> Path:
     """A run store of this test alone."""

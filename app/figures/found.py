@@ -69,7 +69,7 @@ def stream_axes(found: Found) -> go.Figure:
         yaxis={"type": "log", "exponentformat": "power"},
     )
     chosen = np.unique(np.linspace(0, len(share) - 1, FEW).astype(int))
-    for place, color in zip(chosen, sample_colorscale("Viridis", np.linspace(0, 0.9, len(chosen))), strict=True):
+    for place, color in zip(chosen, shades(len(chosen)), strict=True):
         name = f"layer {place // 2}, {'MLP' if place % 2 else 'attention'}" if place < len(share) - 1 else "the end"
         figure.add_scatter(
             x=np.arange(1, share.shape[1]),
@@ -137,7 +137,7 @@ def value_products(found: Found) -> go.Figure:
         yaxis={"type": "log", "exponentformat": "power"},
     )
     chosen = np.unique(np.linspace(0, len(values) - 1, FEW).astype(int))
-    for place, color in zip(chosen, sample_colorscale("Viridis", np.linspace(0, 0.9, len(chosen))), strict=True):
+    for place, color in zip(chosen, shades(len(chosen)), strict=True):
         row = (values[place] / values[place].max().clamp_min(1e-30)).clamp_min(1e-9).numpy()
         figure.add_scatter(x=np.arange(1, len(row) + 1), y=row, name=f"layer {place}", line={"color": color})
     return figure
@@ -170,6 +170,51 @@ def slopes(found: Found) -> go.Figure:
     for side, name in enumerate(("θ + εz", "θ − εz")):
         figure.add_scatter(y=losses[:, side], name=name, mode="markers+lines")
     return figure
+
+
+def learning(found: Found) -> go.Figure:
+    """FLOP: the loss and the size that the gates expect, step by step."""
+    curves = found["curves"].double().numpy()  # loss, share gone, two multipliers
+    figure = new_figure("How the gates learned", "step", "loss in nats a token", "Loss and size while gates learn")
+    names = (("loss of the batch", 0, "dense", "y"), ("share expected to go", 1, "pruned", "y2"))
+    for name, column, color, axis in names:
+        figure.add_scatter(y=curves[:, column], name=name, yaxis=axis, mode="lines", line={"color": COLORS[color]})
+    size = {"overlaying": "y", "side": "right", "title": "share of parameters gone", "tickformat": ".0%"}
+    return figure.update_layout(yaxis2={**size, "rangemode": "tozero"})
+
+
+def gates_closed(found: Found) -> go.Figure:
+    """FLOP: the share of gates that closed, by layer and matrix."""
+    shares = found["closed"].double().numpy()
+    figure = new_figure("Where gates closed", "layer", "", "Share of the gates that closed, by layer and matrix")
+    return figure.add_heatmap(
+        z=shares.T,
+        y=MATRICES if shares.shape[1] == len(MATRICES) else ("o", "down"),
+        colorscale="Viridis",
+        colorbar={"title": "closed", "tickformat": ".0%"},
+        hovertemplate="layer %{x}, %{y}: %{z:.1%}<extra></extra>",
+    )
+
+
+def blocks_gone(found: Found) -> go.Figure:
+    """2SSP: the loss without each attention block, a line for each block that went."""
+    losses, gone = found["losses"].double().numpy(), found["gone"].tolist()
+    figure = new_figure(
+        "The loss without a block",
+        "layer whose attention is left out",
+        "calibration loss in nats a token",
+        "Loss without each attention block, block after block",
+    )
+    for n, (row, color) in enumerate(zip(losses, shades(len(losses)), strict=True)):
+        name = f"{n + 1}: layer {gone[n]} goes"
+        sizes = [11 if i == gone[n] else 5 for i in range(len(row))]
+        figure.add_scatter(y=row, name=name, mode="lines+markers", marker={"size": sizes}, line={"color": color})
+    return figure
+
+
+def shades(count: int) -> list[str]:
+    """Colours for curves in an order, dark to light."""
+    return sample_colorscale("Viridis", np.linspace(0, 0.9, max(count, 1)))
 
 
 STREAM = (
@@ -225,6 +270,25 @@ LOOKS = {
             ("left_out",),
             matrices("left_out", "What the factors leave out", "left out"),
             "Σ of the dropped σ² ÷ Σ of all, of each whitened matrix W L (SVD-LLM, ICLR 2025).",
+        ),
+    ),
+    "flop": (
+        Look(
+            "curves",
+            ("curves",),
+            learning,
+            "Gates learn loss + λ₁(s − t) + λ₂(s − t)², s the share that is expected to go and t the share asked for; "
+            "both λ grow with the gap (Wang, Wohlwend & Lei, EMNLP 2020). Weights stay as they are.",
+        ),
+        Look("closed", ("closed", "shift"), gates_closed, "1 − E‖z‖₀ ÷ n of each family of n gates, met exactly."),
+    ),
+    "2ssp": (
+        Look(
+            "losses",
+            ("losses", "gone"),
+            blocks_gone,
+            "Each line tries every attention block that is left; the block without which the loss is lowest goes "
+            "(2SSP, Sandri et al. 2025).",
         ),
     ),
 }

@@ -161,7 +161,8 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None) -> Outco
         notes.append(
             f"{1 - left / total:.1%} went where {recipe.ratio:.1%} was asked for: allow more steps or pressure"
         )
-    found = {"curves": torch.stack(curves), "closed": torch.tensor(gone), "shift": torch.tensor(shift)}
+    shares = torch.tensor([n / len(a) for a, n in zip(alphas, gone, strict=True)]).view(count, -1)
+    found = {"curves": torch.stack(curves), "closed": shares, "shift": torch.tensor(shift)}
     return Outcome(Edits(edits), tuple(notes), found)
 
 

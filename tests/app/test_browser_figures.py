@@ -132,8 +132,9 @@ def test_a_box_on_the_map_picks_layers(url, visit, prepared):
     page.goto(f"{url}/prune?{prepared}")
     visitor.figures()
     page.get_by_text("3 of 30 layers").wait_for()
-    squares = page.locator(".js-plotly-plot").first.locator(".points path")
-    boxes = [square.bounding_box() for square in squares.all()]
+    figure = page.locator(".js-plotly-plot").first
+    figure.evaluate("figure => figure.scrollIntoView({block: 'center'})")  # a click on a button below would scroll
+    boxes = [square.bounding_box() for square in figure.locator(".points path").all()]
     columns = sorted({round(box["x"]) for box in boxes})
     top = min(box["y"] for box in boxes)
     bottom, wide = max(box["y"] + box["height"] for box in boxes), boxes[0]["width"]
