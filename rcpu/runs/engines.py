@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from multiprocessing import get_context
+from types import ModuleType
 
 import torch
 
@@ -16,6 +19,7 @@ from rcpu.models.devices import free_memory
 from rcpu.runs.sweep import Cell, Done, run_cell
 
 RETRIES = 1
+OBJECTS = 80 * 2**20  # bytes that a Ray of this machine alone holds for its workers
 DIED = "its process died twice, killed by the system or for memory"
 Work = Callable[[dict], dict]
 
@@ -23,7 +27,10 @@ Work = Callable[[dict], dict]
 def local(
     cells: Sequence[Cell], *, work: Work = run_cell, at_once: int | None = None, address: str | None = None
 ) -> Iterator[Done]:
-    """Processes of this machine, as many at once as memory allows; yields cells as they are done."""
+    """Processes of this machine, as many at once as memory allows; yields cells as they are done.
+
+    They import ``work`` from its module, and never run the script that called.
+    """
     if address:
         raise RcpuError("--address is that of a Ray cluster: leave it out, or choose --engine ray")
     workers = at_once or room_for(cells)
@@ -35,7 +42,8 @@ def local(
             while (waiting and not under_way) or futures:
                 while waiting and len(futures) < workers and not under_way:
                     try:
-                        future = pool.submit(work, asdict(waiting[0]))
+                        with _hidden_script():
+                            future = pool.submit(work, asdict(waiting[0]))
                     except BrokenProcessPool:  # since the last look
                         break
                     futures[future] = waiting.pop(0)
@@ -62,10 +70,24 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 def _alone(work: Work, cell: Cell) -> Done | None:
     """A cell in a process of its own; None if that died."""
     with _pool(1) as pool:
+        with _hidden_script():
+            future = pool.submit(work, asdict(cell))
         try:
-            return Done(**pool.submit(work, asdict(cell)).result())
+            return Done(**future.result())
         except BrokenProcessPool:
             return None
+
+
+@contextlib.contextmanager
+def _hidden_script() -> Iterator[None]:
+    """Processes that start in the block do not run this one's script again, which may be a page that is being drawn."""
+    script, blank = sys.modules["__main__"], ModuleType("__main__")
+    sys.modules["__main__"] = blank
+    try:
+        yield
+    finally:
+        if sys.modules["__main__"] is blank:  # else another thread has put its own there
+            sys.modules["__main__"] = script
 
 
 def room_for(cells: Sequence[Cell]) -> int:
@@ -97,9 +119,10 @@ def on_ray(
     begun = not ray.is_initialized()
     if begun:
         try:
-            own = {} if address else {"num_cpus": at_once}
-            ray.init(address=address, log_to_driver=False, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+            # Of its own it needs no dashboard, and a cell is a few plain values: the least that Ray takes is room enough.
+            light = {"num_cpus": at_once, "include_dashboard": False, "object_store_memory": OBJECTS}
+            ray.init(address=address, log_to_driver=False, **({} if address else light))
+        except Exception as error:  # bare ones where a node does not start in time
             raise RcpuError(f"no Ray cluster at {address or 'this machine'}: {str(error)[:200]}") from error
     try:
         remote = ray.remote(work)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +83,25 @@ def test_a_worker_of_this_machine_that_dies_costs_a_retry_and_takes_no_other_cel
     for cell in cells:
         always = (cell.recipe["seed"], cell.recipe["ratio"]) == (1, 0.2)
         assert done[cell.name].error == (engines.DIED if always else "")
+
+
+def test_the_script_that_calls_is_not_run_by_its_processes(grid, tmp_path):
+    """As a page of the app would be, which stands for ``__main__`` while it is drawn, or a script without a guard."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+from pathlib import Path
+from rcpu.runs import engines
+from rcpu.runs.sweep import read_grid
+from tests.runs.dying import work
+with open({str(tmp_path / "runs")!r}, "a") as file:
+    file.write("run\\n")
+cells = [c for c in read_grid(Path({str(grid)!r}), Path({str(tmp_path / "home")!r})) if c.recipe["ratio"] == 0.4]
+print([done.error for done in engines.local(cells, work=work, at_once=2)])
+""")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=200)
+    assert told.stdout.strip() == "['', '']", told.stderr
+    assert (tmp_path / "runs").read_text() == "run\n"
 
 
 def test_ray_finds_every_cell_though_a_worker_is_killed(grid, tmp_path):
