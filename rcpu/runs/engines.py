@@ -119,7 +119,7 @@ def on_ray(
     begun = not ray.is_initialized()
     if begun:
         try:
-            # Of its own it needs no dashboard, and a cell is a few plain values: the least that Ray takes is room enough.
+            # Of its own it needs no dashboard, and a cell is a few plain values: the least that Ray takes is room.
             light = {"num_cpus": at_once, "include_dashboard": False, "object_store_memory": OBJECTS}
             ray.init(address=address, log_to_driver=False, **({} if address else light))
         except Exception as error:  # bare ones where a node does not start in time
