@@ -19,7 +19,7 @@ from app.story import Story
 from app.widgets import plain, say
 from app.work import loaded
 from rcpu.models import footprint
-from rcpu.runs import Run, has_weights, load_result, resume_into
+from rcpu.runs import Run, has_weights, how_far, load_result, resume_into
 
 
 def open_runs() -> dict[str, PrunedRun]:
@@ -55,11 +55,10 @@ def unfinished_run(run_id: str) -> None:
     elif run.state == "running":
         st.info(f"{plain(run.name)} is being pruned by another process.", icon=":material/info:")
     elif run.state != "done":
-        layers = sum(part.startswith("layer-") for part in store_of(run_id).parts(run_id))
         reason = f": {run.error}" if run.error else ""
         label, button = st.columns([5, 1], vertical_alignment="bottom")
-        label.warning(plain(f"{run.name}: {run.state} after {layers} of {run.about['layers']} layers{reason}."))
-        if button.button("Go on", key=f"resume-{run_id}", width="stretch", help="From the last layer that was done"):
+        label.warning(plain(f"{run.name}: {run.state} after {how_far(store_of(run_id), run)}{reason}."))
+        if button.button("Go on", key=f"resume-{run_id}", width="stretch", help="From where it was"):
             start("run", lambda: resume_job(run))
 
 

@@ -21,7 +21,7 @@ from app.tiles import Tile, difference, tiles
 from app.widgets import count, plain, say, size, table
 from app.work import prune_job
 from rcpu.measure import difference as paired
-from rcpu.runs import Row, Run, command_of, python_of, side_by_side
+from rcpu.runs import Row, Run, command_of, how_far, python_of, side_by_side
 
 UNFINISHED = ("failed", "cancelled", "interrupted")
 
@@ -40,7 +40,7 @@ def one_run(row: Row) -> None:
     st.caption(f"{plain(run.about['model'])}: {plain(described(recipe))}. Begun on {begun}, {run.about['device']}.")
     if run.state in UNFINISHED:
         reason = f": {run.error}" if run.error else ""
-        st.warning(plain(f"{run.state.capitalize()} after {_layers(run)} of {run.about['layers']} layers{reason}"))
+        st.warning(plain(f"{run.state.capitalize()} after {how_far(store_of(run.id), run)}{reason}"))
     tiles(*_numbers(row))
     _actions(run, recipe)
     _words(run)
@@ -229,10 +229,6 @@ def _plain(value: object) -> str:
     if value is None:
         return "–"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _layers(run: Run) -> int:
-    return sum(part.startswith("layer-") for part in store_of(run.id).parts(run.id))
 
 
 def disk(runs: Sequence[Run]) -> None:

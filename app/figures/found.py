@@ -179,6 +179,15 @@ def learning(found: Found) -> go.Figure:
     names = (("loss of the batch", 0, "dense", "y"), ("share expected to go", 1, "pruned", "y2"))
     for name, column, color, axis in names:
         figure.add_scatter(y=curves[:, column], name=name, yaxis=axis, mode="lines", line={"color": COLORS[color]})
+    if (asked := found.get("asked")) is not None:  # runs of earlier versions do not say
+        figure.add_scatter(
+            x=[0, len(curves) - 1],
+            y=[asked.item()] * 2,
+            name="share asked for",
+            yaxis="y2",
+            mode="lines",
+            line={"color": NEUTRAL, "dash": "dash"},
+        )
     size = {"overlaying": "y", "side": "right", "title": "share of parameters gone", "tickformat": ".0%"}
     return figure.update_layout(yaxis2={**size, "rangemode": "tozero"})
 
@@ -278,7 +287,7 @@ LOOKS = {
             ("curves",),
             learning,
             "Gates learn loss + λ₁(s − t) + λ₂(s − t)², s the share that is expected to go and t the share asked for; "
-            "both λ grow with the gap (Wang, Wohlwend & Lei, EMNLP 2020). Weights stay as they are.",
+            "dashed; both λ grow with the gap (Wang, Wohlwend & Lei, EMNLP 2020). Weights stay as they are.",
         ),
         Look("closed", ("closed", "shift"), gates_closed, "1 − E‖z‖₀ ÷ n of each family of n gates, met exactly."),
     ),

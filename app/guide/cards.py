@@ -159,7 +159,7 @@ CARDS = {
         r"W = P\,\mathrm{diag}(z)\,Q, \qquad \lambda_1 (s - t) + \lambda_2 (s - t)^2",
         PLAIN | {"o": "gated", "down": "gated"},
         "hundreds of steps over the calibration text",
-        "activations of a whole backward",
+        "inputs of all layers, activations of one, and logits, of a batch",
         "at every step, of the gates alone",
     ),
     "mini-llm": Card(

@@ -25,6 +25,9 @@ class Method:
     #: The sizes it will give a model, from a configuration of the dense sizes and a recipe; None: see pruning/plan.py.
     sizes: Callable[[CompactLlamaConfig, Any], CompactLlamaConfig] | None = None
     zeros: Callable[[CompactLlamaConfig, Any], int] | None = None  # weights that will be zero in place, where some are
+    #: The option that says how many times it goes round, where its ``run`` has ``checkpoint`` and ``resume``.
+    rounds: str = ""
+    notes: Callable[[Any, Any], tuple[str, ...]] = lambda net, recipe: ()  # what to know of a recipe before it runs
 
 
 METHODS = {
@@ -80,6 +83,8 @@ METHODS = {
         flop.run,
         whole_model,
         flop.sizes,
+        rounds="steps",
+        notes=flop.notes,
     ),
     "mini-llm": Method(
         "MINI-LLM",
@@ -89,6 +94,7 @@ METHODS = {
         minillm.run,
         whole_model,
         minillm.sizes,
+        rounds="draws",
     ),
     "svd-llm": Method(
         "SVD-LLM",

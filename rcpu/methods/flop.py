@@ -8,6 +8,7 @@ learn on the calibration text, which takes a backward pass through the model, a 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
@@ -15,7 +16,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint as recomputed
 
 from rcpu.base.options import check_options, option
 from rcpu.compact.edits import Edits
@@ -120,8 +121,44 @@ def closed(gates: Sequence[Gated], alphas: Sequence[Tensor], shift: float = 0.0)
     return [min(len(a) - 1, round(len(a) - expected(a + shift).sum().item())) for a in alphas]
 
 
-def run(net, windows, recipe, *, progress, cancelled, micro_batch=None) -> Outcome:
-    """Learn gates on batches of the calibration windows, then close those that are expected to be closed."""
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """All that the optimiser goes on from after a step; gates of all families in turn."""
+
+    alpha: Tensor  # (gates,)
+    moments: Tensor  # (2, gates) Adam's
+    multipliers: Tensor  # (2,) λ₁ and λ₂
+    curves: Tensor  # (steps, 4) loss, expected share gone, λ₁ and λ₂ of the steps so far
+    generator: Tensor  # (bytes,) of batches and noise
+    seconds: Tensor  # () that these steps took
+
+
+def kept_bytes(net: nn.Module, form: str, tokens: int) -> int:
+    """Bytes that autograd keeps at once for the backward pass of a step of so many tokens.
+
+    The inputs of all layers, what one layer keeps while it is gone through again, and log-probabilities in fp32.
+    """
+    heads, d, n, layers = heads_of(net), net.config.hidden_size, net.config.intermediate_size, layers_of(net)
+    layer = d + 2 * heads.dim * (heads.query + heads.kv) + heads.query + 3 * n  # between the blocks, attention, SwiGLU
+    layer += sum(min(p.shape) for p in layers[0].parameters() if p.ndim == 2) if form == "factors" else n
+    return tokens * (((len(layers) + 1) * d + layer) * net.dtype.itemsize + net.config.vocab_size * 4)
+
+
+def notes(net: nn.Module, recipe) -> tuple[str, ...]:
+    """What to know before it runs."""
+    options, batch = recipe.options, min(recipe.options.batch, recipe.samples)
+    mib = kept_bytes(net, options.form, batch * recipe.window) / 2**20
+    return (
+        f"{options.steps} steps, each a forward pass of {batch} windows, the same again layer by layer, and a backward "
+        f"pass that keeps about {mib:,.0f} MiB beside the model",
+    )
+
+
+def run(net, windows, recipe, *, progress, cancelled, micro_batch=None, checkpoint=None, resume=None) -> Outcome:
+    """Learn gates on batches of the calibration windows, then close those that are expected to be closed.
+
+    ``checkpoint(step, state)`` is told all that it takes to go on after each step, ``resume`` is such a state.
+    """
     options = recipe.options
     walk = Walk(net, windows, passes=1, progress=progress, cancelled=cancelled, micro_batch=micro_batch)
     count = len(layers_of(net))
@@ -130,40 +167,69 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None) -> Outco
     total = _parameters(net, options)
     wanted = (1 - recipe.ratio) * total
     made = torch.Generator().manual_seed(recipe.seed)
-    middle = log((1 - options.begin) / options.begin)
-    alphas = [(torch.randn(len(g.alpha), generator=made) * 0.01 + middle).to(walk.device) for g in gates]
-    first, second = (torch.zeros((), device=walk.device) for _ in range(2))
-    adam = [(torch.zeros_like(a), torch.zeros_like(a)) for a in alphas]
-    curves = []
-    for step in range(options.steps):
-        chosen = torch.randint(walk.windows, (min(options.batch, walk.windows),), generator=made)
-        with torch.enable_grad():
-            live = [a.detach().requires_grad_() for a in alphas]
-            noise = [torch.rand(len(a), generator=made).clamp(1e-6, 1 - 1e-6).to(a) for a in live]
-            z = [gate(a, u) for a, u in zip(live, noise, strict=True)]
-            loss = _loss(net, walk, windows.calibration[chosen], walk.hidden[chosen], gates, z, step)
-            kept = sum(g.cost * expected(a).sum() for g, a in zip(gates, live, strict=True))
-            share = 1 - kept / total
-            gradients = torch.autograd.grad(loss + lagrangian(share, recipe.ratio, first, second), live)
-        gap = (share - recipe.ratio).detach()
-        curves.append(torch.stack([loss.detach().cpu(), share.detach().cpu(), first.cpu(), second.cpu()]))
-        first, second = first + options.pressure * gap, second + options.pressure * gap**2
-        for i, g in enumerate(gradients):
-            adam[i] = (0.9 * adam[i][0] + 0.1 * g, 0.999 * adam[i][1] + 0.001 * g**2)
-            m, v = adam[i][0] / (1 - 0.9 ** (step + 1)), adam[i][1] / (1 - 0.999 ** (step + 1))
-            alphas[i] = alphas[i] - options.rate * m / (v.sqrt() + 1e-8)
+    if resume is None:
+        now = _start(gates, options, made, walk.device)
+    else:
+        now = Learning(**resume)
+        made.set_state(now.generator)
+        walk.fraction = (len(now.curves) + 1) / (options.steps + 1)
+    for step in range(len(now.curves), options.steps):
+        now = _learn(net, walk, windows.calibration, recipe, gates, total, now, made, step)
+        if checkpoint:
+            checkpoint(step + 1, vars(now))
+    alphas = now.alpha.to(walk.device).split([len(g.alpha) for g in gates])
     shift = _shift(gates, alphas, wanted) if options.exact else 0.0
     gone = closed(gates, alphas, shift)
     edits = _close(net, gates, alphas, gone, options)
     left = sum(g.cost * (len(a) - n) for g, a, n in zip(gates, alphas, gone, strict=True))
-    notes = [f"gates learned {options.steps} steps with weights frozen"]
+    taken = kept_bytes(net, options.form, min(options.batch, walk.windows) * windows.calibration.shape[1])
+    told = [
+        f"gates learned {options.steps} steps with weights frozen, {now.seconds.item() / options.steps:.2g} s each; "
+        f"gradients took about {taken / 2**20:,.0f} MiB"
+    ]
     if abs(left / total - (1 - recipe.ratio)) > 0.01:
-        notes.append(
-            f"{1 - left / total:.1%} went where {recipe.ratio:.1%} was asked for: allow more steps or pressure"
-        )
+        told.append(f"{1 - left / total:.1%} went where {recipe.ratio:.1%} was asked for: allow more steps or pressure")
     shares = torch.tensor([n / len(a) for a, n in zip(alphas, gone, strict=True)]).view(count, -1)
-    found = {"curves": torch.stack(curves), "closed": shares, "shift": torch.tensor(shift)}
-    return Outcome(Edits(edits), tuple(notes), found)
+    found = {"curves": now.curves, "closed": shares, "shift": torch.tensor(shift), "asked": torch.tensor(recipe.ratio)}
+    return Outcome(Edits(edits), tuple(told), found)
+
+
+def _start(gates: Sequence[Gated], options: FlopOptions, made: torch.Generator, device: torch.device) -> Learning:
+    """Before the first step."""
+    middle = log((1 - options.begin) / options.begin)
+    alpha = torch.cat([torch.randn(len(g.alpha), generator=made) * 0.01 + middle for g in gates]).to(device)
+    moments, multipliers = torch.zeros(2, len(alpha), device=device), torch.zeros(2, device=device)
+    return Learning(
+        alpha, moments, multipliers, torch.empty(0, 4), made.get_state(), torch.zeros((), dtype=torch.float64)
+    )
+
+
+def _learn(net, walk: Walk, windows: Tensor, recipe, gates, total: int, now: Learning, made, step: int) -> Learning:
+    """One step of Adam on the gates, and of the multipliers against it."""
+    options, started = recipe.options, time.perf_counter()
+    lengths = [len(g.alpha) for g in gates]
+    alpha, moments, (first, second) = (t.to(walk.device) for t in (now.alpha, now.moments, now.multipliers))
+    chosen = torch.randint(walk.windows, (min(options.batch, walk.windows),), generator=made)
+    noise = [torch.rand(n, generator=made).clamp(1e-6, 1 - 1e-6).to(walk.device) for n in lengths]
+    with torch.enable_grad():
+        live = alpha.detach().requires_grad_()
+        z = [gate(a, u) for a, u in zip(live.split(lengths), noise, strict=True)]
+        loss = _loss(net, walk, windows[chosen], walk.hidden[chosen], gates, z, step)
+        kept = sum(g.cost * expected(a).sum() for g, a in zip(gates, live.split(lengths), strict=True))
+        share = 1 - kept / total
+        (gradient,) = torch.autograd.grad(loss + lagrangian(share, recipe.ratio, first, second), [live])
+    gap = (share - recipe.ratio).detach()
+    row = torch.stack([loss.detach(), share.detach(), first, second]).cpu()
+    moments = torch.stack([0.9 * moments[0] + 0.1 * gradient, 0.999 * moments[1] + 0.001 * gradient**2])
+    m, v = moments[0] / (1 - 0.9 ** (step + 1)), moments[1] / (1 - 0.999 ** (step + 1))
+    return Learning(
+        alpha - options.rate * m / (v.sqrt() + 1e-8),
+        moments,
+        torch.stack([first + options.pressure * gap, second + options.pressure * gap**2]),
+        torch.cat([now.curves, row[None]]),
+        made.get_state(),
+        now.seconds + time.perf_counter() - started,
+    )
 
 
 def _gates(net, walk: Walk, options: FlopOptions) -> list[Gated]:
@@ -208,7 +274,7 @@ def _loss(net, walk: Walk, ids: Tensor, hidden: Tensor, gates: Sequence[Gated], 
     h = hidden
     for i, layer in enumerate(layers_of(net)):
         walk.step(f"step {step + 1}, layer {i}")
-        h = checkpoint(_switched(layer, [(g, v) for g, v in zip(gates, z, strict=True) if g.layer == i]), h,
+        h = recomputed(_switched(layer, [(g, v) for g, v in zip(gates, z, strict=True) if g.layer == i]), h,
                        use_reentrant=False, **walk.attention)  # fmt: skip
     ids, h = ids.to(walk.device), net.model.norm(h)
     losses = [cross_entropy(net.lm_head(x[:-1]).float(), window[1:]) for x, window in zip(h, ids, strict=True)]

@@ -73,13 +73,17 @@ def spsa(losses: list[tuple[float, float]], step: float) -> list[float]:
     return [(plus - minus) / (2 * step) for plus, minus in losses]
 
 
-def run(net, windows, recipe, *, progress, cancelled, micro_batch=None) -> Outcome:
-    """Losses of the moved weights layer by layer, a pass for activations, then units by their score."""
+def run(net, windows, recipe, *, progress, cancelled, micro_batch=None, checkpoint=None, resume=None) -> Outcome:
+    """Losses of the moved weights layer by layer, a pass for activations, then units by their score.
+
+    ``checkpoint(draw, state)`` is told the losses after each draw, ``resume`` is such a state.
+    """
     options, layers = recipe.options, layers_of(net)
     steps = {"progress": progress, "cancelled": cancelled, "micro_batch": micro_batch}
     steps["passes"] = (2 * options.draws + 1) * len(layers)
-    fraction, losses = 0.0, []
-    for draw in range(options.draws):
+    losses = [] if resume is None else [tuple(pair) for pair in resume["losses"].tolist()]
+    fraction = 2 * len(losses) / (2 * options.draws + 1)
+    for draw in range(len(losses), options.draws):
         pair = []
         for sign in (1, -1):
             walk = Walk(net, windows, **steps)
@@ -92,6 +96,8 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None) -> Outco
             pair.append(_loss(net, walk, windows.calibration))
             fraction = walk.fraction
         losses.append(tuple(pair))
+        if checkpoint:
+            checkpoint(draw + 1, {"losses": torch.tensor(losses, dtype=torch.float64)})
     slopes = spsa(losses, options.step)
     walk = Walk(net, windows, **steps)
     walk.fraction = fraction

@@ -38,8 +38,9 @@ def prune(
 ) -> PruneResult:
     """Prune ``net`` as the recipe says, calibrated on ``windows``; ``net`` itself stays as it is, bit for bit.
 
-    After each pruned layer ``checkpoint`` is told all that it takes to go on from there; ``resume`` is what an earlier
-    call with the same arguments told, and the result is then the same to the last bit.
+    After each pruned layer, or each round of a method that goes round, ``checkpoint`` is told all that it takes to go
+    on from there; ``resume`` is what an earlier call with the same arguments told, and the result is then the same to
+    the last bit.
     ``micro_batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``batch_bytes``
     bounds the inputs of one layer's projections that are kept for reuse rather than computed again.
 
@@ -48,7 +49,8 @@ def prune(
         Cancelled: ``cancelled()`` was true between two micro-batches.
     """
     if recipe.whole:
-        return run_whole(net, windows, recipe, progress=progress, cancelled=cancelled, micro_batch=micro_batch)
+        how = {"progress": progress, "cancelled": cancelled, "checkpoint": checkpoint, "resume": resume}
+        return run_whole(net, windows, recipe, micro_batch=micro_batch, **how)
     started = time.perf_counter()
     todo = plan(net, recipe)
     look = survey(net, windows, recipe, todo, micro_batch=micro_batch, progress=progress, cancelled=cancelled)

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
 from rcpu.methods.allocation import ratios_with_heads
+from rcpu.methods.catalog import METHODS
 from rcpu.methods.columns import has_bias
 from rcpu.methods.scoring import FROM_GRAM
 from rcpu.methods.units import UNIT_NAMES, removed_count, resolve_unit, units_of
@@ -73,7 +74,8 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     """
     arch, before = architecture_of(net), cost(net)
     if recipe.whole:
-        return Plan("", tuple(range(len(layers_of(net)))), {}, {}, {}, (), before, planned_cost(net, recipe))
+        layers, notes = tuple(range(len(layers_of(net)))), METHODS[recipe.method].notes(net, recipe)
+        return Plan("", layers, {}, {}, {}, notes, before, planned_cost(net, recipe))
     check_window(net, recipe.window)
     unit = resolve_unit(recipe.unit, heads_of(net))
     layers = recipe.layer_indices(len(layers_of(net)))

@@ -46,10 +46,11 @@ class PruneResult:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """How far a run is after a layer, and what it goes on from."""
+    """How far a run is after a layer, or a whole method after a round, and what it goes on from."""
 
-    layer: int
-    stages: int  # of the loop that are done
+    layer: int  # -1 for a whole method
+    stages: int  # of the loop that are done, or rounds
     sites: tuple[SiteResult, ...]  # of all layers so far
     hidden: Tensor | None  # (windows, tokens, d_model) what comes out of the layer, if anybody reads it; not a copy
     dense: Tensor | None = None  # the same of the dense model, where a target asks for it
+    state: Mapping[str, Tensor] = field(default_factory=dict)  # of a whole method

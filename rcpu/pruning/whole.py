@@ -16,7 +16,7 @@ from rcpu.models.families import architecture_of, family_of
 from rcpu.models.limits import check_window
 from rcpu.models.sizes import Cost, flops_per_token, parameter_count
 from rcpu.pruning.recipe import Recipe
-from rcpu.pruning.result import PruneResult
+from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.statistics.passes import Progress
 from rcpu.text.windows import Windows
 
@@ -28,13 +28,19 @@ def run_whole(
     *,
     progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
+    checkpoint: Callable[[Checkpoint], None],
+    resume: Checkpoint | None,
     micro_batch: int | None,
 ) -> PruneResult:
     """What the recipe's method makes of the model; raises as :func:`rcpu.prune` does."""
     started = time.perf_counter()
     planned_sizes(net, recipe)  # refuses what this model cannot have
-    run = METHODS[recipe.method].run
-    outcome = run(net, windows, recipe, progress=progress, cancelled=cancelled, micro_batch=micro_batch)
+    method = METHODS[recipe.method]
+    more = {"progress": progress, "cancelled": cancelled, "micro_batch": micro_batch}
+    if method.rounds:
+        more["checkpoint"] = lambda done, state: checkpoint(Checkpoint(-1, done, (), None, state=state))
+        more["resume"] = None if resume is None else resume.state
+    outcome = method.run(net, windows, recipe, **more)
     made = rebuild(net, outcome.edits)
     progress(Progress(1.0, "done"))
     seconds = time.perf_counter() - started

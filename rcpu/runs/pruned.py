@@ -1,7 +1,8 @@
 """Pruning into the store and out of it: a part a layer as it is done, and the compact model rebuilt from the edits.
 
 A layer's part holds its edits and what was found there, and stays as it is when the run is finished. Until then a part
-more holds the hidden states that the next layer starts from: from both, a run that ended early goes on.
+more holds the hidden states that the next layer starts from: from both, a run that ended early goes on. A whole method
+that goes round has no layers that are done; it keeps the state of its last round.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from rcpu.runs.store import Store, UnderWay
 from rcpu.statistics.passes import Progress
 from rcpu.text.windows import Windows
 
-LAYER, HIDDEN, REST, FOUND = "layer-", "hidden", "rest", "found"
+LAYER, HIDDEN, STATE, REST, FOUND = "layer-", "hidden", "state", "rest", "found"
 #: Rooms whose code a result depends on.
 CODE = ("models", "statistics", "methods", "compact", "pruning")
 
@@ -142,6 +143,17 @@ def found_of(store: Store, run_id: str) -> dict[str, Tensor]:
     return store.read(run_id, FOUND) if FOUND in store.parts(run_id) else {}
 
 
+def how_far(store: Store, run: Run) -> str:
+    """How much of a run that ended early is there, like "2 of 30 layers" or "12 of 64 steps"."""
+    method, recipe, parts = METHODS.get(run.recipe.get("method")), run.recipe, store.parts(run.id)
+    if method is None or not method.rounds:
+        return f"{sum(part.startswith(LAYER) for part in parts)} of {run.about['layers']} layers"
+    done = 0
+    with contextlib.suppress(RcpuError):
+        done = store.notes(run.id, STATE)["stages"] if STATE in parts else 0
+    return f"{done} of {getattr(Recipe.from_dict(recipe).options, method.rounds)} {method.rounds}"
+
+
 def load_result(store: Store, run: Run, model: Model) -> PruneResult:
     """A finished run with its compact model, rebuilt from the dense one: same logits, no second copy.
 
@@ -204,13 +216,18 @@ def _pruned(
         layers.add(layer)
 
     def checkpoint(c: Checkpoint) -> None:
+        if c.state:
+            keep(STATE, c.state, c)
+            return
         write(c.sites, c.layer)
         if c.hidden is not None and keep_weights:
-            try:
-                states = {"hidden": c.hidden} | ({} if c.dense is None else {"dense": c.dense})
-                under_way.write(HIDDEN, states, {"layer": c.layer, "stages": c.stages})
-            except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
-                under_way.drop(HIDDEN)
+            keep(HIDDEN, {"hidden": c.hidden} | ({} if c.dense is None else {"dense": c.dense}), c)
+
+    def keep(part: str, tensors: dict[str, Tensor], c: Checkpoint) -> None:
+        try:
+            under_way.write(part, tensors, {"layer": c.layer, "stages": c.stages})
+        except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
+            under_way.drop(part)
 
     before = start.sites if start else ()
     layers = {site.layer for site in before}
@@ -227,9 +244,12 @@ def _pruned(
         under_way.write(FOUND, result.found)
     record = run_record(model, result)
     kept = {key: record[key] for key in record if key not in ("recipe", "sites", "fingerprint")}
-    resumed = {"resumed_after_layer": start.layer} if start else {}
+    resumed = {}
+    if start:
+        resumed = {"resumed_after_round": start.stages} if start.state else {"resumed_after_layer": start.layer}
     under_way.finish(kept | _means(result.sites) | resumed)
-    under_way.drop(HIDDEN)
+    for part in (HIDDEN, STATE):
+        under_way.drop(part)
     return result
 
 
@@ -248,7 +268,12 @@ def _means(sites: tuple[SiteResult, ...]) -> dict:
 
 def _checkpoint_of(store: Store, run_id: str) -> Checkpoint | None:
     """Where a run that ended early goes on; None: at the start."""
-    if HIDDEN not in store.parts(run_id):
+    parts = store.parts(run_id)
+    if STATE in parts:
+        with contextlib.suppress(RcpuError):
+            stages = store.notes(run_id, STATE)["stages"]
+            return Checkpoint(-1, stages, (), None, state=store.read(run_id, STATE))
+    if HIDDEN not in parts:
         return None
     with contextlib.suppress(RcpuError):  # broken by a machine that lost its power: at the start, too
         at, states = store.notes(run_id, HIDDEN), store.read(run_id, HIDDEN)

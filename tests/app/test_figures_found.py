@@ -27,3 +27,12 @@ def test_what_nobody_drew_for_is_drawn_plainly():
     assert [name for name, _, _ in looks("new method", found)] == list(found)
     kinds = [figure.data[0].type for _, figure, _ in looks("new method", found)]
     assert kinds == ["scatter", "heatmap"]
+
+
+def test_gates_learn_towards_the_share_that_was_asked_for():
+    found = {"curves": torch.rand(5, 4), "closed": torch.rand(3, 7), "shift": torch.zeros(())}
+    (_, old, _), _ = looks("flop", found)
+    (_, figure, _), _ = looks("flop", found | {"asked": torch.tensor(0.25)})
+    assert [t.name for t in figure.data] == [*(t.name for t in old.data), "share asked for"]
+    line = figure.data[-1]
+    assert (list(line.x), list(line.y), line.yaxis) == ([0, 4], [0.25, 0.25], "y2")

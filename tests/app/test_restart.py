@@ -96,22 +96,26 @@ def test_prune_shows_what_was_found_after_a_restart_before_any_model_is_loaded(l
     assert [f["data"] for f in charts(open_page("prune", **link))] == [f["data"] for f in before]
 
 
-def test_a_run_that_ended_early_is_gone_on_with(settings, model):
+@pytest.mark.parametrize(
+    ("more", "last", "far"),
+    [({}, "layer 1: o_proj solved", "1 of 3 layers"), ({"method": "flop", "steps": 3}, "step 3,", "2 of 3 steps")],
+)
+def test_a_run_that_ended_early_is_gone_on_with(settings, model, more, last, far):
     stopped = []
 
     def stop(p):
-        stopped.extend([p.site] if p.site else [])
+        stopped.extend([p.message] if p.message.startswith(last) else [])
 
-    recipe = Recipe(**{k: str(v) if k in ("model", "text") else v for k, v in settings.items() if k in WINDOWS})
+    recipe = Recipe(**{k: str(v) if k in ("model", "text") else v for k, v in settings.items() if k in WINDOWS}, **more)
     drawn = kept.rcpu.calibration_windows(
         kept.rcpu.load_text(recipe.text), model.tokenizer, samples=8, window=16, held_out=2, seed=0
     )
     with contextlib.suppress(Cancelled):
-        prune_into(store(), model, drawn, recipe, progress=stop, cancelled=lambda: len(stopped) > 2)
+        prune_into(store(), model, drawn, recipe, progress=stop, cancelled=lambda: bool(stopped))
     (run,) = visible_runs()
     finish(click(open_page("model", **settings), "Load model"), "load")
     at = open_page("prune", **settings, run=run.id, runs=run.id)
-    assert "cancelled after 1 of 3 layers" in texts(at, "warning")
+    assert f"cancelled after {far}" in texts(at, "warning")
     finish(click(at, "Go on"), "run")
     assert find(run.id).state == "done"
     assert "What was found" in texts(at, "subheader")

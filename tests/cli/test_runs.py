@@ -104,6 +104,31 @@ def test_a_run_that_was_stopped_goes_on(prune, tmp_path, monkeypatch, capsys):
     assert "is finished" in capsys.readouterr().err
 
 
+def test_gates_that_were_stopped_go_on(prune, tmp_path, monkeypatch, capsys):
+    plain, flags = pruned.prune, [*prune, "--method", "flop", "--steps", "3"]
+
+    def stopping(*arguments, progress, **options):
+        def noting(p):
+            progress(p)
+            if p.message.startswith("step 3,"):
+                raise KeyboardInterrupt
+
+        return plain(*arguments, progress=noting, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pruned, "prune", stopping)
+        assert main([*flags, "--name", "mine"]) == 130
+    told = capsys.readouterr().err
+    assert "3 steps, each a forward pass" in told
+    (run,) = open_store().runs()
+    assert run.state == "cancelled"
+    assert open_store().parts(run.id) == ["state"]
+    assert main(["prune", "--resume", "mine", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    assert main([*flags, "--no-store", "--out", str(tmp_path / "whole")]) == 0
+    ours, theirs = (rcpu.load_model(str(tmp_path / name), device="cpu") for name in ("out", "whole"))
+    assert tiny.logits(ours.net).equal(tiny.logits(theirs.net))
+
+
 def test_what_did_not_end_can_be_deleted_at_once(prune, capsys):
     assert main(prune) == 0
     store = open_store()
