@@ -30,7 +30,8 @@ from rcpu.cli.common import (
 from rcpu.cli.streaming import add_flags, run_streamed
 from rcpu.compact.export import check_room
 from rcpu.compact.shapes import SHAPES
-from rcpu.models import footprint
+from rcpu.models import HUB_ID, footprint
+from rcpu.models.loading import Footprint, locate
 from rcpu.pruning.exports import check_export
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
@@ -146,9 +147,9 @@ def _prune(options, console: Console) -> None:
     read = [existing(config.model), existing(config.text.partition("#")[0])]
     folder = rcpu.check_target(options.out, options.overwrite, read) if options.out else None
     check_json(options.json)
+    text = rcpu.load_text(config.text, part="calibration")
     if _streamed(options, config, folder, console):
         return
-    text = rcpu.load_text(config.text, part="calibration")
     model = load(options, console)
     if options.target_parameters is not None and not begun:
         config = rcpu.with_target(model.net, config, options.target_parameters, options.target_of)
@@ -213,8 +214,8 @@ def _prune(options, console: Console) -> None:
 def _streamed(options, config: rcpu.Recipe, folder: Path | None, console: Console) -> bool:
     """Whether the run was a stream: as asked for, or because the model does not fit."""
     if not options.stream:
-        size = footprint(options.model, options.device, options.dtype)
-        if folder is None or options.resume or options.export != "compact" or size is None or size.fits:
+        size = None if options.resume else _footprint(options, console)
+        if size is None or size.fits:
             return False
         console.print(f"{options.model} does not fit {size.device}: it is streamed, a layer at a time", markup=False)
     if folder is None:
@@ -223,6 +224,14 @@ def _streamed(options, config: rcpu.Recipe, folder: Path | None, console: Consol
         raise RcpuError("a stream is kept in its folder, not in the store: leave out --name and --resume")
     run_streamed(options, replace(config, model=options.model), folder, console)
     return True
+
+
+def _footprint(options, console: Console) -> Footprint | None:
+    """What the model takes, for which one of the hub is brought here, as loading it would; None of a run."""
+    name = options.model
+    if existing(name) is None and HUB_ID.fullmatch(name):
+        name = str(locate(name, lambda m: console.print(f"{options.model}: {m}", markup=False)))
+    return footprint(name, options.device, options.dtype)
 
 
 def _elsewhere(run: Run | None, model: rcpu.Model, result: rcpu.PruneResult, how: dict) -> str:

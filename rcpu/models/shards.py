@@ -61,11 +61,11 @@ class Shards:
 
     def layer_bytes(self, dtype: torch.dtype) -> int:
         """Of one layer in this precision."""
-        return sum(t.numel() for t in self._empty().model.layers[0].parameters()) * dtype.itemsize
+        return sum(t.numel() for t in self.empty().model.layers[0].parameters()) * dtype.itemsize
 
     def skeleton(self, device: torch.device, dtype: torch.dtype) -> nn.Module:
         """The model with its embedding, last norm and head, and with layers that are not read."""
-        net = self._empty()
+        net = self.empty()
         names = [n for n in self.places if not n.startswith(LAYERS) and "inv_freq" not in n]
         if self.own.tie_word_embeddings:
             names = [n for n in names if n != "lm_head.weight"]
@@ -105,7 +105,8 @@ class Shards:
         """Take the numbers out of one layer again."""
         net.model.layers[index].to("meta")
 
-    def _empty(self) -> nn.Module:
+    def empty(self) -> nn.Module:
+        """The model without a number in it, to plan with."""
         plain = self.own.model_type == "llama"
         config = self.own if plain else self.config
         config._attn_implementation = "sdpa"

@@ -95,6 +95,8 @@ class Walk(Pass):
         self.recipe, self.heads, self.batch_bytes, self._room = recipe, heads_of(net), batch_bytes, None
         #: The same windows in the dense model, where a target asks how far the pruned one is from it.
         self.dense = self.hidden.clone() if recipe.target else None
+        #: Whether hidden states lie elsewhere than the layers: a micro-batch of them is fetched, and put back.
+        self.away = False
         self.under_way, self._threads = [], torch.get_num_threads()
 
     def go_on(self, start: Checkpoint, stages: int) -> list[SiteResult]:
@@ -182,7 +184,7 @@ class Walk(Pass):
         bare, on = self._bare(stage), self.recipe.path == "dense"
         for part in (part for part, of_held_out in self.micro_batches if of_held_out == held_out):
             self.step(f"layer {stage.index}: measuring {' and '.join(s.name for s in stage.live)}")
-            h, dense = self.hidden[part], None if self.dense is None else self.dense[part]
+            h, dense = self._fetched(part), None if self.dense is None else self.dense[part]
             for site in stage.sites:
                 x = run_block(bare[site.name], stage.layer.get_submodule(site.norm), site, h, self.attention)
                 if site in stage.live:
@@ -292,13 +294,18 @@ class Walk(Pass):
             if self.dense is not None and not stage.live:
                 for site in stage.sites:
                     self._dense_block(stage, site, part)
-            h = self.hidden[part]  # a view
+            h = self._fetched(part)
             for site in stage.sites:
                 block = repaired.get(site.name, stage.layer.get_submodule(site.block))
                 if site is first and part.stop <= len(stage.inputs.get(first.name, ())):
                     h += put_out(stage.inputs[first.name][part])
                 else:
                     h += run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
+            if self.away:
+                self.hidden[part] = h
+
+    def _fetched(self, part: slice) -> Tensor:  # a view where they are at hand
+        return self.hidden[part].to(self.device, copy=True) if self.away else self.hidden[part]
 
     def _room_for(self, widths: dict[str, int]) -> dict[str, Tensor]:
         """Space for the inputs of these projections, (windows, tokens, d_in): a batch.
@@ -315,7 +322,7 @@ class Walk(Pass):
             places[name] = slice(end, end := end + counts[name] * tokens * d_in)
         if self._room is None or len(self._room) < end:
             self._room = None  # before the larger one is there
-            self._room = self.hidden.new_empty(end)
+            self._room = self.hidden.new_empty(end, device=self.device)
         return {name: self._room[places[name]].view(counts[name], tokens, widths[name]) for name in widths}
 
 

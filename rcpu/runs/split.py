@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -78,6 +81,21 @@ class Split:
             dist.all_reduce(part)
         gram, sums, tokens = parts
         return replace(seen, x=Statistics(gram, *sums, int(tokens)))
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[Split | Alone]:
+    """The processes that torchrun has started, a group inside the block; this one alone where it has not."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield Alone()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group()  # gloo for what is on the CPU, NCCL for GPUs
+    try:
+        yield Split()
+    finally:
+        dist.destroy_process_group()
 
 
 class _Shared:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from rcpu.base.errors import RcpuError
 from rcpu.compact import assembly as compact
 from rcpu.measure.perplexity import Perplexity, perplexity
+from rcpu.models.devices import free_memory
 from rcpu.models.families import architecture_of, embed, run_block
 from rcpu.models.limits import check_ids, check_window
 from rcpu.models.shards import LAYERS, Shards, ShardWriter
@@ -36,6 +37,7 @@ from rcpu.statistics.precision import full_fp32
 from rcpu.text.windows import Windows
 
 STATE, STATES, PART = "stream.json", "states", ".part"
+SHARE_ON_DEVICE = 0.1  # of a device's free memory, that hidden states may take there
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ def stream(
     text: str = "",
     resume: bool = False,
     on_disk: bool = False,
+    away: bool | None = None,
     split: Split | Alone | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -111,8 +114,9 @@ def stream(
 ) -> Streamed:
     """Prune the model of ``shards`` as :func:`rcpu.prune` would, and write its layers to ``target``'s part folder.
 
-    ``resume`` goes on after the last layer that is there. ``on_disk`` keeps hidden states in mapped files; ``split``
-    shares the windows with other processes.
+    ``resume`` goes on after the last layer that is there. ``on_disk`` keeps hidden states in mapped files, ``away`` in
+    the machine's memory and not on the device; unless it is said, those that would take a tenth of the device's.
+    ``split`` shares the windows with other processes.
 
     Raises:
         RcpuError: a recipe that needs the whole model, broken files, or a part folder of another run.
@@ -125,13 +129,22 @@ def stream(
     todo, sites = plan(net, recipe), architecture_of(net).sites
     stages = stages_of(net, recipe, todo)
     mine = Windows(*map(split.share, (windows.calibration, windows.held_out)), windows.text)
-    options = {"micro_batch": None, "passes": 2 * len(stages), "progress": progress, "cancelled": cancelled}
+    seconds: list[float] = []
+
+    def told(p: Progress) -> None:
+        left = f" · {_time(seconds[-1] * (shards.count - begin - len(seconds)))} left" if seconds else ""
+        progress(Progress(p.fraction, p.message + left, p.site))
+
+    options = {"micro_batch": None, "passes": 2 * len(stages), "progress": told, "cancelled": cancelled}
     if isinstance(split, Alone):
         walk = Walk(net, recipe, mine, batch_bytes=batch_bytes, **options)
     else:
         walk = SplitWalk(split, net, recipe, mine, batch_bytes=0, **options)
     asked = _digest(shards, recipe, windows, evaluation, dtype, storage, split.size)
     begin, summaries, kept = _begin(part, asked, resume, split)
+    if away is None:
+        away = device.type != "cpu" and (on_disk or walk.hidden.nbytes > SHARE_ON_DEVICE * free_memory(device))
+    walk.away, walk.hidden = away, walk.hidden.cpu() if away else walk.hidden
     if on_disk:
         walk.hidden = _room(part / "hidden.bin", walk.hidden)
     states = None if evaluation is None else _states(net, split.share(evaluation), part if on_disk else None)
@@ -141,7 +154,7 @@ def stream(
         for name, sizes in kept.items():
             setattr(assembly.config, name, sizes)
         walk.fraction = sum(stage.index < begin for stage in stages) / len(stages)
-    writer, seconds = ShardWriter(part, storage), []
+    writer = ShardWriter(part, storage)
     if split.first and not begin:
         outside = {k: v for k, v in net.state_dict().items() if not k.startswith(LAYERS)}
         if net.config.tie_word_embeddings:
@@ -181,6 +194,10 @@ def stream(
     return Streamed(part, assembly.config, tuple(summaries), *found, tuple(seconds), todo.notes)
 
 
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
@@ -203,9 +220,7 @@ def _states(net: nn.Module, ids: Tensor, folder: Path | None) -> _States:
 
 
 def _room(path: Path, values: Tensor) -> Tensor:
-    """These values in a file that is mapped into memory, on the CPU."""
-    if values.device.type != "cpu":
-        return values
+    """These values, which are on the CPU, in a file that is mapped into memory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     room = torch.from_file(str(path), shared=True, size=values.numel(), dtype=values.dtype).view(values.shape)
     return room.copy_(values)

@@ -1,12 +1,19 @@
 """``prune --stream``: an export as any other, also where the model does not fit, and after a stop."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 import rcpu
-from rcpu.cli import main, prune, streaming
+from rcpu.cli import main, prune
 from rcpu.compact.export import RECORD
+from rcpu.runs import streamed
 from rcpu.runs.streaming import PART
 from tests import tiny
 
@@ -45,14 +52,114 @@ def test_what_does_not_fit_is_streamed_by_itself(arguments, tmp_path, capsys, mo
     monkeypatch.setattr(prune, "footprint", lambda *_: small)
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 0
     assert "does not fit cpu: it is streamed" in capsys.readouterr().err
-    monkeypatch.setattr(streaming, "free_memory", lambda _: 10)
+    monkeypatch.setattr(streamed, "free_memory", lambda _: 10)
     assert main([*arguments, "--out", str(tmp_path / "again")]) == 2
     assert "one layer does not fit" in capsys.readouterr().err
+    assert main(arguments) == 2
+    assert "a stream writes as it goes: give --out DIR" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_that_does_not_fit_is_streamed_too(model_folder, arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    home = tmp_path / "hub" / "models--owner--tiny"
+    shutil.copytree(model_folder, home / "snapshots" / ("0" * 40))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("rcpu.models.loading.free_memory", lambda _: 1000)
+    asked = [a.replace(str(model_folder), "owner/tiny") for a in arguments]
+    assert main([*asked, "--out", str(tmp_path / "out")]) == 0
+    assert "owner/tiny does not fit cpu: it is streamed" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert json.loads((tmp_path / "out" / RECORD).read_text())["recipe"]["model"] == "owner/tiny"
+
+
+def test_a_target_is_met_as_in_memory(arguments, tmp_path):
+    target = ["--target-parameters", "0.8"]
+    assert main([*arguments, "--no-store", *target, "--out", str(tmp_path / "plain")]) == 0
+    assert main([*arguments, "--stream", *target, "--out", str(tmp_path / "out")]) == 0
+    ours, theirs = (json.loads((tmp_path / name / RECORD).read_text()) for name in ("out", "plain"))
+    assert ours["recipe"]["ratio"] == theirs["recipe"]["ratio"] != rcpu.Recipe().ratio
+    assert ours["parameters_after"] == theirs["parameters_after"]
+
+
+def test_how_long_it_takes_is_told_after_a_first_layer(arguments, tmp_path, monkeypatch):
+    told, real = [], streamed.stream
+
+    def heard(*given, progress, **options):
+        return real(*given, progress=lambda p: (told.append(p.message), progress(p)), **options)
+
+    monkeypatch.setattr(streamed, "stream", heard)
+    assert main([*arguments, "--stream", "--out", str(tmp_path / "out")]) == 0
+    for message in told:
+        assert message.endswith(" s left") == (not message.startswith("layer 0"))
+
+
+def test_two_processes_of_torchrun_find_what_one_does(arguments, tmp_path):
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "rcpu"]
+    both, alone = (tmp_path / name for name in ("both", "alone"))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = [*arguments, "--held-out", "2", "--stream", "--out"]
+    command = [*launched, *arguments, str(both)]
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("saved to") == 1
+    assert main([*arguments, str(alone)]) == 0
+    ours, expected = (json.loads((folder / RECORD).read_text()) for folder in (both, alone))
+    assert ours["perplexity_dense"]["windows"] == expected["perplexity_dense"]["windows"] == 6
+    for which in ("perplexity_dense", "perplexity_pruned"):
+        assert ours[which]["perplexity"] == pytest.approx(expected[which]["perplexity"], rel=1e-3)
+    ours, expected = (rcpu.load_model(str(folder), "cpu").net.state_dict() for folder in (both, alone))
+    assert ours.keys() == expected.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rcpu.cli import main
+real, place = Path.replace, sys.argv[1]
+for nth in (1, 2, 3, 4, 5, 8, 10):
+    out = Path(place, f"out-{nth}")
+    if not (process := os.fork()):  # nothing was computed yet
+        left = nth
+
+        def replace(path, target):
+            global left
+            left -= 1
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(path, target)
+
+        Path.replace = replace
+        os._exit(main([*sys.argv[2:], "--stream", "--out", str(out)]))
+    assert os.WTERMSIG(os.waitpid(process, 0)[1]) == signal.SIGKILL, nth
+    assert not out.exists(), nth
+"""
+
+
+def test_a_stream_that_was_killed_goes_on_to_the_same_bits(arguments, tmp_path):
+    """Right before each of its files gets its name."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *arguments]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    assert main([*arguments, "--stream", "--out", str(tmp_path / "whole")]) == 0
+    expected = rcpu.load_model(str(tmp_path / "whole"), "cpu").net
+    parts = sorted(tmp_path.glob(f"out-*{PART}"))
+    assert len(parts) == 7
+    for part in parts:
+        with pytest.raises(rcpu.RcpuError):  # what is there never loads half
+            rcpu.load_model(str(part), "cpu")
+        out = part.with_name(part.name.removesuffix(PART))
+        assert main([*arguments, "--stream", "--out", str(out)]) == 0
+        assert tiny.logits(rcpu.load_model(str(out), "cpu").net).equal(tiny.logits(expected))
+        assert not part.exists()
 
 
 def test_a_stream_that_was_stopped_goes_on(arguments, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    real, layers = streaming.stream, []
+    real, layers = streamed.stream, []
 
     def stopped(*given, **options):
         told = []
@@ -60,7 +167,7 @@ def test_a_stream_that_was_stopped_goes_on(arguments, tmp_path, capsys, monkeypa
         options["cancelled"] = lambda: any(m.startswith("layer 1") for m in told)
         return real(*given, **options)
 
-    monkeypatch.setattr(streaming, "stream", stopped)
+    monkeypatch.setattr(streamed, "stream", stopped)
     assert main([*arguments, "--stream", "--out", str(out)]) == 130
     assert f"are kept in {out}{PART}: the same command goes on" in capsys.readouterr().err
     assert not out.exists()
@@ -70,7 +177,7 @@ def test_a_stream_that_was_stopped_goes_on(arguments, tmp_path, capsys, monkeypa
         layers.extend(found.seconds)
         return found
 
-    monkeypatch.setattr(streaming, "stream", counted)
+    monkeypatch.setattr(streamed, "stream", counted)
     assert main([*arguments, "--stream", "--out", str(out)]) == 0
     assert len(layers) == 2
     rcpu.load_model(str(out), "cpu")

@@ -1,4 +1,4 @@
-"""Streams: the weights of a run in memory to the last bit, measured on the way, resumed, shared among processes."""
+"""Streams: the weights of a run in memory to the last bit, measured on the way, resumed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import json
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 import rcpu
 from rcpu.models.shards import Shards
-from rcpu.runs.split import Split
 from rcpu.runs.streaming import PART, STATE, stream
 from tests import tiny
 
@@ -82,11 +80,13 @@ def test_every_choice_of_columns_streams(changes, tmp_path):
     assert_same_weights(weights(found.folder), result.net.state_dict())
 
 
-def test_states_may_lie_on_the_disk(tmp_path):
+def test_states_may_lie_on_the_disk_and_away_from_the_layers(tmp_path):
     folder = folder_of("gqa", tmp_path)
-    held, mapped = (streamed(folder, tmp_path / str(d), on_disk=d) for d in (False, True))
-    assert_same_weights(weights(mapped.folder), weights(held.folder))
-    assert mapped.pruned == held.pruned
+    held = streamed(folder, tmp_path / "held")
+    for how in ({"on_disk": True}, {"away": True}, {"on_disk": True, "away": True}):
+        found = streamed(folder, tmp_path / "-".join(how), **how)
+        assert_same_weights(weights(found.folder), weights(held.folder))
+        assert found.pruned == held.pruned
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -151,32 +151,3 @@ def test_broken_files_are_named(tmp_path):
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(rcpu.RcpuError, match=r"model.layers.1.mlp.up_proj.weight holds NaN"):
         streamed(folder, tmp_path / "out")
-
-
-def one_of_two(rank: int, place: str, folder: str, target: str) -> None:
-    """A process of a group, as torchrun starts it."""
-    import torch.distributed as dist
-
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}", rank=rank, world_size=2)
-    from pathlib import Path
-
-    found = streamed(Path(folder), Path(target), split=Split())
-    if rank == 0:
-        told = [found.dense.perplexity, found.pruned.perplexity, found.pruned.windows]
-        Path(target).with_suffix(".json").write_text(json.dumps(told))
-    dist.destroy_process_group()
-
-
-def test_two_processes_find_what_one_does(tmp_path):
-    folder = folder_of("gqa", tmp_path)
-    alone = streamed(folder, tmp_path / "alone")
-    mp.spawn(one_of_two, (str(tmp_path / "meet"), str(folder), str(tmp_path / "both")), nprocs=2)
-    ours, both = weights(alone.folder), weights(tmp_path / ("both" + PART))
-    assert ours.keys() == both.keys()
-    for name, tensor in both.items():
-        torch.testing.assert_close(tensor, ours[name], rtol=1e-3, atol=1e-4, msg=name)
-    dense, pruned, windows = json.loads((tmp_path / "both.json").read_text())
-    assert windows == len(EVALUATION)
-    assert dense == pytest.approx(alone.dense.perplexity, rel=1e-5)
-    assert pruned == pytest.approx(alone.pruned.perplexity, rel=1e-3)
