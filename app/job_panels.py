@@ -21,6 +21,7 @@ JOB_PAGES = {
     "prices": "allocation",
     "sides": "rotation",
     "run": "prune",
+    "gradients": "prune",
     "measure": "compare",
     "bench": "benchmarks",
     "generate": "compare",

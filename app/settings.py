@@ -39,7 +39,7 @@ WORDS = {
 BOUNDS = {"ratio": (0.0, 0.95), "target": (0.05, 1.0), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
-    *("load", "collect", "prices", "sides", "run", "runs", "measure", "bench", "generate"),
+    *("load", "collect", "prices", "sides", "gradients", "run", "runs", "measure", "bench", "generate"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save", "open"),
     "experiment",
 )
@@ -87,6 +87,7 @@ class _Settings:
     spectrum: str = "spectrum"  # the view of Spectrum and rotation
     overlay: str = "0,0.5"  # further ratios
     t: float = 1.0
+    matrix: str = "down_proj"  # of the gradients
     multiples: str = "spectrum"  # what the small multiples of all layers show
     # comparing
     compare: str = ""  # run ids, with :plain for the same removal not repaired
@@ -142,6 +143,7 @@ class _Settings:
     collect: str = ""
     prices: str = ""
     sides: str = ""
+    gradients: str = ""
     run: str = ""
     runs: str = ""
     measure: str = ""

@@ -11,6 +11,7 @@ from app.figures import prune as figures
 from app.figures import sites as site_figures
 from app.figures.allocation import shares
 from app.figures.found import looks
+from app.gradients import gradient_section
 from app.job_panels import job_panel, own_job
 from app.jobs import Job
 from app.labels import PAPER, SITES, called
@@ -228,6 +229,8 @@ if not results:
     )
     for name, drawn, words in looks(done.method, run.found):
         figure(drawn, f"found-{name}", words)
+    if "slopes" in run.found:
+        gradient_section(run)
     raise PageEnd
 st.caption(
     f"{plain(run.run.about['model'])}: {plain(described(done))}: {count(before)} → {count(after)} parameters in "

@@ -1,4 +1,4 @@
-"""What a person looks at: what-if, turning, growth, drift, channels, plane, outline."""
+"""What a person looks at: what-if, turning, growth, drift, channels, plane, outline, gradients."""
 
 from rcpu.explain.bothsides import TwoSides, two_sides
 from rcpu.explain.channels import (
@@ -21,6 +21,7 @@ from rcpu.explain.outline import Matrix, outline
 from rcpu.explain.paths import Paths, ValueSpectrum, paths, value_spectra
 from rcpu.explain.plane import fit
 from rcpu.explain.pricing import Pricing, price_model
+from rcpu.explain.spsa import Likeness, backward_cost, likeness, true_gradient
 from rcpu.explain.turns import Overview, Turning, overview, turning
 from rcpu.explain.whatif import (
     FACTORS,
@@ -44,6 +45,10 @@ __all__ = [
     "two_sides",
     "Pricing",
     "price_model",
+    "Likeness",
+    "backward_cost",
+    "likeness",
+    "true_gradient",
     "RUNGS",
     "Rung",
     "climb",

@@ -21,7 +21,7 @@ from rcpu.compact.edits import Edits
 from rcpu.methods.units import kept_columns, removed_count, resolve_unit, units_of
 from rcpu.methods.walk import Outcome, Walk, square_sums
 from rcpu.models.compact_llama import CompactLlamaConfig
-from rcpu.models.families import Heads, Site, consumer_of, embed, heads_of, layers_of
+from rcpu.models.families import Heads, Site, consumer_of, heads_of, layers_of
 
 NOISES = {"normal": "Normal", "signs": "Random signs"}
 GROUPINGS = {"sum": "Sum over a unit's weights", "max": "Largest of a unit's weights"}
@@ -89,7 +89,7 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None, checkpoi
             walk = Walk(net, windows, **steps)
             walk.fraction = fraction
             for i, layer in enumerate(layers):
-                moved = _moved(layer, _seed(recipe.seed, draw, i), options, sign)
+                moved = _moved(layer, seed_of(recipe.seed, draw, i), options, sign)
                 for part in walk.parts:
                     walk.step(f"draw {draw + 1} of {options.draws}, layer {i}: forward")
                     walk.hidden[part] = functional_call(layer, moved, (walk.hidden[part],), walk.attention)
@@ -109,7 +109,7 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None, checkpoi
             for key, x in ((seen.site.norm, seen.entering), (seen.site.name, seen.inner)):
                 squares[key] = squares.get(key, 0) + square_sums(x)
         tokens = walk.hidden[..., 0].numel()
-        gradient = mean_gradient(layer, slopes, [_seed(recipe.seed, n, i) for n in range(len(slopes))], options.noise)
+        gradient = mean_gradient(layer, slopes, [seed_of(recipe.seed, n, i) for n in range(len(slopes))], options.noise)
         named = edits.setdefault(i, {})
         for site in walk.sites:
             scores = {}
@@ -159,21 +159,8 @@ def mean_gradient(layer: nn.Module, slopes: list[float], seeds: list[int], kind:
     return {name: g.to(layer.get_parameter(name).device) for name, g in found.items()}
 
 
-@torch.enable_grad()
-def true_gradient(net, ids: Tensor, index: int) -> dict[str, Tensor]:
-    """The gradient of the mean loss by the matrices of one layer, to hold SPSA's against: a backward down to it."""
-    layer = layers_of(net)[index]
-    wanted = {n: p.detach().clone().requires_grad_() for n, p in layer.named_parameters() if p.ndim == 2}
-    entered = embed(net, ids.to(net.device))
-    h = entered.hidden
-    for i, other in enumerate(layers_of(net)):
-        h = functional_call(other, wanted, (h,), entered.attention) if i == index else other(h, **entered.attention)
-    logits = net.lm_head(net.model.norm(h)).float()[:, :-1]
-    loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten().to(net.device))
-    return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
-
-
-def _seed(seed: int, draw: int, layer: int) -> int:
+def seed_of(seed: int, draw: int, layer: int) -> int:
+    """Of the noise of one layer in one draw."""
     return (seed * 1_000_003 + draw * 10_007 + layer) % 2**63
 
 

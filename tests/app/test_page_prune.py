@@ -7,7 +7,7 @@ from app.methods import OWN, recipe_name, settings_of
 from app.settings import Settings, field_of
 from app.shared import models
 from rcpu.base import options_of
-from tests.pages import charts, click, finish, open_page, texts
+from tests.pages import charts, click, finish, open_page, texts, tiles
 
 
 @pytest.fixture
@@ -94,3 +94,32 @@ def test_a_share_of_parameters_finds_the_ratio(loaded, model, method):
 def test_a_share_that_cannot_be_reached_is_said(loaded):
     at = click(open_page("prune", **loaded, layers="0", target=0.1), "Find the ratio")
     assert "cannot be reached" in texts(at, "error")
+
+
+def test_the_gradient_of_a_run_is_held_against_the_true_one(loaded, text_file):
+    at = open_page(
+        "prune", **{**loaded, "text": str(text_file), "method": "mini-llm", "ratio": 0.3, "measured": "0", "layer": 9}
+    )
+    at = finish(click(at, "Run"), "run")
+    assert "A backward pass of 4 windows down to layer 2: about 1.7 bare forwards" in texts(at, "caption")
+    before = len(charts(at))
+    at = finish(click(at, "Work out the true gradient"), "gradients")
+    assert not texts(at, "error")
+    first, second = charts(at)[before:]
+    drawn = first["data"]
+    assert [t["name"] for t in drawn[:7]] == [f"{m}_proj" for m in ("q", "k", "v", "o", "gate", "up", "down")]
+    assert len(drawn[0]["y"]) == 8
+    assert second["data"][0]["error_y"]["array"]
+    assert "Signs that agree" in tiles(at)
+    at.segmented_control(key="set_matrix").set_value("q_proj").run()
+    assert charts(at)[-1]["data"][0]["x"] != second["data"][0]["x"]
+    at.select_slider(key="set_layer").set_value(0).run()
+    assert "of another layer or run" in texts(at, "info")
+
+
+def test_a_text_that_changed_has_another_gradient(loaded, text_file):
+    at = open_page("prune", **{**loaded, "text": str(text_file), "method": "mini-llm", "measured": "0", "evaluate": 0})
+    at = finish(click(at, "Run"), "run")
+    text_file.write_text(text_file.read_text()[300:])
+    at = finish(click(at, "Work out the true gradient"), "gradients")
+    assert "has changed since this run" in texts(at, "error")

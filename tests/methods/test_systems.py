@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 import rcpu
 from rcpu.compact.building import compact_config
+from rcpu.explain import true_gradient
 from rcpu.methods import flop, minillm, modegpt, olica, slicegpt, svdllm, twossp, zpruner
 from rcpu.methods.svdllm import rank_of
 from rcpu.models.families import Heads, embed
@@ -219,9 +220,9 @@ def test_spsa_points_along_the_gradient():
     net, windows = tiny.net("gqa"), tiny.calibration()
     result = rcpu.prune(net, windows, rcpu.Recipe(method="mini-llm", ratio=0.3, draws=16, step=1e-3))
     layer = net.model.layers[1]
-    seeds = [minillm._seed(0, n, 1) for n in range(16)]
+    seeds = [minillm.seed_of(0, n, 1) for n in range(16)]
     found = minillm.mean_gradient(layer, result.found["slopes"].tolist(), seeds, "normal")
-    true = minillm.true_gradient(net, windows.calibration, 1)
+    true = true_gradient(net, windows, 1)
     assert found.keys() == true.keys()
     # what a draw measures is the slope along all noise; along this layer's own part it is the true one on average
     ids = windows.calibration
