@@ -27,6 +27,8 @@ JOB_PAGES = {
     "generate": "compare",
     "view_tokens": "compare",
     "save": "compare",
+    "push": "compare",
+    "stream": "model",
     "experiment": "experiments",
     "open": "compare",
     "all_layers_job": "rotation",

@@ -40,7 +40,7 @@ BOUNDS = {"ratio": (0.0, 0.95), "target": (0.05, 1.0), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
     *("load", "collect", "prices", "sides", "gradients", "run", "runs", "measure", "bench", "generate"),
-    *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save", "open"),
+    *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save", "push", "stream", "open"),
     "experiment",
 )
 
@@ -114,6 +114,8 @@ class _Settings:
     kept: str = ""  # the run to save, unless it is the newest
     folder: str = ""
     shape: str = "compact"  # of the folder
+    repository: str = ""  # on the hub
+    private: bool = False
     # experiments
     study: str = "table3"
     study_size: str = "small"
@@ -156,6 +158,8 @@ class _Settings:
     ladder: str = ""  # lesson: errors after each ingredient
     orders: str = ""  # lesson: both orders
     save: str = ""
+    push: str = ""
+    stream: str = ""
     open: str = ""  # runs whose models are rebuilt
 
     @property

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import rcpu
 from app import demo
@@ -17,7 +19,8 @@ from app.shared import jobs, models, windows
 from app.story import Evaluation, Story
 from app.texts import content_of, load_text
 from rcpu.base import out_of_memory
-from rcpu.runs import default_name, new_id, prune_into
+from rcpu.compact import check_repository, upload
+from rcpu.runs import default_name, new_id, prepare_stream, prune_into, run_stream
 from rcpu.statistics import Collection, collect
 
 Key = tuple[str, str, str]  # of a model: name, device, dtype
@@ -158,12 +161,40 @@ def _evaluate(job: Job, start: float, variants: dict[str, Variant], tokenizer: o
         job.report(1 - part + part * done / asked.tokens, f"writing: {done} of {asked.tokens} tokens")
 
 
-def save_job(run: PrunedRun, folder: str, shape: str) -> Job:
+def save_job(run: PrunedRun, folder: str, shape: str, numbers: Sequence[str] = ()) -> Job:
     """Queue the writing of a pruned model to a new folder on the machine that serves the app."""
     demo.check_saving()
     target = rcpu.check_target(folder)
     return jobs().submit(
         "save",
         f"Save to {target}",
-        lambda _: rcpu.save(run.model, run.result, target, shape=shape),
+        lambda _: rcpu.save(run.model, run.result, target, shape=shape, numbers=numbers),
     )
+
+
+def push_job(folder: Path, repository: str, private: bool) -> Job:
+    """Queue the upload of an export to the hub; the result is its address there."""
+    demo.check_saving()
+    check_repository(repository)
+    return jobs().submit("push", f"Upload to {repository}", lambda _: upload(folder, repository, private))
+
+
+def stream_job(key: Key, config: rcpu.Recipe, folder: str, windows: int) -> Job:
+    """Queue the pruning of a model that does not fit, measured on so many windows, to a new folder."""
+    demo.check_saving()
+    demo.check_model(*key)
+    demo.check_text(config.text)
+    demo.check_calibration(config.samples, config.window, config.held_out)
+    target, (_, device, dtype) = rcpu.check_target(folder), key
+    asked = prepare_stream(config, target, device=device, dtype=dtype)
+
+    def work(job: Job) -> dict:
+        return run_stream(
+            asked,
+            text=load_text(config.text),
+            evaluate=windows,
+            progress=lambda p: job.report(p.fraction, p.message),
+            cancelled=job.cancelled,
+        )
+
+    return jobs().submit("stream", f"Prune {shortened(config.model)} layer by layer", work, str(target))

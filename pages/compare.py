@@ -8,16 +8,19 @@ from app.demo import limits
 from app.figures import compare as figures
 from app.figures.small import NAMES
 from app.job_panels import job_panel, known_job, own_job, start
+from app.kept import store_of
 from app.opening import open_runs
 from app.perplexities import perplexity_section, show_perplexities
 from app.runs import described, run_names, usual, variants
 from app.settings import PageEnd, control, control_list, settings
 from app.shared import memory
+from app.sharing import hub_section
 from app.story import example
 from app.tiles import Tile, tiles
 from app.widgets import count, empty, loader_badges, plain, size
 from app.work import save_job
 from rcpu.compact import SHAPES, shape_config, shape_problem
+from rcpu.runs import measured_lines
 
 MOST = 4  # models side by side
 
@@ -121,8 +124,12 @@ if allowed.saving:
     else:
         st.markdown(loader_badges(shape_config(saving.result.net.config, s.shape), tokenizer))
     if button.button("Save", width="stretch", disabled=not s.folder or bool(problem)):
-        start("save", lambda: save_job(saving, s.folder, s.shape))
+        start(
+            "save",
+            lambda: save_job(saving, s.folder, s.shape, measured_lines(store_of(kept or newest), kept or newest)),
+        )
     elif saved := known_job("save"):
         job_panel(saved)
         if saved.state == "done":
             st.success(f"Saved to {plain(str(saved.result))}", icon=":material/check:")
+    hub_section()

@@ -1,7 +1,5 @@
 """Model: choose a model, load it, see what it is made of and what it takes up."""
 
-import shlex
-
 import streamlit as st
 
 import rcpu
@@ -10,6 +8,7 @@ from app.figures import model as figures
 from app.job_panels import job_panel, known_job, start
 from app.settings import PageEnd, control, settings
 from app.shared import current_model, jobs, memory, model_key, models
+from app.streams import stream_section
 from app.tiles import Tile, tiles
 from app.widgets import abreast, count, figure, say, size, table
 from app.work import load_model_job
@@ -73,13 +72,8 @@ if model is None:
             f"This model: {count(found.parameters)} parameters in {found.dtype}, {size(found.need)} with room to work; "
             f"{found.device} has {size(found.free)} free: **{'it fits' if found.fits else 'it does not fit'}**."
         )
-    if found and not found.fits and demo.limits().saving:
-        st.info(
-            f"It can be pruned and measured all the same, **a layer at a time**, with about {size(found.streamed)} of "
-            f"memory and {size(found.parameters * 2)} of disk in bf16. In a terminal:",
-            icon=":material/layers:",
-        )
-        st.code(f"python -m rcpu prune --model {shlex.quote(s.model)} --stream --out pruned", language="shell")
+    if found and not found.fits:
+        stream_section(found)
     need = {kind: [bytes_needed(n, DTYPES[kind]) for n in KNOWN.values()] for kind in DTYPES}
     table(
         {

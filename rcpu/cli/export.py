@@ -11,13 +11,12 @@ import rcpu
 from rcpu.base import existing
 from rcpu.base.errors import RcpuError, choose
 from rcpu.cli.common import check_json, export_flags, model_flags, output, results, save_dtype_flag
-from rcpu.cli.runs import numbers_of
 from rcpu.compact.export import RECORD, check_room
 from rcpu.compact.llamacpp import QUANTS, check_gguf, save_gguf
 from rcpu.compact.loaders import loads_in
 from rcpu.compact.shapes import SHAPES, check_shape, shape_problem, shaped
 from rcpu.pruning.saving import bytes_to_write, write_export
-from rcpu.runs import PREFIX, load_run, open_store
+from rcpu.runs import PREFIX, load_run, measured_lines, open_store
 
 FORMS = (*SHAPES, "gguf")
 
@@ -84,7 +83,7 @@ def _source(options, console: Console) -> tuple[rcpu.Model, object, dict, list[s
     if options.model:
         run.about["source"] = options.model
     model, result = load_run(run, store, options.device, options.dtype, report)
-    return model, result.net, rcpu.run_record(model, result), numbers_of(store, run)
+    return model, result.net, rcpu.run_record(model, result), measured_lines(store, run.id)
 
 
 def _record(folder: Path) -> dict | None:

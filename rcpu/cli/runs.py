@@ -15,7 +15,16 @@ from rcpu.cli.common import a_path, check_json, export_flags, model_flags, outpu
 from rcpu.compact.export import check_room
 from rcpu.compact.shapes import check_shape
 from rcpu.pruning.saving import bytes_to_write, file_sizes
-from rcpu.runs import Run, Store, compact_model, load_run, open_store, perplexities, sites_of, task_results
+from rcpu.runs import (
+    Run,
+    Store,
+    compact_model,
+    load_run,
+    measured_lines,
+    open_store,
+    perplexities,
+    sites_of,
+)
 
 UNFINISHED = ("failed", "cancelled", "interrupted")
 
@@ -118,15 +127,8 @@ def _show(options, console: Console) -> None:
             table.add_row(str(s.layer), s.site, f"{s.kept}/{s.units}", *told)
         out.print(table)
     measures = store.measures.all(run.id)
-    for found in perplexities(store, run.id):
-        ends = "" if found.interval is None else f" ({found.interval.low:.3f} – {found.interval.high:.3f})"
-        out.print(
-            f"perplexity {found.perplexity:.3f}{ends} on {found.text}, {found.windows:,} × {found.window:,} tokens",
-            markup=False,
-        )
-    for found in task_results(store, run.id):
-        score = found.score()
-        out.print(f"{found.task}, {score.metric} {score.value:.4f} on {score.items:,} items", markup=False)
+    for line in measured_lines(store, run.id):
+        out.print(line, markup=False)
     if run.state in UNFINISHED:
         out.print(f"go on with it: python -m rcpu prune --resume {run.id}", markup=False)
     write_json(
@@ -161,22 +163,12 @@ def _save(options, console: Console) -> None:
         "overwrite": options.overwrite,
         "dtype": options.save_dtype,
     }
-    rcpu.save(model, result, folder, numbers=numbers_of(store, run), **how)
+    rcpu.save(model, result, folder, numbers=measured_lines(store, run.id), **how)
     record = rcpu.run_record(
         model, result, out=str(folder), shape=options.export, padded=options.export == "padded"
     ) | file_sizes(model, folder)
     with results(options.json, record):
         output().print(f"{compact_model(run, model, result).name} saved to {folder}", markup=False)
-
-
-def numbers_of(store: Store, run: Run) -> list[str]:
-    """What was measured of a run, a line each, as its model card shows it."""
-    found = []
-    for p in perplexities(store, run.id):
-        ends = "" if p.interval is None else f" (95 % interval {p.interval.low:.3f} – {p.interval.high:.3f})"
-        found.append(f"perplexity {p.perplexity:.3f}{ends} on {p.text}, {p.windows:,} windows of {p.window:,} tokens")
-    scores = [(t, t.score()) for t in task_results(store, run.id)]
-    return found + [f"{t.task}: {s.metric} {s.value:.4f} on {s.items:,} items" for t, s in scores]
 
 
 def _delete(options, console: Console) -> None:

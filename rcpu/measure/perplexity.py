@@ -38,6 +38,12 @@ class Perplexity:
         found = mean_interval(self.by_window)
         return found and Interval(_exp(found.low), _exp(found.high))
 
+    @property
+    def line(self) -> str:
+        """All of it that matters, in a line."""
+        ends = f" (95 % interval {self.interval.low:.3f} – {self.interval.high:.3f})" if self.interval else ""
+        return f"perplexity {self.perplexity:.3f}{ends} on {self.text}, {self.windows:,} × {self.window:,} tokens"
+
     def to_dict(self, losses: bool = False) -> dict:
         """Plain values for JSON, the interval among them; with ``losses`` all that :meth:`from_dict` needs."""
         found = {k: v for k, v in asdict(self).items() if k not in LOSSES}

@@ -2,13 +2,14 @@
 
 from rcpu.models.devices import DTYPES, accelerators, free_memory, resolve_device
 from rcpu.models.families import SITES, heads_of, site_named, weight_of
-from rcpu.models.loading import HUB_ID, footprint
+from rcpu.models.loading import HUB_ID, Footprint, footprint
 from rcpu.models.sizes import bytes_needed, parts
 
 __all__ = [
     "DTYPES",
     "SITES",
     "HUB_ID",
+    "Footprint",
     "accelerators",
     "bytes_needed",
     "footprint",

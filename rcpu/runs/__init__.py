@@ -10,6 +10,7 @@ from rcpu.runs.loaded import (
     keep_task,
     load_named,
     load_run,
+    measured_lines,
     perplexities,
     task_results,
 )
@@ -31,6 +32,7 @@ from rcpu.runs.reports import RunReport, collect_report, report_html, run_report
 from rcpu.runs.running import Outcome, measure_dense, run_recipe
 from rcpu.runs.shelf import Row, Shelf, side_by_side
 from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
+from rcpu.runs.streamed import Stream, prepare_stream, run_stream
 from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, numbers_of, sized
 from rcpu.runs.studying import Findings, gathered, run_study
 from rcpu.runs.tables import against_dense, markdown, result_rows, setup, verdict_rows
@@ -58,6 +60,7 @@ __all__ = [
     "STUDIES",
     "Shelf",
     "Store",
+    "Stream",
     "Study",
     "TasksAsk",
     "UnderWay",
@@ -87,11 +90,13 @@ __all__ = [
     "load_study",
     "markdown",
     "measure_dense",
+    "measured_lines",
     "new_id",
     "numbers_of",
     "open_store",
     "perplexities",
     "plain_subject",
+    "prepare_stream",
     "prune_into",
     "published",
     "python_of",
@@ -100,6 +105,7 @@ __all__ = [
     "resume_into",
     "run_recipe",
     "run_report",
+    "run_stream",
     "run_study",
     "setup",
     "side_by_side",

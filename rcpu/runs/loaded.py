@@ -64,6 +64,13 @@ def keep_task(store: Store, subject: str, found: TaskResult, dtype: str) -> str:
     return store.measures.put(subject, "task", asked, found.to_dict())
 
 
+def measured_lines(store: Store, subject: str) -> list[str]:
+    """What was measured of a subject, a line each, as model cards show it."""
+    scores = [(t, t.score()) for t in task_results(store, subject)]
+    found = [f"{t.task}, {s.metric} {s.value:.4f} on {s.items:,} items" for t, s in scores]
+    return [p.line for p in perplexities(store, subject)] + found
+
+
 def task_results(store: Store, subject: str) -> list[TaskResult]:
     """All results of tasks of a subject, oldest first."""
     return [TaskResult.from_dict(measure.value) for measure in store.measures.all(subject, "task")]

@@ -29,7 +29,7 @@ from rcpu.pruning.target import with_target
 from rcpu.runs.split import Alone, Split
 from rcpu.runs.streaming import Streamed, check_streamed, move_weights, stream
 from rcpu.statistics.passes import Progress
-from rcpu.text.texts import load_text
+from rcpu.text.texts import Text, load_text
 from rcpu.text.windows import calibration_windows, evaluation_windows
 
 
@@ -86,6 +86,7 @@ def prepare_stream(
 def run_stream(
     asked: Stream,
     *,
+    text: Text | None = None,
     evaluate: int = 64,
     resume: bool = True,
     on_disk: bool = False,
@@ -95,12 +96,14 @@ def run_stream(
 ) -> dict | None:
     """Prune, measure on ``evaluate`` windows and write the export; its record, None in processes but the first.
 
+    ``text`` stands for the recipe's, where that is known by another name.
+
     Raises:
         RcpuError: see :func:`rcpu.runs.streaming.stream`.
         Cancelled: as there; the same call goes on.
     """
     recipe, shards, split = asked.recipe, asked.shards, split or Alone()
-    tokenizer, text = load_tokenizer(shards.folder), load_text(recipe.text)
+    tokenizer, text = load_tokenizer(shards.folder), text or load_text(recipe.text)
     counts = {name: getattr(recipe, name) for name in ("samples", "window", "held_out", "seed")}
     windows = calibration_windows(text, tokenizer, **counts)
     evaluation = None
@@ -151,14 +154,11 @@ def _finish(found: Streamed, asked: Stream, tokenizer) -> dict:
         "shape": "compact",
         "padded": False,
         "streamed": True,
+        "out": str(asked.folder),
         "loads_in": loads_in(found.config, tokenizer),
         **{f"perplexity_{name}": p and p.to_dict() for name, p in measured.items()},
     }
-    numbers = [
-        f"perplexity {p.perplexity:.3f} ({name}) on {p.text}, {p.windows:,} windows of {p.window:,} tokens"
-        for name, p in measured.items()
-        if p is not None
-    ]
+    numbers = [f"{name}: {p.line}" for name, p in measured.items() if p is not None]
     with writing(asked.folder) as new:
         move_weights(found.folder, new)
         write_beside(net, tokenizer, new, asked.storage)

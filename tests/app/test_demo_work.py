@@ -1,5 +1,7 @@
 """A public host refuses what is not allowed where work is queued and texts are taken, whatever widgets offered."""
 
+from pathlib import Path
+
 import pytest
 
 import rcpu
@@ -45,6 +47,8 @@ CALLS = {
     "prune on a file": lambda m: work.prune_job(m, PASSWORDS),
     "prune on many windows": lambda m: work.prune_job(m, MANY),
     "save": lambda m: work.save_job(None, "kept", "compact"),
+    "upload": lambda m: work.push_job(Path("kept"), "me/model", True),
+    "prune layer by layer": lambda m: work.stream_job(CHOSEN, Recipe(), "kept", 4),
     "perplexity of a file": lambda m: measuring.measure_job(m.tokenizer, {}, "/etc/passwd", 128, 4),
     "perplexity of many windows": lambda m: measuring.measure_job(
         m.tokenizer, {}, "embedded", 128, DEMO.eval_windows + 1

@@ -397,9 +397,61 @@ def test_a_method_that_has_no_sites_is_planned_run_and_compared(method, loaded):
     assert not at.error
 
 
-def test_a_model_that_does_not_fit_is_offered_as_a_stream(model_folder, monkeypatch):
+def test_a_model_that_does_not_fit_is_offered_as_a_stream(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("rcpu.models.loading.free_memory", lambda _: 1000)
-    at = open_page("model", model=str(model_folder), device="cpu")
+    name, folder = settings["model"], tmp_path / "pruned"
+    at = open_page("model", **settings, device="cpu", folder=folder)
     assert "it does not fit" in texts(at, "markdown")
-    assert "a layer at a time" in texts(at, "info")
-    assert f"python -m rcpu prune --model {model_folder} --stream --out pruned" in texts(at, "code")
+    for told in ("a layer at a time", "of memory", "of disk", "How long it takes is told"):
+        assert told in texts(at, "info")
+    assert f"python -m rcpu prune --model {name} --stream --out pruned" in texts(at, "code")
+    at = finish(click(at, "Prune it layer by layer"), "stream")
+    assert f"Saved to {folder}: perplexity" in texts(at, "success").replace("\\", "")
+    monkeypatch.undo()
+    dense, pruned = (rcpu.load_model(str(f), "cpu").net for f in (name, folder))
+    assert rcpu.cost(pruned).parameters < rcpu.cost(dense).parameters
+    again = finish(
+        click(open_page("model", **settings, device="cpu", dtype="fp16", folder=folder), "Load model"), "load"
+    )
+    assert not any(b.label == "Prune it layer by layer" for b in again.button), "it fits"
+
+
+def test_an_export_is_shown_before_it_is_uploaded(with_run, tmp_path, monkeypatch):
+    sent = {}
+
+    class Api:
+        def create_repo(self, repo, **options):
+            sent["repo"] = repo, options
+
+        def upload_folder(self, **options):
+            sent.update(options)
+            return type("Done", (), {"commit_url": "https://hub/commit"})
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    folder = tmp_path / "out"
+    at = open_page("compare", **with_run, folder=folder)
+    assert not any(b.label == "Upload" for b in at.button)
+    at = finish(click(at, "Save"), "save")
+    assert "95 % interval" in (folder / "README.md").read_text()
+    (folder / "diary.txt").write_text("mine")
+    at.session_state["dry-run"] = True
+    at.run()
+    files = next(d.value for d in at.dataframe if "file" in d.value)["file"].tolist()
+    assert (
+        {"README.md", "config.json", "model.safetensors"}
+        < set(files)
+        == {p.name for p in folder.iterdir()} - {"diary.txt"}
+    )
+    assert "# " in texts(at, "code")
+    assert next(b for b in at.button if b.label == "Upload").disabled
+    at.text_input(key="set_repository").set_value("no-owner").run()
+    assert "give OWNER/NAME" in texts(click(at, "Upload"), "error")
+    at.text_input(key="set_repository").set_value("me/model").run()
+    at = finish(click(at, "Upload"), "push")
+    assert "cannot reach the hub" in texts(at, "error").replace("\\", "")
+    assert not sent
+    monkeypatch.setattr("rcpu.compact.uploading.unreachable", lambda: "")
+    at = finish(click(at, "Upload"), "push")
+    assert "It is at https" in texts(at, "success").replace("\\", "")
+    assert sent["repo"] == ("me/model", {"private": False, "exist_ok": True})
+    assert sorted(sent["allow_patterns"]) == sorted(files)

@@ -148,8 +148,6 @@ def test_a_dry_run_shows_what_would_go_and_sends_nothing(prune, tmp_path, capsys
 def test_what_is_uploaded_is_what_was_written(prune, tmp_path, capsys, monkeypatch):
     import huggingface_hub
 
-    from rcpu.cli import push
-
     sent = {}
 
     class Api:
@@ -161,7 +159,7 @@ def test_what_is_uploaded_is_what_was_written(prune, tmp_path, capsys, monkeypat
             return type("Done", (), {"commit_url": "https://hub/commit"})
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(push, "unreachable", lambda: "")
+    monkeypatch.setattr("rcpu.compact.uploading.unreachable", lambda: "")
     out = tmp_path / "out"
     assert main([*prune, "--no-store", "--out", str(out)]) == 0
     (out / "diary.txt").write_text("my own")
