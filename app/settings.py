@@ -39,9 +39,8 @@ WORDS = {
 BOUNDS = {"ratio": (0.0, 0.95), "target": (0.05, 1.0), "t": (0.0, 1.0)}
 #: Settings that hold ids of jobs or of what they made.
 RESULTS = (
-    *("load", "collect", "prices", "sides", "gradients", "run", "runs", "measure", "bench", "generate"),
+    *("load", "collect", "prices", "sides", "gradients", "run", "runs", "measure", "bench", "generate", "experiment"),
     *("view_tokens", "all_layers_job", "drift", "curve", "ladder", "orders", "save", "push", "stream", "open"),
-    "experiment",
 )
 
 
@@ -115,7 +114,6 @@ class _Settings:
     folder: str = ""
     shape: str = "compact"  # of the folder
     repository: str = ""  # on the hub
-    private: bool = False
     # experiments
     study: str = "table3"
     study_size: str = "small"

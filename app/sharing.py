@@ -29,10 +29,9 @@ def hub_section() -> None:
     repository, private, button = st.columns([6, 2, 2], vertical_alignment="bottom")
     with repository:
         control(st.text_input, "Repository", "repository", placeholder="OWNER/NAME", max_chars=100)
-    with private:
-        control(st.toggle, "Private, if it is new", "private")
+    hidden = private.toggle("Private, if it is new", key="upload-private")
     if button.button("Upload", width="stretch", disabled=not s.repository):
-        start("push", lambda: push_job(folder, s.repository, s.private))
+        start("push", lambda: push_job(folder, s.repository, hidden))
     elif pushed := known_job("push"):
         job_panel(pushed)
         if pushed.state == "done":
