@@ -5,13 +5,16 @@
 Seconds are those of the prune ÷ those of a bare forward of the same windows through the decoder layers, right before
 it in the same process. Rows of one group have as many parameters in the decoder layers (``--by parameters``: 10 % less
 and so on, as nearly as whole units allow) or the same ratio, whatever that means to each recipe (``--by ratio``).
+``make compare`` keeps the rows in assets/compare.json, which the field guide shows, and writes them into README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 import rcpu
+from rcpu.cli.common import placed, text_with
 from rcpu.models.families import embed, layers_of
+from rcpu.runs import markdown_table
 from tests.bench_library import PeakMemory
+
+MARK = "compare"
 
 
 @torch.no_grad()
@@ -70,31 +77,49 @@ def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, windows: rcpu.Windows
     }
 
 
-def table(rows: list[dict], dense: tuple[int, float], title: str) -> Table:
-    """Rows by how much is gone, the lowest perplexity of each first."""
-    made = Table(title=title, title_justify="left")
-    columns = ("less", "recipe", "ratio", "parameters", "decoder", "perplexity", "95 %", "tokens/s ÷ dense")
-    for column in (*columns, "÷ bare forward", "peak MiB"):
-        made.add_column(column, justify="left" if column == "recipe" else "right")
-    made.add_row("", "dense", "", f"{dense[0]:,}", "100.0%", f"{dense[1]:.2f}", "", "1.00", "", "")
-    for r in sorted(rows, key=lambda r: (r["less"], r["perplexity"])):
-        low, high = r["interval"]
-        made.add_row(
-            f"{r['less']:.0%}",
-            r["recipe"],
-            f"{r['ratio']:.3f}",
-            f"{r['parameters']:,}",
-            f"{r['decoder']:.1%}",
-            f"{r['perplexity']:.2f}",
-            f"{low:.1f}–{high:.1f}",
-            f"{r['tokens_per_second']:.2f}",
-            f"{r['forwards']:.1f}",
-            f"{r['peak_mib']:,.0f}",
-        )
+def dense_row(model: rcpu.Model, evaluation: torch.Tensor, of: str) -> dict:
+    """What all others are held against, and what they are measured with."""
+    found = rcpu.perplexity(model.net, evaluation, text="evaluation")
+    same = {"recipe": "dense", "less": 0.0, "ratio": 0.0, "decoder": 1.0, "tokens_per_second": 1.0}
+    measured = {"parameters": rcpu.cost(model.net).parameters, "perplexity": found.perplexity}
+    ends = [found.interval.low, found.interval.high]
+    return same | measured | {"interval": ends, "forwards": None, "peak_mib": None, "of": of}
+
+
+def cells(rows: list[dict]) -> dict[str, list[str]]:
+    """Columns of the table: by how much is gone, the lowest perplexity of each first."""
+    form = {
+        "less": lambda r: f"{r['less']:.0%}" if r["less"] else "",
+        "recipe": lambda r: r["recipe"],
+        "ratio": lambda r: f"{r['ratio']:.3f}" if r["less"] else "",
+        "parameters": lambda r: f"{r['parameters']:,}",
+        "decoder": lambda r: f"{r['decoder']:.1%}",
+        "perplexity": lambda r: f"{r['perplexity']:.2f}",
+        "95 %": lambda r: "–".join(f"{end:.1f}" for end in r["interval"]),
+        "tokens/s ÷ dense": lambda r: f"{r['tokens_per_second']:.2f}",
+        "÷ bare forward": lambda r: "" if r["forwards"] is None else f"{r['forwards']:.1f}",
+        "peak MiB": lambda r: "" if r["peak_mib"] is None else f"{r['peak_mib']:,.0f}",
+    }
+    ordered = sorted(rows, key=lambda r: (r["less"], r["perplexity"]))
+    return {name: [say(r) for r in ordered] for name, say in form.items()}
+
+
+def table(rows: list[dict], title: str) -> Table:
+    """For the terminal."""
+    made, columns = Table(title=title, title_justify="left"), cells(rows)
+    for name in columns:
+        made.add_column(name, justify="left" if name == "recipe" else "right")
+    for line in zip(*columns.values(), strict=True):
+        made.add_row(*line)
     return made
 
 
-def main() -> None:
+def section(rows: list[dict], of: str) -> str:
+    """For a README."""
+    return "\n".join([f"Embedded model, {of}.", "", *markdown_table(cells(rows))]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
     """Print the table; with ``--json`` rows are kept as they come, and those that are there are not run again."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--ratios", default="0.1,0.2,0.3")
@@ -108,33 +133,49 @@ def main() -> None:
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--unit", help="of o_proj, for every recipe that has columns")
     ask.add_argument("--json", type=Path, help="a file to keep rows in")
-    asked = ask.parse_args()
-    model, console = rcpu.load_model("embedded", "cpu", "fp32"), Console(width=140)
+    ask.add_argument("--into", type=Path, help=f"a file to write the table into, between <!-- {MARK} --> and its end")
+    asked = ask.parse_args(argv)
+    text_with(asked.into, [MARK])
+    rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
+    of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} of {asked.evaluation}"
+    if any(r.get("of", of) != of for r in rows):
+        raise SystemExit(f"{asked.json} has rows of {rows[0]['of']}, not of {of}: give another file")
+    there = {(r["recipe"], r["less"]) for r in rows}
+    wanted = [(name, less) for less in map(float, asked.ratios.split(",")) for name in asked.recipes.split(",")]
+    todo, console = [pair for pair in wanted if pair not in there], Console(width=140)
+    if todo or ("dense", 0.0) not in there:
+        for found in measured(asked, todo, ("dense", 0.0) in there, of):
+            rows = sorted([*rows, found], key=lambda r: "of" not in r)
+            console.print(f"{found['recipe']} at {found['less']:.0%}: {found['perplexity']:.2f}")
+            if asked.json:
+                asked.json.write_text(json.dumps(rows, indent=1) + "\n")
+    console.print(table(rows, of))
+    if asked.into:
+        asked.into.write_text(placed(text_with(asked.into, [MARK]), MARK, section(rows, of)), encoding="utf-8")
+
+
+def measured(asked: argparse.Namespace, todo: list[tuple[str, float]], dense_known: bool, of: str) -> Iterator[dict]:
+    """Rows as they come, that of the dense model first."""
+    model = rcpu.load_model("embedded", "cpu", "fp32")
     windows = rcpu.calibration_windows(
         rcpu.load_text(asked.text), model.tokenizer, samples=asked.samples, held_out=asked.held_out, seed=asked.seed
     )
     evaluation = rcpu.evaluation_windows(
         rcpu.load_text(asked.evaluation), model.tokenizer, window=128, max_windows=asked.windows
     )
-    rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
-    there = {(r["recipe"], r["less"]) for r in rows}
-    for ratio in map(float, asked.ratios.split(",")):
-        for name in asked.recipes.split(","):
-            if (name, ratio) in there:
-                continue
-            asked_of = {"ratio": ratio, "samples": asked.samples, "held_out": asked.held_out, "seed": asked.seed}
-            recipe = replace(rcpu.load_recipe(name), **asked_of)
-            if asked.unit and recipe.method == "columns" and recipe.unit == "auto":
-                recipe = replace(recipe, unit=asked.unit)
+    if not dense_known:
+        yield dense_row(model, evaluation, of)
+    for name, less in todo:
+        asked_of = {"ratio": less, "samples": asked.samples, "held_out": asked.held_out, "seed": asked.seed}
+        recipe = replace(rcpu.load_recipe(name), **asked_of)
+        if asked.unit and recipe.method == "columns" and recipe.unit == "auto":
+            recipe = replace(recipe, unit=asked.unit)
+        try:
             if asked.by == "parameters":
-                recipe = rcpu.with_target(model.net, recipe, 1 - ratio)
-            rows.append(row(model, name, recipe, windows, evaluation) | {"less": ratio})
-            console.print(f"{name} at {ratio:.0%}: {rows[-1]['perplexity']:.2f}")
-            if asked.json:
-                asked.json.write_text(json.dumps(rows, indent=1) + "\n")
-    dense = rcpu.cost(model.net).parameters, rcpu.perplexity(model.net, evaluation, text="evaluation").perplexity
-    of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} of {asked.evaluation}"
-    console.print(table(rows, dense, of))
+                recipe = rcpu.with_target(model.net, recipe, 1 - less)
+            yield row(model, name, recipe, windows, evaluation) | {"less": less}
+        except rcpu.RcpuError as error:  # the others are measured all the same
+            print(f"{name} at {less:.0%}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

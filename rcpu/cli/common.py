@@ -162,3 +162,26 @@ def write_json(path: Path | None, result: dict) -> None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
         raise RcpuError(f"--json {path}: could not write: {error.strerror}") from error
+
+
+def placed(text: str, mark: str, section: str) -> str:
+    """A text with the section between ``<!-- mark -->`` and ``<!-- /mark -->``; ``RcpuError`` where it has no such."""
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise RcpuError(f"there is no place for {mark}: write the lines {start} and {end} where it shall stand")
+    return f"{before}{start}\n{section}{end}{after}"
+
+
+def text_with(into: Path | None, marks: Iterable[str]) -> str:
+    """The text of a file that has a place for each mark, empty without a file; raises ``RcpuError`` where it cannot."""
+    if into is None:
+        return ""
+    try:
+        text = into.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RcpuError(f"cannot read {into}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
+    for mark in marks:
+        placed(text, mark, "")
+    return text

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.cli.common import check_json, load, model_flags, output, progress_bar, results
+from rcpu.cli.common import check_json, load, model_flags, output, placed, progress_bar, results, text_with
 from rcpu.runs import (
     STUDIES,
     Asked,
@@ -75,7 +75,7 @@ def _study(options, console: Console) -> None:
         return
     check_json(options.json)
     studies, store = [load_study(name) for name in options.names], open_store()
-    text = _read(options.into, studies)
+    text = text_with(options.into, (f"study:{study.name}" for study in studies))
     if options.show:
         found = [one for study in studies for one in _known(study, store)]
     else:
@@ -83,37 +83,13 @@ def _study(options, console: Console) -> None:
     with results(options.json, found[0].to_dict() if len(found) == 1 else {"studies": [f.to_dict() for f in found]}):
         for one in found:
             if options.into:
-                text = placed(text, one.study.name, markdown(one))
+                text = placed(text, f"study:{one.study.name}", markdown(one))
             elif options.markdown:
                 sys.stdout.write(markdown(one) + "\n")
             else:
                 _print(one)
     if options.into:
         options.into.write_text(text, encoding="utf-8")
-
-
-def placed(text: str, name: str, section: str) -> str:
-    """A text with the section between the marks of a study; raises ``RcpuError`` where it has none."""
-    start, end = f"<!-- study:{name} -->", f"<!-- /study:{name} -->"
-    before, found, rest = text.partition(start)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise RcpuError(
-            f"there is no place for the study {name}: write the lines {start} and {end} where it shall stand"
-        )
-    return f"{before}{start}\n{section}{end}{after}"
-
-
-def _read(into: Path | None, studies: list[Study]) -> str:
-    if into is None:
-        return ""
-    try:
-        text = into.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RcpuError(f"cannot read {into}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
-    for study in studies:
-        placed(text, study.name, "")
-    return text
 
 
 def _known(study: Study, store: Store) -> list[Findings]:

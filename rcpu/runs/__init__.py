@@ -35,7 +35,7 @@ from rcpu.runs.store import Store, UnderWay, home_folder, new_id, open_store
 from rcpu.runs.streamed import Stream, prepare_stream, run_stream
 from rcpu.runs.studies import SIZES, STUDIES, Asked, Study, load_study, numbers_of, sized
 from rcpu.runs.studying import Findings, gathered, run_study
-from rcpu.runs.tables import against_dense, markdown, result_rows, setup, verdict_rows
+from rcpu.runs.tables import against_dense, markdown, markdown_table, result_rows, setup, verdict_rows
 from rcpu.runs.temporary import temporary_store
 from rcpu.runs.verdicts import Verdict
 
@@ -89,6 +89,7 @@ __all__ = [
     "load_run",
     "load_study",
     "markdown",
+    "markdown_table",
     "measure_dense",
     "measured_lines",
     "new_id",

@@ -101,12 +101,13 @@ def markdown(found: Findings) -> str:
     lines = [f"**{study.title}** ({study.source}). {study.question} {setup(found)[:1].upper()}{setup(found)[1:]}."]
     if found.cut:
         lines[0] += f" Cut: {'; '.join(found.cut)}."
-    lines += ["", *_table(verdict_rows(found))]
+    lines += ["", *markdown_table(verdict_rows(found))]
     for quantity in study.quantities:
-        lines += ["", *_table(result_rows(found, quantity))]
+        lines += ["", *markdown_table(result_rows(found, quantity))]
     return "\n".join(lines) + "\n"
 
 
-def _table(columns: dict[str, list[str]]) -> list[str]:
+def markdown_table(columns: dict[str, list[str]]) -> list[str]:
+    """The lines of a table."""
     rows = [list(columns), ["---"] * len(columns), *map(list, zip(*columns.values(), strict=True))]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]

@@ -1,11 +1,59 @@
 """The field guide: a card for every recipe, and a picture that says what it shows."""
 
+import json
+
 import pytest
 
 import rcpu
-from app.guide import CARDS, layer_picture
+from app.guide import CARDS, layer_picture, measured, read_measured
 from app.guide.picture import PLACES, SIGNS
-from tests.pages import open_page, texts
+from tests.pages import charts, numbers, open_page, texts
+
+
+def row(recipe: str, less: float, perplexity: float) -> dict:
+    """As ``python -m tests.compare --json`` writes it."""
+    rest = {"ratio": less, "decoder": 1 - less, "tokens_per_second": 1.25, "parameters": 118_492_992}
+    ends = [perplexity - 1, perplexity + 1]
+    return {"recipe": recipe, "less": less, "perplexity": perplexity, "interval": ends, "forwards": 3.5, **rest} | {
+        "peak_mib": 512.0
+    }
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch):
+    """The file that the guide reads, in a folder of this test."""
+    file = tmp_path / "compare.json"
+    monkeypatch.setattr(measured, "COMPARE", file)
+    return file
+
+
+def test_where_nothing_was_measured_nothing_is_said(compare):
+    for text in (None, "[]", "{", '[{"recipe": "olica"}]'):
+        if text is not None:
+            compare.write_text(text)
+        at = open_page("guide")
+        assert not charts(at)
+        assert "Perplexity" not in texts(at, "markdown")
+
+
+def test_cards_show_what_was_measured_of_them(compare):
+    dense = row("dense", 0.0, 24.5) | {"forwards": None, "peak_mib": None, "of": "4 × 128 tokens"}
+    rows = [row("olica", 0.2, 40.5), dense, row("olica", 0.1, 30.25), row("flap", 0.1, 33.0)]
+    compare.write_text(json.dumps(rows))
+    at = open_page("guide")
+    (drawn,) = charts(at)
+    assert [t["name"] for t in drawn["data"]] == ["olica", "flap", "dense"]
+    assert [list(drawn["data"][0][axis]) for axis in "xy"] == [[0.9, 0.8], [30.25, 40.5]]
+    cards = [e.value for e in at.markdown if "Perplexity" in e.value]
+    assert len(cards) == 2
+    assert "|  | 10% less | 20% less |" in cards[1]
+    assert "| Perplexity | **30.25** | **40.50** |" in cards[1]
+    assert "| Peak memory | 512.0 MiB | 512.0 MiB |" in cards[1]
+    assert "| Tokens/s ÷ dense | 1.25 |" in cards[0]
+    assert len(numbers(at, "compare")) == 3
+    compare.write_text(json.dumps([r for r in rows if r is not dense]))  # of a version that did not keep it
+    assert [t["name"] for t in charts(open_page("guide"))[0]["data"]] == ["olica", "flap"]
+    assert read_measured().recipes["olica"][0].interval == (29.25, 31.25)
 
 
 def test_every_recipe_has_a_card_and_runs_from_it(monkeypatch):

@@ -39,7 +39,7 @@ def test_verdicts_go_into_a_text_by_a_command(model_folder, text_file, tmp_path,
     assert "OUTDATED" not in told
     capsys.readouterr()
     assert main(["study", "reflection", "--show", "--into", str(readme)]) == 2
-    assert "no place for the study reflection" in " ".join(capsys.readouterr().err.split())
+    assert "no place for study:reflection" in " ".join(capsys.readouterr().err.split())
     assert main(["study", "table3", "reflection", *flags, "--markdown"]) == 0
     assert "The sign of det Q" in capsys.readouterr().out
 

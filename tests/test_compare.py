@@ -1,0 +1,67 @@
+"""``make compare`` on a tiny model: rows that are there are not run again, and the table stands in a text."""
+
+import json
+
+import pytest
+
+import rcpu
+from tests import compare
+
+
+@pytest.fixture
+def flags(model, text_file, tmp_path, monkeypatch) -> list[str]:
+    """A quick call, with a tiny model in the place of the embedded one."""
+    monkeypatch.setattr(rcpu, "load_model", lambda *_: model)
+    text = ["--text", str(text_file), "--evaluation", str(text_file)]
+    counts = ["--samples", "6", "--held-out", "1", "--windows", "3", "--ratios", "0.1,0.3"]
+    return [*text, *counts, "--recipes", "wanda-sp,slicegpt", "--json", str(tmp_path / "compare.json")]
+
+
+def test_rows_are_kept_and_the_table_stands_in_a_text(flags, tmp_path, monkeypatch, capsys):
+    file, readme = tmp_path / "compare.json", tmp_path / "README.md"
+    readme.write_text("before\n<!-- compare -->\nold\n<!-- /compare -->\nafter\n")
+    compare.main([*flags, "--into", str(readme)])
+    rows = json.loads(file.read_text())
+    dense, *others = rows
+    assert (dense["recipe"], dense["less"], dense["decoder"]) == ("dense", 0.0, 1.0)
+    assert [(r["less"], r["recipe"]) for r in others] == [
+        (0.1, "wanda-sp"), (0.1, "slicegpt"), (0.3, "wanda-sp"), (0.3, "slicegpt")
+    ]  # fmt: skip
+    assert all(abs(r["decoder"] - (1 - r["less"])) < 0.05 for r in others), "whole units of a tiny model"
+    told = readme.read_text()
+    assert told.startswith("before\n<!-- compare -->\nEmbedded model, 6 × 128 tokens")
+    assert told.endswith("|\n<!-- /compare -->\nafter\n")
+    assert "old" not in told.splitlines()
+    assert told.count("| wanda-sp |") == told.count("| slicegpt |") == 2
+    monkeypatch.setattr(rcpu, "load_model", None)
+    capsys.readouterr()
+    compare.main([*flags, "--into", str(readme)])
+    assert readme.read_text() == told
+    assert json.loads(file.read_text()) == rows
+    assert "slicegpt" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="give another file"):
+        compare.main([*flags, "--seed", "3"])
+
+
+def test_rows_of_an_earlier_version_are_taken(flags, tmp_path):
+    compare.main(flags)
+    file = tmp_path / "compare.json"
+    _, *others = json.loads(file.read_text())
+    file.write_text(json.dumps(others))
+    compare.main(flags)
+    dense, *again = json.loads(file.read_text())
+    assert dense["recipe"] == "dense"
+    assert again == others
+
+
+def test_what_a_model_cannot_have_does_not_end_it(flags, tmp_path, capsys):
+    compare.main([*flags, "--ratios", "0.97"])
+    assert [r["recipe"] for r in json.loads((tmp_path / "compare.json").read_text())] == ["dense"]
+    assert "at 97%: " in capsys.readouterr().err
+
+
+def test_there_is_a_place_for_it(flags, tmp_path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(rcpu.RcpuError, match="no place for compare"):
+        compare.main([*flags, "--into", str(tmp_path / "README.md")])
+    compare.text_with(compare.Path(__file__).parents[1] / "README.md", [compare.MARK])
