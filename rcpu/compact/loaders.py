@@ -14,12 +14,7 @@ def loads_in(config: PreTrainedConfig, tokenizer) -> dict[str, str]:
     """By program why it does not load this model as it is written; an empty string where it does."""
     if isinstance(config, CompactLlamaConfig):
         own = "its layers differ in size, and this program knows none such"
-        return {
-            "transformers 5": "",
-            "transformers 4": "its modelling file is written for transformers 5",
-            "vLLM": own,
-            "llama.cpp": own,
-        }
+        return {"transformers 5": "", "transformers 4": "", "vLLM": own, "llama.cpp": own}
     return dict(zip(LOADERS, ("", "", _vllm(config), gguf_problem(config, tokenizer)), strict=True))
 
 

@@ -157,7 +157,7 @@ class CompactAttention(LlamaAttention):
         query, key = self.turn(query, key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attend = ALL_ATTENTION_FUNCTIONS.get(self.config._attn_implementation, eager_attention_forward)
         # The fast kernels want values as wide as queries: zeros are added here, never in the cache.
         width = max(self.key_dim, self.value_dim)
         output, weights = attend(
@@ -231,6 +231,7 @@ class CompactLayer(LlamaDecoderLayer):
             CompactAttention(config, layer_idx) if config.query_heads[layer_idx] else NoAttention(layer_idx)
         )
         self.mlp = CompactMLP(config, layer_idx)
+        self.attention_type = config.layer_types[layer_idx] if config.layer_types else "full_attention"
         self.attn_turn = self.mlp_turn = None
         if config.residual_sizes:
             before, between, after = config.widths(layer_idx)

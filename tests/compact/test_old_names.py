@@ -1,4 +1,4 @@
-"""What any loader is promised to take: padded exports read by transformers 4, logits and tokens compared."""
+"""What any loader is promised to take: exports of every shape read by transformers 4; logits, texts, tokens compared."""
 
 import json
 import os
@@ -31,24 +31,36 @@ ROPES = {
 }
 CASES = {name: {"rope_parameters": rope | {"rope_theta": 500_000.0}} for name, rope in ROPES.items()}
 CASES |= {"tied": {"tie_word_embeddings": True}, "biased": {"attention_bias": True, "mlp_bias": True}}
+#: Name of a model in tests/tiny.py, shape and recipe: a family's own class, or the modelling file that is brought along.
+WHOLE = {"unit": "kv_group", "ratio": 0.5}
+SHAPED = {f"stock-{name}": (name, "stock", WHOLE) for name in ("gqa", *tiny.FAMILIES)}
+SHAPED |= {f"padded-{name}": (name, "padded", {}) for name in ("mistral", "qwen2", "qwen3", "phi3-partial")}
+SHAPED |= {f"compact-{name}": (name, "compact", {}) for name in ("gqa", "tied", *tiny.FAMILIES)}
+SHAPED |= {f"compact-{how}": ("gqa", "compact", {"method": how}) for how in ("slicegpt", "modegpt", "olica", "2ssp")}
+SHAPED |= {"compact-bias": ("biased", "compact", {"compensation": "bias"})}
 SCRIPT = """
 import json, sys, torch, transformers
 from pathlib import Path
 from safetensors.torch import save_file
 assert transformers.__version__.startswith("4."), transformers.__version__
 ids = torch.tensor(json.loads(sys.argv[2]))
-logits, tokens = {}, {}
+logits, tokens, said = {}, {}, {}
 for folder in sorted(p for p in Path(sys.argv[1]).iterdir() if p.is_dir()):
-    net = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    assert type(net) is transformers.LlamaForCausalLM
+    own = folder.name.startswith("compact")
+    net = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=own).eval()
+    assert type(net).__module__.startswith("transformers_modules." if own else "transformers.models.")
+    assert not any(name.split(".")[0] == "rcpu" for name in sys.modules)
     assert net.dtype == torch.float32
     with torch.no_grad():
         logits[folder.name] = net(ids).logits.contiguous()
+        prompt = ids[:1, :9]
+        made = net.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
+        said[folder.name] = made[0].tolist()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     encoded = [tokenizer(text).input_ids for text in json.loads(sys.argv[3])]
     tokens[folder.name] = [[ids, tokenizer.decode(ids)] for ids in encoded]
 save_file(logits, sys.argv[4] + "/logits.safetensors")
-Path(sys.argv[4], "tokens.json").write_text(json.dumps(tokens))
+Path(sys.argv[4], "tokens.json").write_text(json.dumps([tokens, said]))
 """
 
 
@@ -70,24 +82,30 @@ def exports(tmp_path_factory, windows) -> Path:
         model = rcpu.load_model(str(place / name), "cpu")
         result = rcpu.prune(model.net, windows, rcpu.Recipe(compensation="bias" if name == "biased" else "rotation"))
         rcpu.save(model, result, made / name, shape="padded")
+    for name, (kind, shape, changes) in SHAPED.items():
+        net = tiny.stock(kind) if kind in tiny.FAMILIES else tiny.net(kind)
+        model = rcpu.load_model(str(tiny.save(net, place / name)), "cpu")
+        result = rcpu.prune(model.net, windows, rcpu.Recipe(**{"ratio": 0.3} | changes))
+        rcpu.save(model, result, made / name, shape=shape)
     return made
 
 
 @pytest.fixture(scope="module")
-def old(exports, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict]:
-    """Logits and tokens of every export in transformers 4."""
+def old(exports, tmp_path_factory) -> tuple[dict[str, torch.Tensor], dict, dict]:
+    """Logits, tokens and greedy texts of every export in transformers 4."""
     if not OLD.is_dir():
         pytest.skip("transformers 4 could not be installed beside this one: `make test` tries again")
     out = tmp_path_factory.mktemp("old")
     arguments = [str(exports), json.dumps(long_ids().tolist()), json.dumps(TEXTS), str(out)]
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
-        env={**os.environ, "PYTHONPATH": str(OLD), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(OLD), "OMP_NUM_THREADS": "1", "HF_MODULES_CACHE": str(out / "modules")},
+        cwd=out,
         capture_output=True,
         text=True,
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
-    return load_file(out / "logits.safetensors"), json.loads((out / "tokens.json").read_text())
+    return load_file(out / "logits.safetensors"), *json.loads((out / "tokens.json").read_text())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -101,6 +119,15 @@ def test_transformers_4_computes_the_same(exports, old, name):
     for text, (ids, decoded) in zip(TEXTS, old[1][name], strict=True):
         assert tokenizer(text).input_ids == ours.tokenizer(text).input_ids == ids
         assert tokenizer.decode(ids) == decoded
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_every_shape_is_the_same_function_in_transformers_4(exports, old, name):
+    net = rcpu.load_model(str(exports / name), "cpu").net
+    expected, prompt = tiny.logits(net, long_ids()), long_ids()[:1, :9]
+    torch.testing.assert_close(old[0][name], expected, rtol=0, atol=1e-4 * expected.std().item())
+    made = net.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, do_sample=False)
+    assert old[2][name] == made[0].tolist()
 
 
 @pytest.mark.parametrize("name", CASES)
