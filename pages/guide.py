@@ -9,7 +9,7 @@ from app.figures.guide import at_equal_parameters
 from app.guide import CARDS, Level, Measured, layer_picture, read_measured
 from app.methods import settings_of
 from app.settings import change
-from app.widgets import count, figure, numbers, plain, size
+from app.widgets import count, figure, numbers, plain
 
 NEEDS = {
     "data": "Text",
@@ -32,8 +32,8 @@ def numbers_of(levels: Sequence[Level]) -> str:
         "Perplexity": [f"**{level.perplexity:.2f}**" for level in levels],
         "Parameters": [count(level.parameters) for level in levels],
         "Tokens/s ÷ dense": [f"{level.tokens_per_second:.2f}" for level in levels],
-        "Seconds ÷ bare forward": [f"{level.forwards:.1f}" for level in levels],
-        "Peak memory": [size(level.peak) for level in levels],
+        "Time ÷ forward": [f"{level.forwards:.1f}" for level in levels],
+        "Peak MiB": [f"{level.peak / 2**20:,.0f}" for level in levels],
     }
     lines = ["| " + " | ".join([name, *cells]) + " |" for name, cells in rows.items()]
     return "\n".join([lines[0], "| --- |" + " ---: |" * len(levels), *lines[1:]])
@@ -91,13 +91,14 @@ st.write(
     "What the field prunes by, on one page: the idea, what leaves a layer, and what it takes. Every card runs here, on "
     "the same model and text."
 )
-st.caption(
-    "Rectangles are the matrices of one layer, inputs across and outputs down. Hatched: what goes. Green: new weights, "
-    "factors, a bias or a turn that stays."
-)
 found = read_measured()
 if found:
     overview(found)
+st.caption(
+    "Rectangles are the matrices of one layer, inputs across and outputs down. Hatched: what goes. Green: new weights, "
+    "factors, a bias or a turn that stays."
+    + (" Time is that of the prune, of a bare forward pass over its windows; memory is above the model." * bool(found))
+)
 names = [*(n for n in CARDS if n in rcpu.RECIPES), *(n for n in rcpu.RECIPES if n not in CARDS)]
 for i in range(0, len(names), 2):
     for place, name in zip(st.columns(2), names[i : i + 2], strict=False):

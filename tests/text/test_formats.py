@@ -112,7 +112,11 @@ def test_a_field_makes_rows_of_a_file_without_a_suffix(tmp_path):
         ("a.parquet", b"text", "a.parquet is not a Parquet file"),
         ("a.parquet", columns()[:-40], "a.parquet is not a Parquet file that can be read"),
         ("a.parquet", columns([{"text": 3}]), "row 1: 'text' is a int, expected a text"),
-        ("a.jsonl.gz", gzip.compress(lines(), mtime=0)[:-9], "a.jsonl.gz cannot be unpacked .*: copy or download it again"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(lines(), mtime=0)[:-9],
+            "a.jsonl.gz cannot be unpacked .*: copy or download it again",
+        ),
         ("a.jsonl.gz", b"\x1f\x8b" + b"x" * 99, "a.jsonl.gz cannot be unpacked"),
         ("a.zip", b"PK\x03\x04" + b"\0" * 99, "a.zip is a zip archive, expected text in UTF-8, or rows as .jsonl"),
         ("a.jsonl.zst", b"\x28\xb5\x2f\xfd" + b"\0" * 99, "a.jsonl.zst is a Zstandard archive, expected"),
