@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -34,6 +35,7 @@ from rcpu.statistics.passes import Progress
 from rcpu.text.windows import Windows
 
 LAYER, HIDDEN, STATE, REST, FOUND = "layer-", "hidden", "state", "rest", "found"
+EVERY = 5.0  # seconds at least between two rounds that are written while all goes well
 #: Rooms whose code a result depends on.
 CODE = ("models", "statistics", "methods", "compact", "pruning")
 
@@ -215,9 +217,16 @@ def _pruned(
         written.update((i, name) for i, named in edits.layers.items() for name in named)
         layers.add(layer)
 
+    rounds: list[Checkpoint] = []  # the last one, if it is not on the disk
+    started = time.monotonic()
+
     def checkpoint(c: Checkpoint) -> None:
+        nonlocal started
         if c.state:
-            keep(STATE, c.state, c)
+            rounds[:] = [c]
+            if time.monotonic() - started > EVERY:
+                write_round()
+                started = time.monotonic()
             return
         write(c.sites, c.layer)
         if c.hidden is not None and keep_weights:
@@ -229,12 +238,20 @@ def _pruned(
         except RcpuError:  # too large for the disk: the run goes on, and can only not be resumed from here
             under_way.drop(part)
 
+    def write_round() -> None:
+        while rounds:
+            c = rounds.pop()
+            keep(STATE, c.state, c)
+
     before = start.sites if start else ()
     layers = {site.layer for site in before}
     written = {(i, name) for i, named in _edits_at(model, before).layers.items() for name in named}
-    result = prune(
-        model.net, windows, recipe, progress=progress, cancelled=cancelled, checkpoint=checkpoint, resume=start
-    )
+    watch = {"progress": progress, "cancelled": cancelled}
+    try:
+        result = prune(model.net, windows, recipe, **watch, checkpoint=checkpoint, resume=start)
+    except BaseException:
+        write_round()
+        raise
     for layer in {site.layer for site in result.sites} - layers:
         write(result.sites, layer)
     rest = {i: {k: t for k, t in named.items() if (i, k) not in written} for i, named in result.edits.layers.items()}

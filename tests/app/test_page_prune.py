@@ -74,11 +74,23 @@ WHOLE = [name for name, method in rcpu.METHODS.items() if method.run is not None
 
 @pytest.mark.parametrize("method", WHOLE)
 def test_a_whole_method_runs_and_shows_what_it_found(loaded, text_file, method):
-    at = open_page("prune", **{**loaded, "text": str(text_file), "method": method, "ratio": 0.3, "measured": "0"})
+    small = {"eval_text": text_file, "eval_window": 16, "eval_windows": 4, "tokens": 4, "prompt": "abc", "evaluate": 0}
+    small |= {field_of("steps"): 3, field_of("draws"): 2}  # of those that go round
+    at = open_page("prune", **{**loaded, "text": text_file, "method": method, "ratio": 0.3}, **small)
     at = finish(click(at, "Run"), "run")
     assert not texts(at, "error")
     assert charts(at)
-    assert rcpu.METHODS[method].label in texts(at, "caption")
+    label = rcpu.METHODS[method].label
+    assert label in texts(at, "caption")
+
+    at = finish(click(open_page("compare", **dict(at.query_params)), "Measure perplexity"), "measure")
+    measured = at.dataframe[0].value
+    assert list(measured["model"]) == ["dense", f"{label} 30%"]
+    assert (measured["perplexity"] > 1).all()
+    assert measured["more than dense"][1].endswith("]%")
+    at = finish(click(at, "Generate"), "generate")
+    assert texts(at, "caption").count("tokens/s") == 2
+    assert not texts(at, "error")
 
 
 @pytest.mark.parametrize("method", ["columns", "slicegpt"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import rcpu
+import rcpu.runs.pruned as pruned
 from rcpu.methods import flop
 from rcpu.methods.walk import Walk
 from rcpu.models.families import layers_of
@@ -70,6 +71,20 @@ def test_a_run_that_was_cancelled_goes_on_to_the_same_bits(case, rounds, windows
     assert again.about.get("resumed_after_round") == (rounds or None)
     assert "state" not in store.parts(run.id)
     assert_same(load_result(store, again, model), result)
+
+
+def test_rounds_are_written_while_all_goes_well_for_a_process_that_may_be_killed(windows, tmp_path, monkeypatch):
+    monkeypatch.setattr(pruned, "EVERY", -1.0)
+    model = rcpu.Model("tiny", tiny.net("gqa"), tiny.tokenizer(), Path("/nowhere"), "fingerprint-gqa")
+    store, seen = open_store(tmp_path / "home"), []
+
+    def look(p):
+        if p.message.startswith("step "):
+            (run,) = store.runs()
+            seen.append(how_far(store, run))
+
+    prune_into(store, model, windows, rcpu.Recipe(ratio=0.3, **CASES["inputs"]), progress=look)
+    assert list(dict.fromkeys(seen)) == [f"{n} of 4 steps" for n in range(4)]
 
 
 def test_a_state_that_cannot_be_read_starts_from_the_beginning(windows, tmp_path):
