@@ -43,35 +43,47 @@ last = model.net.config.num_hidden_layers - 1
 
 pick_recipe()
 columns = rcpu.METHODS[s.method].run is None
-what, how = (place.container(border=True, height="stretch") for place in st.columns([2, 3], gap="medium"))
+what, how = (place.container(border=True, height="stretch") for place in st.columns(2, gap="medium"))
 with what:
     st.markdown("##### What goes, and where")
-    ratio_slider()
-    pick_target(model)
-    if columns:
-        control(st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch")
-        pick_options(["unit"])
-        control(
-            st.text_input,
-            "Layers",
-            "layers",
-            max_chars=1000,
-            help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`",
-        )
-        control(
-            st.text_input,
-            "Ratios of single layers",
-            "ratios",
-            max_chars=1000,
-            placeholder="like 0-3=0.1,29=0",
-            help="Layers named here have a ratio of their own; the map below writes it for you",
-        )
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    with left:
+        ratio_slider()
+    with right:
+        pick_target(model)
+if columns:
+    with what:
+        left, right = st.columns([5, 4], vertical_alignment="bottom")
+        with left:
+            control(
+                st.segmented_control, "Sites", "sites", options=list(SITES), format_func=called(SITES), width="stretch"
+            )
+        with right:
+            pick_options(["unit"])
+        left, right = st.columns([5, 4])
+        with left:
+            control(
+                st.text_input,
+                "Layers",
+                "layers",
+                max_chars=1000,
+                help=f"`all`, or numbers and ranges from 0 to {last}, like `0-3,7`",
+            )
+        with right:
+            control(
+                st.text_input,
+                "Ratios of single layers",
+                "ratios",
+                max_chars=1000,
+                placeholder="like 0-3=0.1,29=0",
+                help="Layers named here have a ratio of their own; the map below writes it for you",
+            )
 with how:
     st.markdown("##### Choice and repair" if columns else "##### How")
     pick_other_options(["unit"] if columns else [])
     st.caption(
         f"{s.samples} + {s.held_out} windows of {s.window} tokens, seed {s.seed}: "
-        f"{s.samples * s.window / model.net.config.intermediate_size:.1f} tokens for each input of down_proj."
+        f"{s.samples * s.window / model.net.config.intermediate_size:.1f} tokens an input of down_proj."
     )
     st.page_link("../pages/calibration.py", label="Change the calibration", icon=":material/dataset:")
 
@@ -101,26 +113,6 @@ except rcpu.RcpuError as error:
     say(f"Picked on the map: {error}")
     picked = []
 s.picked = rcpu.format_layers(tuple(picked))
-if todo.removed:
-    chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
-if picked:
-    names = rcpu.format_layers(tuple(picked))
-    only, ratio, give = st.columns(3, vertical_alignment="bottom")
-    if only.button(f"Prune only layers {names}", width="stretch"):
-        change(layers=names, picked="")
-        st.rerun()
-    with ratio:
-        control(
-            st.number_input, f"Ratio for layers {names}", "picked_ratio", min_value=0.0, max_value=0.95, step=RATIO_STEP
-        )
-    if give.button("Give them this ratio", width="stretch"):
-        own = dict(config.ratios) | dict.fromkeys(picked, s.picked_ratio)
-        change(ratios=rcpu.format_ratios(tuple(sorted(own.items()))), picked="")
-        st.rerun()
-if s.layers != "all" or s.ratios:
-    st.button("All layers, one ratio", on_click=change, kwargs={"layers": "all", "ratios": "", "picked": ""})
-
-
 outlook = [
     Tile(label, count(after, unit), difference(after, before))
     for label, before, after, unit in (
@@ -179,6 +171,26 @@ if job is not None:
     job_panel(job, growing)
 elif s.run:
     unfinished_run(s.run)
+
+if todo.removed:
+    chart(figures.layer_map(config, todo.layers, last + 1, picked), "map", on_pick=pick, name="layers", words=MAP)
+if picked:
+    names = rcpu.format_layers(tuple(picked))
+    only, ratio, give = st.columns(3, vertical_alignment="bottom")
+    if only.button(f"Prune only layers {names}", width="stretch"):
+        change(layers=names, picked="")
+        st.rerun()
+    with ratio:
+        control(
+            st.number_input, f"Ratio for layers {names}", "picked_ratio", min_value=0.0, max_value=0.95, step=RATIO_STEP
+        )
+    if give.button("Give them this ratio", width="stretch"):
+        own = dict(config.ratios) | dict.fromkeys(picked, s.picked_ratio)
+        change(ratios=rcpu.format_ratios(tuple(sorted(own.items()))), picked="")
+        st.rerun()
+if s.layers != "all" or s.ratios:
+    st.button("All layers, one ratio", on_click=change, kwargs={"layers": "all", "ratios": "", "picked": ""})
+
 runs = stories()
 if not runs:
     if job is None:
