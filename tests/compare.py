@@ -3,8 +3,9 @@
     python -m tests.compare --ratios 0.2 --recipes best,rcpu-paper --text wiki.valid.tokens --evaluation wiki.test.raw
 
 Seconds are those of the processor (all threads, whatever else the machine does): of the prune ÷ of a bare forward of
-the same windows through the decoder layers, right before it in the same process. Rows of one group have as many parameters in the decoder layers (``--by parameters``: 10 % less
-and so on, as nearly as whole units allow) or the same ratio, whatever that means to each recipe (``--by ratio``).
+the same windows through the decoder layers, right before it in the same process. Rows of one group have as many
+parameters in the decoder layers (``--by parameters``: 10 % less and so on, as nearly as whole units allow) or the same
+ratio, whatever that means to each recipe (``--by ratio``).
 ``make compare`` keeps the rows in assets/compare.json, which the field guide shows, and writes them into README.md.
 """
 
@@ -133,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
     ask.add_argument("--held-out", type=int, default=16)
     ask.add_argument("--windows", type=int, default=160, help="of the evaluation text")
     ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--dtype", default="fp32")
     ask.add_argument("--unit", help="of o_proj, for every recipe that has columns")
     ask.add_argument("--json", type=Path, help="a file to keep rows in")
     ask.add_argument("--into", type=Path, help=f"a file to write the table into, between <!-- {MARK} --> and its end")
@@ -140,6 +142,7 @@ def main(argv: list[str] | None = None) -> None:
     text_with(asked.into, [MARK])
     rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
     of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} of {asked.evaluation}"
+    of += f"; {asked.dtype}" * (asked.dtype != "fp32")
     if any(r.get("of", of) != of for r in rows):
         raise SystemExit(f"{asked.json} has rows of {rows[0]['of']}, not of {of}: give another file")
     there = {(r["recipe"], r["less"]) for r in rows}
@@ -158,7 +161,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def measured(asked: argparse.Namespace, todo: list[tuple[str, float]], dense_known: bool, of: str) -> Iterator[dict]:
     """Rows as they come, that of the dense model first."""
-    model = rcpu.load_model("embedded", "cpu", "fp32")
+    model = rcpu.load_model("embedded", "cpu", asked.dtype)
     windows = rcpu.calibration_windows(
         rcpu.load_text(asked.text), model.tokenizer, samples=asked.samples, held_out=asked.held_out, seed=asked.seed
     )
