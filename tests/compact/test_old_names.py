@@ -1,4 +1,4 @@
-"""What any loader is promised to take: exports of every shape read by transformers 4; logits, texts, tokens compared."""
+"""What any loader is promised to take: exports of every shape in transformers 4; logits, texts and tokens compared."""
 
 import json
 import os
@@ -31,7 +31,7 @@ ROPES = {
 }
 CASES = {name: {"rope_parameters": rope | {"rope_theta": 500_000.0}} for name, rope in ROPES.items()}
 CASES |= {"tied": {"tie_word_embeddings": True}, "biased": {"attention_bias": True, "mlp_bias": True}}
-#: Name of a model in tests/tiny.py, shape and recipe: a family's own class, or the modelling file that is brought along.
+#: Name of a model in tests/tiny.py, shape, recipe: a family's own class, or the modelling file that is brought along.
 WHOLE = {"unit": "kv_group", "ratio": 0.5}
 SHAPED = {f"stock-{name}": (name, "stock", WHOLE) for name in ("gqa", *tiny.FAMILIES)}
 SHAPED |= {f"padded-{name}": (name, "padded", {}) for name in ("mistral", "qwen2", "qwen3", "phi3-partial")}
