@@ -96,6 +96,18 @@ def test_dependencies_are_those_of_requirements(wheel):
     assert needed == [line for line in lines if line]
 
 
+def test_it_is_for_python_3_11_to_3_13_and_typed(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+        said = archive.read(name).decode().splitlines()
+        commands = archive.read(name.replace("METADATA", "entry_points.txt")).decode()
+    assert "Requires-Python: >=3.11" in said
+    versions = [line.rsplit(" ", 1)[1] for line in said if line.startswith("Classifier: Programming Language")]
+    assert versions == ["3.11", "3.12", "3.13"]
+    assert "Classifier: Typing :: Typed" in said
+    assert "rcpu = rcpu.cli:main" in commands
+
+
 def test_the_installed_command_prunes(clean, model_folder, text_file, tmp_path):
     arguments = ["--model", str(model_folder), "--text", str(text_file), "--device", "cpu", "--window", "16"]
     sizes = ["--samples", "4", "--held-out", "1", "--out", "pruned", "--json", "run.json"]

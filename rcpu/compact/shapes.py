@@ -54,6 +54,11 @@ def shape_problem(config: PreTrainedConfig, shape: str) -> str:
                 f"layer 0 has {sizes[0]:,} {name} and layer {other} has {sizes[other]:,}: a stock model has as many in "
                 "every layer (all layers at one ratio)"
             )
+    long = (c.rope_parameters or {}).get("rope_type") == "longrope"
+    if c.family == "phi3" and long and c.query_heads[0] != c.num_attention_heads:
+        return (
+            "transformers takes LongRoPE's factors of a Phi-3 for as many heads as divide its width (down_proj alone)"
+        )
     biased = c.attention_bias or c.mlp_bias or any(c.o_bias) or any(c.down_bias)
     if c.family == "llama" and c.hidden_size % c.query_heads[0] and biased:
         return f"{c.query_heads[0]} heads do not divide a LLaMA's width, and Mistral, which may, has no biases"

@@ -71,6 +71,8 @@ def _old_names(config: dict) -> dict:
             old[name] = rope.pop(name)
     if rope.get("rope_type", "default") != "default":
         old["rope_scaling"] = rope
+    if config["model_type"] == "phi3" and rope.get("rope_type") == "longrope":  # these three, and no others
+        old["rope_scaling"] = {"type": "longrope"} | {k: rope[k] for k in ("short_factor", "long_factor")}
     return config | old
 
 

@@ -282,6 +282,16 @@ class CompactLlamaForCausalLM(LlamaForCausalLM):
             self.model.norm = norm(config.hidden_size, config.rms_norm_eps)
         self.post_init()
 
+    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, **kwargs):
+        """As usual; of a text that outgrows LongRoPE's short factors nothing cached serves again: all turns anew."""
+        rope = self.config.rope_parameters or {}
+        most = rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+        if most and past_key_values and past_key_values.get_seq_length() <= most < input_ids.shape[1]:
+            past_key_values = None
+            if "next_sequence_length" in kwargs:
+                kwargs["next_sequence_length"] = None
+        return super().prepare_inputs_for_generation(input_ids, past_key_values=past_key_values, **kwargs)
+
 
 CompactLlamaConfig.register_for_auto_class()
 CompactLlamaForCausalLM.register_for_auto_class("AutoModelForCausalLM")

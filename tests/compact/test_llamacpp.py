@@ -46,6 +46,12 @@ def test_what_is_written_is_read_as_the_same_function(stock, tokenizer, tmp_path
     assert kinds == {QUANTS[quant]}
 
 
+def test_a_padded_model_is_read_as_the_same_function(tokenizer, tmp_path):
+    net = rcpu.prune(tiny.net("gqa"), tiny.calibration(), rcpu.Recipe(ratio=0.3)).net
+    write_gguf(shaped(net, "padded"), tokenizer, tmp_path / "model.gguf", "f32")
+    tiny.assert_same_function(read(tmp_path / "model.gguf"), net)
+
+
 @pytest.mark.parametrize("name", ["mistral-wide", "qwen2", "qwen3", "phi3"])
 def test_every_family_has_its_names(name, tokenizer, tmp_path):
     net = tiny.stock(name)

@@ -33,7 +33,8 @@ CASES = {name: {"rope_parameters": rope | {"rope_theta": 500_000.0}} for name, r
 CASES |= {"tied": {"tie_word_embeddings": True}, "biased": {"attention_bias": True, "mlp_bias": True}}
 #: Name of a model in tests/tiny.py, shape, recipe: a family's own class, or the modelling file that is brought along.
 WHOLE = {"unit": "kv_group", "ratio": 0.5}
-SHAPED = {f"stock-{name}": (name, "stock", WHOLE) for name in ("gqa", *tiny.FAMILIES)}
+SHAPED = {f"stock-{name}": (name, "stock", WHOLE) for name in ("gqa", *tiny.FAMILIES) if name != "phi3-long"}
+SHAPED |= {"stock-phi3-long": ("phi3-long", "stock", {"sites": ("down_proj",)})}
 SHAPED |= {f"padded-{name}": (name, "padded", {}) for name in ("mistral", "qwen2", "qwen3", "phi3-partial")}
 SHAPED |= {f"compact-{name}": (name, "compact", {}) for name in ("gqa", "tied", *tiny.FAMILIES)}
 SHAPED |= {f"compact-{how}": ("gqa", "compact", {"method": how}) for how in ("slicegpt", "modegpt", "olica", "2ssp")}
