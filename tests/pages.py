@@ -35,7 +35,7 @@ def click(at: AppTest, label: str) -> AppTest:
 def finish(at: AppTest, kind: str) -> AppTest:
     """Wait for the session's job of a kind, or for all if it has none itself, then look at the page again."""
     job = jobs().get(getattr(at.session_state["settings"], kind))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while any(j.active for j in ([job] if job else jobs().all())) and time.monotonic() < end:
         time.sleep(0.02)
     at.run()

@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from app import jobs
 from tests import serve
 from tests.app.browsing import SETTINGS, SIZES, Visitor
+
+jobs.JOBS = 0  # tests of other files run beside these, and a job that gives way to them all never ends
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What any loader is promised to take: exports of every shape in transformers 4; logits, texts and tokens compared."""
+"""What any loader is promised to take: exports of every shape read by transformers 4, logits, texts and tokens."""
 
 import json
 import os
