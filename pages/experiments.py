@@ -111,7 +111,7 @@ if asked is not None:
         recipe = cells[0].recipe
         st.caption(
             f"{len(cells)} runs: {counted(asked.ratios, 'ratio')}, {counted(asked.seeds, 'seed')}; "
-            f"calibrated on {'' if 'samples' in study.axes else f'{recipe.samples} × '}{recipe.window} tokens of "
+            f"calibrated on {'windows of ' if 'samples' in study.axes else f'{recipe.samples} × '}{recipe.window} tokens of "
             f"{plain(shortened(s.text))}. What was run before is not run again."
         )
 with st.expander(f"{len(study.claims)} claims"):

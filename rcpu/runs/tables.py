@@ -82,7 +82,7 @@ def setup(found: Findings) -> str:
     recipe, seeds = series["recipe"], sorted({point.seed for point in found.points}, key=lambda s: (len(s), s))
     asks = [ask for ask in series["asks"].values() if ask["kind"] != "tasks"]
     said = [f"{series['model']} ({series['dtype']}, {series['device']})"]
-    samples = "" if "samples" in found.study.axes else f"{recipe['samples']} × "
+    samples = "windows of " if "samples" in found.study.axes else f"{recipe['samples']} × "
     said.append(f"calibrated on {samples}{recipe['window']} tokens of {series['text']}")
     if asks:
         answer = next((a["answer"] for a in found.dense.answers.values() if a["kind"] == "perplexity"), None)
