@@ -109,10 +109,11 @@ if asked is not None:
         elif st.button("Run the study", type="primary"):
             start("experiment", lambda: study_job(model, study, asked, s.study_precision))
         recipe = cells[0].recipe
+        windows = "windows of" if "samples" in study.axes else f"{recipe.samples} ×"
         st.caption(
             f"{len(cells)} runs: {counted(asked.ratios, 'ratio')}, {counted(asked.seeds, 'seed')}; "
-            f"calibrated on {'windows of ' if 'samples' in study.axes else f'{recipe.samples} × '}{recipe.window} tokens of "
-            f"{plain(shortened(s.text))}. What was run before is not run again."
+            f"calibrated on {windows} {recipe.window} tokens of {plain(shortened(s.text))}. What was run before is "
+            "not run again."
         )
 with st.expander(f"{len(study.claims)} claims"):
     for claim in study.claims:
