@@ -15,6 +15,7 @@ from app.figures.base import COLORS, NEUTRAL, new_figure
 Found = Mapping[str, Tensor]
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 FEW = 6  # curves of one figure
+RIGHT = {"overlaying": "y", "side": "right", "automargin": True}  # a second y axis
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def influence(found: Found) -> go.Figure:
             line={"color": COLORS["pruned"]},
             hovertemplate="layer %{x}: 1 − cos = %{y:.3f}<extra></extra>",
         )
-        figure.update_layout(yaxis2={"overlaying": "y", "side": "right", "title": "1 − cos of input and output"})
+        figure.update_layout(yaxis2=RIGHT | {"title": "1 − cos of input and output"})
     return figure
 
 
@@ -188,8 +189,8 @@ def learning(found: Found) -> go.Figure:
             mode="lines",
             line={"color": NEUTRAL, "dash": "dash"},
         )
-    size = {"overlaying": "y", "side": "right", "title": "share of parameters gone", "tickformat": ".0%"}
-    return figure.update_layout(yaxis2={**size, "rangemode": "tozero"})
+    size = {"title": "share of parameters gone", "tickformat": ".0%", "rangemode": "tozero"}
+    return figure.update_layout(yaxis2=RIGHT | size)
 
 
 def gates_closed(found: Found) -> go.Figure:
