@@ -107,7 +107,9 @@ def main(layers: int | None = None) -> None:
             speed = shards.layer_bytes(torch.bfloat16) / statistics.median(read) / 1e6
             seconds = statistics.median(found.seconds)
             label = f"{name}: {count} layers, {size / 1e9:.1f} GB"
-            table.add_row(label, f"{seconds:.1f}", f"{worked:.1f}", f"{speed:,.0f}", f"{memory.bytes / 1e9:.2f}", "3")
+            row = label, f"{seconds:.1f}", f"{worked:.1f}", f"{speed:,.0f}", f"{memory.bytes / 1e9:.2f}", "3"
+            table.add_row(*row)
+            print(f"\n{', '.join(row)}", file=sys.stderr)  # the next takes long
             shutil.rmtree(folder)
             shutil.rmtree(found.folder)
     finally:
