@@ -18,7 +18,7 @@ from app.runs import described, forget, remember
 from app.settings import PREFIX, change, settings
 from app.story import Evaluation
 from app.tiles import Tile, difference, tiles
-from app.widgets import count, plain, say, size, table
+from app.widgets import count, loader_badges, plain, say, size, table
 from app.work import prune_job
 from rcpu.measure import difference as paired
 from rcpu.runs import Row, Run, command_of, how_far, python_of, side_by_side
@@ -42,6 +42,9 @@ def one_run(row: Row) -> None:
         reason = f": {run.error}" if run.error else ""
         st.warning(plain(f"{run.state.capitalize()} after {how_far(store_of(run.id), run)}{reason}"))
     tiles(*_numbers(row))
+    for shape, found in run.about.get("shapes", {}).items():
+        told = f"not: {plain(found)}" if isinstance(found, str) else f"loads in {loader_badges(found)}"
+        st.caption(f"As **{shape}**: {told}")
     _actions(run, recipe)
     _words(run)
     told, redo, measured = st.tabs(["Recipe", "Do it again", "What was measured"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 import streamlit as st
@@ -12,7 +12,6 @@ from streamlit.delta_generator import DeltaGenerator
 
 from app.chart import chart
 from app.settings import settings
-from rcpu.compact import loads_in
 
 
 def figure(
@@ -31,12 +30,11 @@ def abreast(name: str, *, wide_left: bool = False) -> tuple[DeltaGenerator, Delt
     return line.container(), line.container()
 
 
-def loader_badges(config: object, tokenizer: object) -> str:
-    """Markdown: which programs load a model of this configuration, and why others do not."""
-    found = loads_in(config, tokenizer)
+def loader_badges(found: Mapping[str, str]) -> str:
+    """Markdown: which programs load an export, and why others do not, as the library's ``loads_in`` says it."""
     badges = [f":{'gray' if reason else 'green'}-badge[{name}]" for name, reason in found.items()]
     reasons = [f"{name}: {plain(reason)}" for name, reason in found.items() if reason]
-    return f"Loads in {' '.join(badges)}" + (f"  \n:small[Not in {'; '.join(reasons)}]" if reasons else "")
+    return " ".join(badges) + (f"  \n:small[Not in {'; '.join(reasons)}]" if reasons else "")
 
 
 def table(columns: dict[str, Sequence], name: str, **options) -> None:

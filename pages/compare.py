@@ -19,7 +19,7 @@ from app.story import example
 from app.tiles import Tile, tiles
 from app.widgets import count, empty, loader_badges, plain, size
 from app.work import save_job
-from rcpu.compact import SHAPES, shape_config, shape_problem
+from rcpu.compact import SHAPES, loads_in, shape_config, shape_problem
 from rcpu.runs import measured_lines
 
 MOST = 4  # models side by side
@@ -122,7 +122,7 @@ if allowed.saving:
     if problem:
         st.caption(f":material/block: Not as {s.shape}: {plain(problem)}.")
     else:
-        st.markdown(loader_badges(shape_config(saving.result.net.config, s.shape), tokenizer))
+        st.markdown(f"Loads in {loader_badges(loads_in(shape_config(saving.result.net.config, s.shape), tokenizer))}")
     if button.button("Save", width="stretch", disabled=not s.folder or bool(problem)):
         start(
             "save",

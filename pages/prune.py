@@ -141,6 +141,10 @@ st.caption(
     f"{count_of_layers} of {last + 1} layers. A ratio is not a parameter count: embeddings, norms and, for value "
     "channels, queries and keys stay."
 )
+problems = rcpu.export_problems(model.net, config)
+can = ", ".join(shape for shape, why in problems.items() if not why)
+cannot = "".join(f"; not as {shape}: {plain(why)}" for shape, why in problems.items() if why)
+st.caption(f"It can be exported as {can}{cannot}.")
 for note in todo.notes:
     st.warning(note, icon=":material/info:")
 if start:

@@ -26,6 +26,7 @@ from rcpu.models.devices import DTYPES
 from rcpu.models.families import SITES
 from rcpu.models.loading import Model, load_model
 from rcpu.models.sizes import Cost, cost
+from rcpu.pruning.exports import export_problems
 from rcpu.pruning.library import RECIPES, load_recipe
 from rcpu.pruning.lists import format_layers, format_ratios, parse_layers, parse_ratios
 from rcpu.pruning.loop import prune
@@ -66,6 +67,7 @@ __all__ = [
     "check_target",
     "cost",
     "evaluation_windows",
+    "export_problems",
     "format_layers",
     "format_ratios",
     "from_upload",

@@ -13,6 +13,7 @@ from rcpu.base import existing
 from rcpu.base.errors import RcpuError, choose
 from rcpu.cli.common import a_path, check_json, export_flags, model_flags, output, results, save_dtype_flag, write_json
 from rcpu.compact.export import check_room
+from rcpu.compact.loaders import shape_line
 from rcpu.compact.shapes import check_shape
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.runs import (
@@ -116,7 +117,10 @@ def _show(options, console: Console) -> None:
             out.print(line, markup=False)
     out.print(recipe.to_yaml(), markup=False, end="")
     for name, value in run.about.items():
-        if value not in (None, [], {}):
+        if name == "shapes":
+            for shape, found in value.items():
+                out.print(shape_line(shape, found), markup=False)
+        elif value not in (None, [], {}):
             out.print(f"{name.replace('_', ' ')}: {value}", markup=False)
     sites = sites_of(store, run.id)
     if sites:

@@ -2,7 +2,7 @@
 
 from rcpu.compact.building import rebuild
 from rcpu.compact.edits import Edits
-from rcpu.compact.loaders import loads_in
+from rcpu.compact.loaders import loads_in, shapes_load_in
 from rcpu.compact.shapes import SHAPES, shape_config, shape_problem
 from rcpu.compact.uploading import check_repository, files_of, upload
 
@@ -15,5 +15,6 @@ __all__ = [
     "rebuild",
     "shape_config",
     "shape_problem",
+    "shapes_load_in",
     "upload",
 ]

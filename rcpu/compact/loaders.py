@@ -5,6 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedConfig
 
 from rcpu.compact.llamacpp import gguf_problem
+from rcpu.compact.shapes import SHAPES, shape_config, shape_problem
 from rcpu.models.compact_llama import CompactLlamaConfig
 
 LOADERS = ("transformers 5", "transformers 4", "vLLM", "llama.cpp")
@@ -16,6 +17,19 @@ def loads_in(config: PreTrainedConfig, tokenizer) -> dict[str, str]:
         own = "its layers differ in size, and this program knows none such"
         return {"transformers 5": "", "transformers 4": "", "vLLM": own, "llama.cpp": own}
     return dict(zip(LOADERS, ("", "", _vllm(config), gguf_problem(config, tokenizer)), strict=True))
+
+
+def shapes_load_in(config: PreTrainedConfig, tokenizer) -> dict[str, dict[str, str] | str]:
+    """By shape what :func:`loads_in` says of a compact model in it, or why it cannot have that shape."""
+    return {shape: shape_problem(config, shape) or loads_in(shape_config(config, shape), tokenizer) for shape in SHAPES}
+
+
+def shape_line(shape: str, found: dict[str, str] | str) -> str:
+    """A line on one shape."""
+    if isinstance(found, str):
+        return f"not as {shape}: {found}"
+    does = [program for program, reason in found.items() if not reason]
+    return f"as {shape} it loads in {', '.join(does)}" + "".join(f"; not in {p}: {r}" for p, r in found.items() if r)
 
 
 def _vllm(c) -> str:

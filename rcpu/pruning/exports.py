@@ -6,7 +6,7 @@ from torch import nn
 
 from rcpu.base.errors import RcpuError
 from rcpu.compact.building import compact_config
-from rcpu.compact.shapes import check_shape
+from rcpu.compact.shapes import SHAPES, check_shape, shape_problem
 from rcpu.methods.catalog import METHODS
 from rcpu.methods.columns import has_bias
 from rcpu.models.compact_llama import CompactLlamaConfig
@@ -39,6 +39,14 @@ def planned_config(net: nn.Module, recipe: Recipe) -> CompactLlamaConfig:
         if has_bias(recipe, name):
             (config.down_bias if name == "down_proj" else config.o_bias)[layer] = True
     return config
+
+
+def export_problems(net: nn.Module, recipe: Recipe) -> dict[str, str]:
+    """By shape why the model that this recipe makes cannot have it; an empty string where it can."""
+    config = planned_config(net, recipe)
+    looking = getattr(recipe.options, "allocation", "uniform") in LOOKING
+    own = f"allocation {recipe.allocation!r} gives every layer a size of its own" if looking else ""
+    return {shape: shape_problem(config, shape) or own * (shape == "stock") for shape in SHAPES}
 
 
 def check_export(net: nn.Module, recipe: Recipe, shape: str, multiple: int = 1) -> None:

@@ -20,6 +20,7 @@ from rcpu.base import code_version, existing
 from rcpu.base.errors import RcpuError
 from rcpu.compact import Edits, rebuild
 from rcpu.compact.assembly import edits_of
+from rcpu.compact.loaders import shapes_load_in
 from rcpu.methods.catalog import METHODS
 from rcpu.models.families import architecture_of
 from rcpu.models.loading import Model
@@ -264,6 +265,7 @@ def _pruned(
     resumed = {}
     if start:
         resumed = {"resumed_after_round": start.stages} if start.state else {"resumed_after_layer": start.layer}
+    kept |= {"shapes": shapes_load_in(result.net.config, model.tokenizer)}
     under_way.finish(kept | _means(result.sites) | resumed)
     for part in (HIDDEN, STATE):
         under_way.drop(part)

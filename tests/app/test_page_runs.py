@@ -66,6 +66,11 @@ def test_it_lists_what_is_kept_and_shows_the_newest_in_full(two, model):
     assert any("LLaMA-7B" in trace["name"] for trace in figure["data"]), "published points name their model"
     assert "second" in texts(at, "subheader")
     assert tiles(at)["Perplexity, some text"] == "8.00"
+    said = texts(at, "caption")
+    for told in ("As **compact**: loads in :green-badge[transformers 5]", "As **stock**: not: layer 0 has values"):
+        assert told in said
+    assert "As **padded**: loads in" in said
+    assert ":gray-badge[vLLM]" in said
     code = [block.value for block in at.code]
     assert "scorer: flap" in code[0]
     assert shlex.split(code[1])[:4] == ["python", "-m", "rcpu", "prune"]

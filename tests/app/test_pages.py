@@ -93,6 +93,7 @@ def test_prune_page_says_what_will_go_before_it_runs(loaded):
     found = {label: (value, notes(at)[label]) for label, value in tiles(at).items()}
     assert found["o_proj, all layers"] == ("−24", "of 48 value channels")
     assert found["down_proj, all layers"] == ("−108", "of 216 channels")
+    assert "It can be exported as compact, padded; not as stock: layer 0 has values 4 wide" in texts(at, "caption")
     before = found["Parameters after"]
     at.slider[0].set_value(0.0).run()
     assert tiles(at)["Parameters after"] != before

@@ -53,6 +53,7 @@ def test_a_prune_without_a_folder_is_kept_and_can_be_measured_continued_and_save
     assert main(["runs", "show", "mine", "--json", str(tmp_path / "show.json")]) == 0
     told, shown = capsys.readouterr().out, json.loads((tmp_path / "show.json").read_text())
     assert "ratio: 0.3" in told
+    assert "as padded it loads in transformers 5, transformers 4, vLLM, llama.cpp\n" in told
     assert f"perplexity {found[0]['perplexity']:.3f}" in told
     assert [s["error_none"] for s in shown["sites"]] == [s["error_none"] for s in record["sites"]]
     assert {m["kind"] for m in shown["measures"]} == {"perplexity", "generation"}

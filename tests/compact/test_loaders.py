@@ -6,7 +6,7 @@ import pytest
 
 import rcpu
 from rcpu.compact.card import licence_of, model_card
-from rcpu.compact.loaders import LOADERS, loads_in
+from rcpu.compact.loaders import LOADERS, loads_in, shape_line, shapes_load_in
 from rcpu.compact.shapes import shape_config, shaped
 from rcpu.models.canonical import canonical
 from tests import tiny
@@ -30,6 +30,13 @@ def test_compact_loads_in_transformers_alone(tokenizer):
     found = loads_in(pruned("gqa").config, tokenizer)
     assert [name for name, reason in found.items() if not reason] == ["transformers 5", "transformers 4"]
     assert list(found) == list(LOADERS)
+
+
+def test_every_shape_of_a_model_is_told(tokenizer):
+    found = shapes_load_in(pruned("gqa", unit="channel").config, tokenizer)
+    assert shape_line("compact", found["compact"]).startswith("as compact it loads in transformers 5, transformers 4; ")
+    assert shape_line("stock", found["stock"]).startswith("not as stock: layer 0 has values 4 wide")
+    assert shape_line("padded", found["padded"]) == f"as padded it loads in {', '.join(LOADERS)}"
 
 
 def test_heads_that_vllms_kernels_do_not_take(tokenizer):
