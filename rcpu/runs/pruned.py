@@ -71,7 +71,7 @@ def prune_into(
     """:func:`rcpu.prune`, and the run with all it found in the store, layer by layer.
 
     Without ``keep_weights`` the store has all but the new weights, which are nearly all of its bytes: such a run can be
-    looked at and measured here and now, not rebuilt later, and begins anew where it ended early.
+    looked at and measured here and now, not rebuilt later; a choice of columns begins anew where it ended early.
 
     Raises:
         RcpuError: as ``prune``, or the store cannot be written.
