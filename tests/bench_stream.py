@@ -32,8 +32,8 @@ from tests.bench_library import PeakMemory
 LAYERS = 32
 #: What is pruned: the whole model without a decomposition, and two layers with the rotation, 4096 × 4096 in fp64.
 RECIPES = {
-    "flap, bias": ("flap", "bias", None),
-    "rcpu, rotation": ("rcpu", "rotation", 2),
+    "bias": ("flap", "bias", None),
+    "rotation": ("rcpu", "rotation", 2),
 }
 
 
@@ -67,17 +67,20 @@ def make(folder: Path, layers: int) -> int:
     return total
 
 
-def main(layers: int | None = None) -> None:
+def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench stream", description=__doc__)
     parser.add_argument("--layers", type=int, default=LAYERS, help="of the model (default: %(default)s)")
-    layers = layers or parser.parse_args(sys.argv[2:]).layers
+    parser.add_argument("--only", choices=list(RECIPES), help="one of the two recipes")
+    asked = parser.parse_args(sys.argv[2:])
+    layers = asked.layers
     place = Path(tempfile.mkdtemp(prefix="rcpu-stream-"))
     table = Table(
         "what", "seconds a layer", "of processor time", "read (MB/s)", "peak memory above the start (GB)", "aim"
     )
     try:
-        for name, (scorer, compensation, most) in RECIPES.items():
+        for name in [asked.only] if asked.only else RECIPES:
+            scorer, compensation, most = RECIPES[name]
             count = min(layers, most or layers)
             folder = place / f"dense-{count}"
             need = 2.2 * (0.53e9 + count * 0.405e9)
