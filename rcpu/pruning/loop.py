@@ -13,7 +13,7 @@ from rcpu.models.families import architecture_of, layers_of, site_named
 from rcpu.pruning.plan import plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
-from rcpu.pruning.survey import survey
+from rcpu.pruning.survey import Looks, survey
 from rcpu.pruning.walk import BATCH_BYTES, Stage, Walk, return_freed_memory, threads_set_back
 from rcpu.pruning.whole import run_whole
 from rcpu.statistics.passes import Progress
@@ -33,6 +33,7 @@ def prune(
     cancelled: Callable[[], bool] = lambda: False,
     checkpoint: Callable[[Checkpoint], None] = lambda _: None,
     resume: Checkpoint | None = None,
+    looks: Looks | None = None,
     micro_batch: int | None = None,
     batch_bytes: int = BATCH_BYTES,
 ) -> PruneResult:
@@ -40,7 +41,7 @@ def prune(
 
     After each pruned layer, or each round of a method that goes round, ``checkpoint`` is told all that it takes to go
     on from there; ``resume`` is what an earlier call with the same arguments told, and the result is then the same to
-    the last bit.
+    the last bit. Calls with the same ``looks`` share what they look at of the dense model beforehand, where they can.
     ``micro_batch`` is windows a forward (default: about 1024 tokens on a CPU, 8192 on an accelerator). ``batch_bytes``
     bounds the inputs of one layer's projections that are kept for reuse rather than computed again.
 
@@ -53,7 +54,8 @@ def prune(
         return run_whole(net, windows, recipe, micro_batch=micro_batch, **how)
     started = time.perf_counter()
     todo = plan(net, recipe)
-    look = survey(net, windows, recipe, todo, micro_batch=micro_batch, progress=progress, cancelled=cancelled)
+    watched = {"micro_batch": micro_batch, "progress": progress, "cancelled": cancelled}
+    look = survey(net, windows, recipe, todo, looks=looks, **watched)
     todo, passes = look.plan, 2 if recipe.path == "pruned" else 1  # measured, and gone on from
     assembly, results, stages = compact.Assembly(net), [], stages_of(net, recipe, todo)
     walk = Walk(

@@ -21,6 +21,7 @@ from rcpu.measure.tasks_sources import EMBEDDED, expanded
 from rcpu.models.devices import DTYPES
 from rcpu.models.loading import Model
 from rcpu.pruning.recipe import Recipe
+from rcpu.pruning.survey import Looks
 from rcpu.text.texts import Text, load_text
 from rcpu.text.windows import Windows, calibration_windows, evaluation_windows
 
@@ -38,6 +39,7 @@ class Bench:
     model: Model
     measure_in: str = ""
     read: Callable[[str], Text] = load_text  # what a text's name means
+    looks: Looks = field(default_factory=Looks, init=False)  # at the dense model, what runs share of them
     _kept: dict = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:

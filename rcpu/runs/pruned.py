@@ -29,6 +29,7 @@ from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
 from rcpu.pruning.saving import run_record
 from rcpu.pruning.site import SiteResult
+from rcpu.pruning.survey import Looks
 from rcpu.runs.found import SITES, read_site, site_part
 from rcpu.runs.records import Run, digest_of
 from rcpu.runs.store import Store, UnderWay
@@ -65,6 +66,7 @@ def prune_into(
     run_id: str = "",
     text_digest: str = "",
     keep_weights: bool = True,
+    looks: Looks | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Run, PruneResult]:
@@ -98,7 +100,7 @@ def prune_into(
         about=about,
         run_id=run_id,
     ) as under_way:
-        result = _pruned(under_way, model, windows, recipe, None, progress, cancelled, keep_weights)
+        result = _pruned(under_way, model, windows, recipe, None, looks, progress, cancelled, keep_weights)
     return store.get(under_way.id), result
 
 
@@ -108,6 +110,7 @@ def resume_into(
     model: Model,
     windows: Windows,
     *,
+    looks: Looks | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Run, PruneResult]:
@@ -123,7 +126,7 @@ def resume_into(
         start = _checkpoint_of(store, run.id)
         for site in start.sites if start else ():
             progress(Progress(0.0, f"layer {site.layer}: {site.site} was solved before", site))
-        result = _pruned(under_way, model, windows, recipe, start, progress, cancelled, has_weights(run))
+        result = _pruned(under_way, model, windows, recipe, start, looks, progress, cancelled, has_weights(run))
     return store.get(run.id), result
 
 
@@ -202,6 +205,7 @@ def _pruned(
     windows: Windows,
     recipe: Recipe,
     start: Checkpoint | None,
+    looks: Looks | None,
     progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
     keep_weights: bool,
@@ -249,7 +253,7 @@ def _pruned(
     written = {(i, name) for i, named in _edits_at(model, before).layers.items() for name in named}
     watch = {"progress": progress, "cancelled": cancelled}
     try:
-        result = prune(model.net, windows, recipe, **watch, checkpoint=checkpoint, resume=start)
+        result = prune(model.net, windows, recipe, **watch, checkpoint=checkpoint, resume=start, looks=looks)
     except BaseException:
         write_round()
         raise

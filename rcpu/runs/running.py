@@ -51,7 +51,7 @@ def run_recipe(
     windows = bench.windows(recipe)
     content = content_of(bench.model, windows, recipe)
     found, result, pruned = store.find(content), None, False
-    how = {"progress": _first(progress, PRUNING), "cancelled": cancelled}
+    how = {"looks": bench.looks, "progress": _first(progress, PRUNING), "cancelled": cancelled}
     if found is None:
         early = unfinished(store, content)
         if early is not None:

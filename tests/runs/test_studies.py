@@ -9,6 +9,7 @@ import pytest
 
 import rcpu
 from rcpu import Cancelled, RcpuError
+from rcpu.pruning import survey
 from rcpu.runs import STUDIES, Bench, Findings, Store, gathered, load_study, markdown, open_store, run_study, sized
 from rcpu.runs.readings import Point, paired, readings
 from rcpu.runs.studies import read_study
@@ -114,6 +115,29 @@ def test_a_study_runs_once_goes_on_and_grows(store, bench, asked, monkeypatch):
     (again,) = gathered(store, "table3")
     assert again == grown
     assert gathered(store, "table1") == []
+
+
+def test_cells_that_look_at_the_dense_model_alike_share_the_look(store, bench, asked, monkeypatch, tmp_path):
+    axes = {
+        "method": {
+            "values": {
+                "flap": {"scorer": "wifv", "compensation": "bias", "allocation": "flap"},
+                "plain": {},
+                "prices": {"compensation": "least_squares", "allocation": "prices"},
+            }
+        }
+    }
+    study = read_study("own", {"title": "t", "axes": axes, "figure": {"x": "ratio"}})
+    ask, taken, plain = asked(study, ratios=(0.1, 0.2, 0.3), seeds=(0, 1)), [], survey._look
+    monkeypatch.setattr(survey, "_look", lambda *a: taken.append(a) or plain(*a))
+    found = run_study(study, ask, bench, store)
+    assert len(found.points) == 18
+    assert len(taken) == 4, "two methods that look, two seeds, and three ratios that share"
+    monkeypatch.setattr(survey.Looks, "of", lambda self, asked, made: (made(), True))
+    again = run_study(study, ask, bench, open_store(tmp_path / "alone"))
+    assert len(taken) == 4 + 12
+    alone = {(p.labels["method"], p.labels["ratio"], p.seed): p.answers for p in again.points}
+    assert {(p.labels["method"], p.labels["ratio"], p.seed): p.answers for p in found.points} == alone
 
 
 def test_two_studies_share_cells(store, bench, asked):
