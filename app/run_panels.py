@@ -21,7 +21,7 @@ from app.tiles import Tile, difference, tiles
 from app.widgets import count, loader_badges, plain, say, size, table
 from app.work import prune_job
 from rcpu.measure import difference as paired
-from rcpu.runs import Row, Run, command_of, how_far, python_of, side_by_side
+from rcpu.runs import Measure, Row, Run, command_of, how_far, python_of, report_html, run_report, side_by_side
 
 UNFINISHED = ("failed", "cancelled", "interrupted")
 
@@ -50,9 +50,12 @@ def one_run(row: Row) -> None:
     told, redo, measured = st.tabs(["Recipe", "Do it again", "What was measured"])
     with told:
         st.code(recipe.to_yaml(), language="yaml")
-        st.download_button(
-            "Recipe", recipe.to_yaml(), "recipe.yaml", "application/yaml", on_click="ignore", icon=":material/download:"
-        )
+        line = st.container(horizontal=True)
+        for label, content, name, kind in (
+            ("Recipe", recipe.to_yaml(), "recipe.yaml", "application/yaml"),
+            ("Report", partial(_report, run), f"{run.id}.html", "text/html"),
+        ):
+            line.download_button(label, content, name, kind, on_click="ignore", icon=":material/download:")
     with redo:
         st.caption("From a terminal:")
         st.code(command_of(run), language="bash", wrap_lines=True)
@@ -60,6 +63,11 @@ def one_run(row: Row) -> None:
         st.code(python_of(run), language="python", wrap_lines=True)
     with measured:
         _measures(run)
+
+
+def _report(run: Run) -> str:
+    """The run as a page that needs nothing else, made when it is asked for."""
+    return report_html([run_report(store_of(run.id), run)])
 
 
 def _numbers(row: Row) -> list[Tile]:
@@ -168,7 +176,7 @@ def _measures(run: Run) -> None:
     table(
         {
             "what": [m.kind for m in found],
-            "on": [str(m.value.get("text") or m.value.get("task") or m.asked.get("prompt", ""))[:120] for m in found],
+            "on": [_on(m)[:120] for m in found],
             "result": [_result(m.kind, m.value) for m in found],
             "when": [time.strftime("%Y-%m-%d %H:%M", time.localtime(m.created)) for m in found],
         },
@@ -185,9 +193,22 @@ def _measures(run: Run) -> None:
     )
 
 
+def _on(measure: Measure) -> str:
+    value, asked = measure.value, measure.asked
+    if measure.kind == "tasks":
+        return ", ".join(value)
+    return str(value.get("text") or value.get("task") or asked.get("study") or asked.get("prompt", ""))
+
+
 def _result(kind: str, value: dict) -> str:
+    if kind == "cell":
+        return ", ".join(value["labels"].values())
+    if kind == "tasks":
+        means = (f"{one['metric']} {sum(one['values']) / len(one['values']):.4f}" for one in value.values())
+        return ", ".join(means)
     if kind == "perplexity":
-        return f"{value['perplexity']:.3f} on {value['windows']} × {value['window']} tokens"
+        ends = "[{:.3f}, {:.3f}] ".format(*value["interval"]) if value.get("interval") else ""
+        return f"{value['perplexity']:.3f} {ends}on {value['windows']} × {value['window']} tokens"
     if kind == "generation":
         return f"{value['tokens']} tokens, {value['tokens_per_second']:.1f} tokens/s"
     if kind == "task":
@@ -207,7 +228,7 @@ def two_runs(first: Row, second: Row) -> None:
     results = {
         "parameters": [r.parameters and count(r.parameters) for r in (first, second)],
         "mean error of outputs": [None if r.error is None else f"{r.error:.4f}" for r in (first, second)],
-        "perplexity": [r.perplexity and f"{r.perplexity.perplexity:.3f}" for r in (first, second)],
+        "perplexity [95%]": [r.perplexity and _told(r.perplexity) for r in (first, second)],
         "mean accuracy": [None if r.accuracy is None else f"{r.accuracy:.2%}" for r in (first, second)],
         "seconds": [f"{r.run.about['seconds']:.0f}" if r.run.about.get("seconds") else None for r in (first, second)],
     }
@@ -226,6 +247,11 @@ def two_runs(first: Row, second: Row) -> None:
     )
     if gap:
         st.caption(f"Perplexity of {plain(names[1])} against {plain(names[0])}, paired over windows: {plain(gap)}.")
+
+
+def _told(found: rcpu.Perplexity) -> str:
+    ends = found.interval
+    return f"{found.perplexity:.3f}" + (f" [{ends.low:.3f}, {ends.high:.3f}]" if ends else "")
 
 
 def _plain(value: object) -> str:

@@ -12,6 +12,7 @@ from app.dense import need_model
 from app.figures import benchmarks as figures
 from app.figures.compare import style
 from app.job_panels import job_panel, known_job, start
+from app.kept import place
 from app.measuring import these
 from app.opening import open_runs
 from app.perplexities import changed
@@ -19,7 +20,7 @@ from app.remembered import task_results
 from app.runs import DENSE, dense, usual, variants
 from app.settings import control, control_list, control_names, settings
 from app.tiles import Tile, tiles
-from app.widgets import figure, say, table
+from app.widgets import figure, plain, say, table
 from app.work_tasks import folder_of, tasks_asked, tasks_job
 from rcpu.measure import (
     EMBEDDED,
@@ -133,6 +134,8 @@ if job is None and not before:
         )
 if job is not None:
     job_panel(job)
+    if why := place().why_not:
+        st.warning(plain(f"Results are kept only until this app ends: {why}."), icon=":material/save:")
     if job.asks[1:] != asked:
         tasks, folder, most, few = job.asks[1:]
         changed(f"of {', '.join(tasks)}{f' in {folder}' * bool(folder)}, at most {most} items each, {few}-shot")

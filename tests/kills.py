@@ -24,7 +24,7 @@ from rcpu.runs import Store, open_store, perplexities
 from tests.killed import digest_of, work
 
 TOGETHER = 2  # processes at once
-LONGEST = 2.0  # seconds that one lives
+LONGEST = 2.0  # seconds that one lives, and on a slow or busy machine longer: some have to get something done
 
 
 class Told:
@@ -85,6 +85,20 @@ def drain(told: Told, process: int, pipe: Connection) -> None:
         pass
 
 
+def seconds_to_finish(context: multiprocessing.context.BaseContext, folder: Path) -> float:
+    """How long one process alone takes here to prune and save."""
+    pipe, theirs = context.Pipe(duplex=False)
+    process, since, told = context.Process(target=work, args=(folder, 0, theirs), daemon=True), 0.0, ""
+    process.start()
+    theirs.close()
+    while told != "finished":
+        told = pipe.recv()[0]
+        since = time.monotonic() if told == "started" else since
+    process.kill()
+    process.join()
+    return time.monotonic() - since
+
+
 def main() -> int:
     """Kill, look, and say what was found; 1 if anything finished was lost or a start refused."""
     parser = argparse.ArgumentParser(prog="python -m tests.kills", description=__doc__.splitlines()[0])
@@ -98,6 +112,7 @@ def main() -> int:
     began, killed = time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="rcpu-kills-") as above:
         folder = Path(above) / "home"
+        longest = max(LONGEST, 3 * seconds_to_finish(context, Path(above) / "first"))
         while killed < options.kills:
             running = []
             for _ in range(min(TOGETHER, options.kills - killed)):
@@ -108,7 +123,7 @@ def main() -> int:
                 running.append((process, pipe))
             ready = [pipe.poll(120) for _, pipe in running]
             refused += ready.count(False)
-            ends = sorted((time.monotonic() + dice.uniform(0, LONGEST), *both) for both in running)
+            ends = sorted((time.monotonic() + dice.uniform(0, longest), *both) for both in running)
             for end, process, pipe in ends:
                 while time.monotonic() < end:
                     for _, other, its_pipe in ends:
@@ -131,7 +146,8 @@ def main() -> int:
         states = Counter(run.state for run in open_store(folder).runs())
     print(file=sys.stderr)
     print(
-        f"seed {seed}, {time.monotonic() - began:.0f} s; killed while " + ", ".join(f"{k}: {n}" for k, n in hit.items())
+        f"seed {seed}, {time.monotonic() - began:.0f} s, each lived up to {longest:.1f} s; killed while "
+        + ", ".join(f"{k}: {n}" for k, n in hit.items())
     )
     print(", ".join(f"{told.counts[k]} {k}" for k in ("finished", "resumed", "measured", "deleted")))
     print("runs at the end: " + ", ".join(f"{n} {state}" for state, n in states.items()))

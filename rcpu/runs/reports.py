@@ -16,6 +16,7 @@ from typing import Any
 
 from rcpu.base.errors import RcpuError
 from rcpu.base.paths import existing
+from rcpu.measure.tasks_results import TaskResult
 from rcpu.pruning.recipe import Recipe
 from rcpu.runs.drawing import can_be_relative, figures
 from rcpu.runs.pruned import sites_of
@@ -60,19 +61,26 @@ class RunReport:
     run: Mapping[str, Any]
     perplexities: Sequence[Mapping[str, Any]]
     sites: Sequence[Mapping[str, Any]]
+    tasks: Sequence[Mapping[str, Any]] = ()  # none in reports of earlier versions
 
 
 def run_report(store: Store, run: Run) -> RunReport:
-    """What the store has of a run: recipe, environment, errors of sites, perplexities beside the dense model's."""
+    """What the store has of a run: recipe, environment, errors of sites; perplexities and accuracies beside dense."""
     dense = dense_subject(run.fingerprint, str(run.about.get("dtype", "")))
-    rows = []
+    rows, tasks = [], []
     for name, subject in (("dense", dense), ("pruned, not repaired", plain_subject(run.id)), (run.name, run.id)):
         for measure in store.measures.all(subject, "perplexity"):
             value = {k: v for k, v in measure.value.items() if not k.startswith("by_")}
             rows.append({"model": name, "dtype": measure.asked.get("dtype", ""), **value})
+        for measure in store.measures.all(subject, "task"):
+            result = TaskResult.from_dict(measure.value)
+            told = {"model": name, "dtype": measure.asked.get("dtype", ""), "task": result.task}
+            tasks.append(told | {"digest": result.digest, **asdict(result.score())})
     texts = {row["digest"] for row in rows if row["model"] != "dense"}
     sites = [site.summary() for site in sites_of(store, run.id)]
-    return RunReport(asdict(run), [row for row in rows if row["digest"] in texts], sites)
+    items = {(row["task"], row["digest"]) for row in tasks if row["model"] != "dense"}
+    rows = [row for row in rows if row["digest"] in texts]
+    return RunReport(asdict(run), rows, sites, [row for row in tasks if (row["task"], row["digest"]) in items])
 
 
 def collect_report(store: Store, names: Sequence[str]) -> list[Findings | RunReport]:
@@ -237,6 +245,19 @@ def _run(report: RunReport) -> str:
                 _e(str(row["dtype"])),
             ]
             for row in report.perplexities
+        ]
+        parts.append(_table(heads, rows))
+    if report.tasks:
+        heads = ["Model", "Task", "Metric", "Value", "Standard error", "Chance", "Items", "Measured in"]
+        keys = ("value", "error", "chance")
+        rows = [
+            [
+                *(_e(str(row[key])) for key in ("model", "task", "metric")),
+                *("" if row[key] is None else f"{row[key]:.4f}" for key in keys),
+                f"{row['items']}",
+                _e(str(row["dtype"])),
+            ]
+            for row in report.tasks
         ]
         parts.append(_table(heads, rows))
     if report.sites:

@@ -53,6 +53,9 @@ class Shelf:
             elif measure.kind == "task":
                 result = TaskResult.from_dict(measure.value)
                 accuracy[measure.subject][result.task, result.digest] = result.score().value
+            elif measure.kind == "tasks":  # of a study or a sweep
+                for task, one in measure.value.items():
+                    accuracy[measure.subject][task, one["digest"]] = sum(one["values"]) / len(one["values"])
             elif measure.kind == "generation" and measure.value.get("tokens_per_second"):
                 speed[measure.subject] = measure.value["tokens_per_second"]
         return cls(tuple(store.runs() if runs is None else runs), dict(perplexity), dict(accuracy), speed)

@@ -1,6 +1,8 @@
-"""Experiments in a real browser at two sizes: empty, with the findings of a tiny model, and with bad input."""
+"""Experiments, Runs and Benchmarks in a real browser at two sizes: empty, with a tiny model, and with bad input."""
 
+import json
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,26 @@ def url(tmp_path_factory, text_file):
         yield address
 
 
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """An app whose store is of a newer version: it has no runs, and keeps none."""
+    home = tmp_path_factory.mktemp("newer")
+    with sqlite3.connect(open_store(home).file) as db:
+        db.execute("PRAGMA user_version = 99")
+    with serve.app(tmp_path_factory.mktemp("app") / "log.txt", RCPU_PREPARE="0", RCPU_HOME=str(home)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory) -> Path:
+    """A folder with a task, and one whose rows have no gold."""
+    folder = tmp_path_factory.mktemp("tasks")
+    rows = [{"query": f"{i} and", "choices": [f"{i}", "no", "or"], "gold": i % 3} for i in range(12)]
+    (folder / "numbers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "nogold.jsonl").write_text('{"query": "a", "choices": ["b", "c"]}')
+    return folder
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
 def test_experiments_at_both_sizes(url, visit, size):
     visitor = visit(size)
@@ -45,6 +67,65 @@ def test_experiments_at_both_sizes(url, visit, size):
     page.get_by_label("Ratios").press("Enter")
     page.get_by_text("Ratios must be numbers like 1,2,3; got 'much'").wait_for()
     page.wait_for_url(re.compile("study_ratios=much"))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
+def test_runs_at_both_sizes(url, visit, size, tmp_path):
+    visitor = visit(size)
+    page = visitor.page
+    page.goto(f"{url}/runs")
+    visitor.figures(1)
+    page.get_by_text("Do it again").wait_for()
+    visitor.is_well()
+    page.get_by_label("Find").fill("no such run")
+    page.get_by_label("Find").press("Enter")
+    page.get_by_text("No run matches").wait_for()
+    visitor.is_well()
+    (tmp_path / "odd.yaml").write_text("ratio: 0.3\ncake: 1\n")
+    page.goto(f"{url}/runs")
+    page.get_by_role("button", name="Open a recipe").click()
+    page.locator("input[type=file]").set_input_files(tmp_path / "odd.yaml")
+    page.get_by_text("unknown settings in the record: cake").wait_for()
+    visitor.is_well()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
+def test_benchmarks_at_both_sizes(url, visit, size, model_folder, tasks):
+    visitor = visit(size)
+    page, link = visitor.page, f"model={model_folder}&tasks_folder={tasks}&task_items=12"
+    page.goto(f"{url}/model?{link}")
+    page.get_by_role("button", name="Load model").click()
+    page.get_by_text("Query / KV heads").wait_for()
+    page.goto(f"{url}/benchmarks?{link}&tasks=nogold")
+    page.get_by_text("No task was run yet").wait_for()
+    visitor.is_well()
+    page.get_by_role("button", name="Run tasks").click()
+    page.get_by_text("has no gold: a row with query needs query, choices, gold").wait_for()
+    visitor.is_well()
+    page.goto(f"{url}/benchmarks?{link}&tasks=numbers")
+    page.get_by_role("button", name="Run tasks").click()
+    visitor.figures(1)
+    visitor.is_well()
+    if size == SIZES[0]:  # to tell a name from all that lm-eval has takes long
+        page.goto(f"{url}/benchmarks?{link}&tasks=numberss")
+        page.get_by_role("button", name="Run tasks").click()
+        page.get_by_text("unknown task 'numberss'").wait_for()
+        visitor.is_well()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
+def test_pages_are_empty_where_the_store_is_of_a_newer_version_and_say_so(refused, visit, size):
+    visitor = visit(size)
+    page = visitor.page
+    for view, words in (
+        ("runs", ("Runs are kept only until this app ends", "newer version", "No run is kept yet")),
+        ("experiments", ("Studies are kept only until this app ends", "Nothing of this study has been run here")),
+        ("benchmarks", ("No model is loaded",)),
+    ):
+        page.goto(f"{refused}/{view}?model=/nothing/loaded")
+        for said in words:
+            page.get_by_text(said).first.wait_for()
+        visitor.is_well()
 
 
 def test_the_report_of_the_page_stands_alone_and_hovers(url, visit, tmp_path):

@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 import streamlit as st
 
-from app import kept
+from app import kept, run_panels
 from app.figures import runs as figures
 from app.kept import store, visible_runs
 from app.shared import jobs, models
@@ -75,6 +75,9 @@ def test_it_lists_what_is_kept_and_shows_the_newest_in_full(two, model):
     assert "scorer: flap" in code[0]
     assert shlex.split(code[1])[:4] == ["python", "-m", "rcpu", "prune"]
     assert "rcpu.prune(model.net, windows, recipe)" in code[2]
+    assert "8.000 [" in next(iter(at.dataframe[1].value["result"])), "a perplexity has its interval"
+    assert [b.proto.label for b in at.get("download_button")][:2] == ["Recipe", "Report"]
+    assert "some text" in run_panels._report(store().get(two[0]))
     at.toggle(key="set_runs_relative").set_value(False).run()
     assert next(t for t in charts(at)[0]["data"] if t["name"] == "runs")["y"] == [8.0, 9.0]
 
@@ -96,6 +99,8 @@ def test_two_runs_stand_side_by_side_with_what_differs_first(two):
     assert list(table["second"][:2]) == ["0.3", "flap"]
     assert list(table["first"][:2]) == ["0.2", "rcpu"]
     assert list(table["differs"][:3]) == [True, True, False]
+    told = dict(zip(table["setting"], table["second"], strict=True))
+    assert told["perplexity [95%]"].startswith("8.000 [")
     assert "paired over windows" in texts(at, "caption")
 
 

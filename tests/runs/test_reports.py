@@ -9,12 +9,15 @@ import pytest
 
 import rcpu
 from rcpu import RcpuError, Recipe
+from rcpu.measure.tasks_results import Item, TaskResult
 from rcpu.runs import (
     STUDIES,
     Bench,
     PerplexityAsk,
     collect_report,
+    dense_subject,
     figures,
+    keep_task,
     open_store,
     report_html,
     run_recipe,
@@ -130,7 +133,7 @@ def test_a_report_is_added_to_by_another_machine(store, table3, text_file, tmp_p
     assert len(collect_report(elsewhere, [str(second), str(first), "table3"])) == 2, "each series once"
 
 
-def test_a_run_has_its_recipe_environment_errors_and_perplexities(store, text_file):
+def test_a_run_has_its_recipe_environment_errors_perplexities_and_accuracies(store, text_file, tmp_path):
     recipe = Recipe(text=str(text_file), ratio=0.4, **SMALL)
     outcome = run_recipe(bench(), recipe, [PerplexityAsk(str(text_file), 16, 8)], store, name="my <run>")
     (item,) = collect_report(store, ["my <run>"])
@@ -141,6 +144,27 @@ def test_a_run_has_its_recipe_environment_errors_and_perplexities(store, text_fi
     assert "ratio: 0.4" in page
     held = json.loads(DATA.search(page)[1])
     assert held["runs"][0]["run"]["id"] == outcome.run.id
+    assert not item.tasks
+
+    def scored(right: int) -> TaskResult:
+        items = [Item(f"d{i}", "c", ("a", "b"), (-1.0, -2.0), 0, {"acc": float(i < right)}) for i in range(8)]
+        return TaskResult("own <task>", tuple(items), 0, "1")
+
+    dense = dense_subject(outcome.run.fingerprint, "fp32")
+    for subject, right in ((outcome.run.id, 4), (dense, 6)):
+        keep_task(store, subject, scored(right), "fp32")
+    keep_task(store, dense, replace(scored(3), task="of others"), "fp32")
+    (item,) = collect_report(store, ["my <run>"])
+    assert [(row["model"], row["value"], row["chance"]) for row in item.tasks] == [
+        ("dense", 0.75, 0.5),
+        ("my <run>", 0.5, 0.5),
+    ]
+    page = report_html([item])
+    assert "own &lt;task&gt;" in page
+    assert "of others" not in page
+    (tmp_path / "report.html").write_text(page)
+    (again,) = read_report(tmp_path / "report.html")
+    assert report_html([again]) == page
 
 
 def test_what_cannot_be_reported_is_said(store, tmp_path):

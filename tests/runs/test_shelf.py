@@ -63,6 +63,16 @@ def test_accuracy_is_the_mean_over_tasks_that_all_have(store):
     assert rows[a].dense_accuracy is None
 
 
+def test_accuracies_of_studies_count_like_those_of_single_tasks(store):
+    a, b = made(store, "a"), made(store, "b")
+    keep_task(store, a, task("one", [True, False]), "fp32")
+    same = {"metric": "acc", "values": [1.0, 1.0], "chance": 0.5, "digest": task("one", [True, True]).digest}
+    for subject, values in ((b, [1.0, 1.0]), (dense_subject("f", "fp32"), [0.0, 1.0])):
+        store.measures.put(subject, "tasks", {"tasks": ["one"]}, {"one": {**same, "values": values}})
+    rows = {row.run.id: row for row in Shelf.of(store).rows("")}
+    assert (rows[a].accuracy, rows[b].accuracy, rows[a].dense_accuracy) == (0.5, 1.0, 0.5)
+
+
 def test_what_differs_comes_first(store):
     a, b = (
         store.get(made(store, "a")),
