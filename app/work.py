@@ -22,6 +22,7 @@ from rcpu.base import out_of_memory
 from rcpu.compact import check_repository, upload
 from rcpu.runs import default_name, new_id, prepare_stream, prune_into, run_stream
 from rcpu.statistics import Collection, collect
+from rcpu.text import divided, leak_note, overlap
 
 Key = tuple[str, str, str]  # of a model: name, device, dtype
 
@@ -133,13 +134,13 @@ def prune_job(
             try:
                 _evaluate(job, share, {v.role: v for v in (dense(of), *two)}, of.tokenizer, source)
             except rcpu.RcpuError as error:
-                job.partial = replace(job.partial, notes=(*result.notes, str(error)))
+                job.partial = noted(job.partial, str(error))
             except (MemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
-                job.partial = replace(job.partial, notes=(*result.notes, "There was too little memory to measure."))
+                job.partial = noted(job.partial, "There was too little memory to measure.")
             except rcpu.Cancelled:
-                job.partial = replace(job.partial, notes=(*result.notes, "Measuring was cancelled."))
+                job.partial = noted(job.partial, "Measuring was cancelled.")
         keep_story(run, job.partial)
         job.partial = bring(run, of, result, plain).story
         return job.id
@@ -147,10 +148,21 @@ def prune_job(
     return jobs().submit("prune", f"Prune: {title}", work, job_id=new_id())
 
 
+def noted(story: Story, *notes: str) -> Story:
+    """The story with more that a reader should know."""
+    return replace(story, notes=(*story.notes, *notes))
+
+
 def _evaluate(job: Job, start: float, variants: dict[str, Variant], tokenizer: object, source: rcpu.Text) -> None:
     """Measure and continue, one model after the other; the story of the job grows from ``start`` of its progress."""
     asked, part = job.partial.asked, (1 - start) / (len(variants) + 1)
     drawn = rcpu.evaluation_windows(source, tokenizer, window=asked.window, max_windows=asked.windows)
+    config = job.partial.config
+    if asked.text != config.text or not source.disjoint:
+        calibrated = load_text(config.text, "calibration")
+        seen, _ = divided(calibrated, tokenizer, samples=config.samples, held_out=config.held_out)
+        if note := leak_note(overlap(seen, drawn), calibrated.name, source.name):
+            job.partial = noted(job.partial, note)
     for i, (role, variant) in enumerate(variants.items()):
         progress = partial(told, job, start + part * i, part, f"perplexity: {variant.label}")
         found = measured(variant, drawn, source.name, job, progress)

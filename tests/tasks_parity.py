@@ -109,8 +109,9 @@ def main() -> int:
         model.net.save_pretrained(dense)
         model.tokenizer.save_pretrained(dense)
         del model
-        shape = ["--ratio", asked.ratio, "--samples", 32, "--held-out", 0, "--device", "cpu", "--dtype", "fp32"]
-        command("rcpu", "prune", *shape, "--name", "compact", "--padded", "--out", padded, RCPU_HOME=str(home))
+        quick = ["--samples", 16, "--held-out", 0, "--compensation", "least_squares", "--ridge", 0.1]
+        where = ["--device", "cpu", "--dtype", "fp32", "--name", "compact", "--padded", "--out", padded]
+        command("rcpu", "prune", "--ratio", asked.ratio, *quick, *where, RCPU_HOME=str(home))
         for name, folder in (("embedded", dense), ("run:compact", padded)):
             ours = of_ours(name, names, asked.tasks_dir, asked.limit, top / "ours.json", home)
             theirs = of_harness(folder, names, top / "tasks", asked.limit, top / f"{folder.name}-out")

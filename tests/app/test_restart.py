@@ -93,7 +93,9 @@ def test_prune_shows_what_was_found_after_a_restart_before_any_model_is_loaded(l
     at = open_page("start", **link)
     assert "Your run" in texts(at, "caption")
     finish(click(open_page("model", **link), "Load model"), "load")
-    assert [f["data"] for f in charts(open_page("prune", **link))] == [f["data"] for f in before]
+    at = open_page("prune", **link)
+    assert [f["data"] for f in charts(at)] == [f["data"] for f in before]
+    assert "stands in the calibration text" in texts(at, "warning"), "it was measured on what it was calibrated on"
 
 
 @pytest.mark.parametrize(
