@@ -179,6 +179,8 @@ def stream(
         if split.first:
             whole = {f"{LAYERS}{index}.{k}": v for k, v in _layer_state(layer, repaired, sites).items()}
             writer.write(f"model-layer-{index:04}", whole, _save)
+            del whole  # or the next layer would come beside it, and so with the last result
+        result = None
         assembly.blocks.clear()
         assembly.cuts.clear()
         repaired.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 
 import pytest
@@ -110,6 +111,22 @@ def test_a_stream_that_was_stopped_goes_on_to_the_same_end(layer, tmp_path):
     assert_same_weights(weights(again.folder), weights(whole.folder))
     assert (again.sites, again.dense, again.pruned) == (whole.sites, whole.dense, whole.pruned)
     assert len(again.seconds) == 3 - layer
+
+
+def test_nothing_of_a_layer_outlives_it(tmp_path, monkeypatch):
+    """Else it would lie beside the next one: a layer more is what the largest models have no room for."""
+    real, held = Shards.let_go, []
+
+    def let_go(net, index: int) -> None:
+        places = {p.data_ptr() for p in net.model.layers[index].parameters()}
+        real(net, index)
+        gc.collect()
+        tensors = [t for t in gc.get_objects() if type(t) in (torch.Tensor, torch.nn.Parameter)]
+        held.extend(tuple(t.shape) for t in tensors if t.device.type == "cpu" and t.numel() and t.data_ptr() in places)
+
+    monkeypatch.setattr(Shards, "let_go", staticmethod(let_go))
+    streamed(folder_of("gqa", tmp_path), tmp_path / "out")
+    assert not held
 
 
 def test_only_the_same_run_is_resumed(tmp_path):
