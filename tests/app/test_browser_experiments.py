@@ -11,7 +11,7 @@ import pytest
 import rcpu
 from rcpu.runs import STUDIES, Bench, open_store, run_study, sized
 from tests import serve, tiny
-from tests.app.browsing import BROWSER, SIZES
+from tests.app.browsing import BROWSER, SIZES, Visitor
 
 pytestmark = BROWSER
 
@@ -37,6 +37,17 @@ def refused(tmp_path_factory):
         db.execute("PRAGMA user_version = 99")
     with serve.app(tmp_path_factory.mktemp("app") / "log.txt", RCPU_PREPARE="0", RCPU_HOME=str(home)) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def loaded(url, chromium, model_folder) -> Path:
+    """A tiny model that was loaded on the server, once for all visitors."""
+    visitor = Visitor(chromium)
+    visitor.page.goto(f"{url}/model?model={model_folder}")
+    visitor.page.get_by_role("button", name="Load model").click()
+    visitor.page.get_by_text("Query / KV heads").wait_for()
+    visitor.context.close()
+    return model_folder
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +101,9 @@ def test_runs_at_both_sizes(url, visit, size, tmp_path):
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_benchmarks_at_both_sizes(url, visit, size, model_folder, tasks):
+def test_benchmarks_at_both_sizes(url, visit, size, loaded, tasks):
     visitor = visit(size)
-    page, link = visitor.page, f"model={model_folder}&tasks_folder={tasks}&task_items=12"
-    page.goto(f"{url}/model?{link}")
-    page.get_by_role("button", name="Load model").click()
-    page.get_by_text("Query / KV heads").wait_for()
+    page, link = visitor.page, f"model={loaded}&tasks_folder={tasks}&task_items=12"
     page.goto(f"{url}/benchmarks?{link}&tasks=nogold")
     page.get_by_text("No task was run yet").wait_for()
     visitor.is_well()
