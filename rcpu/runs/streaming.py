@@ -253,6 +253,7 @@ def _begin(part: Path, asked: str, resume: bool, split: Split | Alone) -> tuple[
     known = None
     if (part / STATE).is_file():
         known = json.loads((part / STATE).read_text(encoding="utf-8"))
+    split.wait()  # all look before the first one writes
     if resume and known is not None:
         if known["asked"] != asked:
             raise RcpuError(
