@@ -19,7 +19,7 @@ app: .venv/.setup # set up, then serve the app on this machine alone
 test: .venv/.setup-dev .venv/.old-transformers # set up, then check the style and run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/.setup-dev # time and memory as ratios, one table
 	$(BIN)/python -m tests.bench
