@@ -38,7 +38,9 @@ def test_result_progress_and_partial_are_there():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has threads with a priority of their own")
-def test_pages_come_before_jobs():
+def test_pages_come_before_jobs(monkeypatch):
+    monkeypatch.setattr("app.jobs.JOBS", 19)
+
     def priority(_) -> int:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
