@@ -34,7 +34,7 @@ studies: .venv/.setup-dev # run the paper's experiments on the embedded model an
 	$(BIN)/python -m rcpu study table3 fig2 table1 fig3 few --measure-in bf16 --into README.md
 
 compare: .venv/.setup-dev # every recipe at 10, 20 and 30 %, into README.md and the field guide; takes hours
-	$(BIN)/python -m tests.compare --json assets/compare.json --into README.md
+	$(BIN)/python -m tests.compare --dtype bf16 --samples 64 --windows 80 --json assets/compare.json --into README.md
 
 screenshots: .venv/.setup-dev # take the pictures in assets/ (needs Chromium)
 	$(BIN)/python -m tests.screenshots
