@@ -26,7 +26,8 @@ from transformers import LlamaForCausalLM
 import rcpu
 from tests import tiny
 
-THREADS = torch.get_num_threads()
+#: Of the embedded model, so that files that are tested side by side share the cores.
+THREADS = max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_unconfigure() -> None:
