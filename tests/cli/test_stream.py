@@ -100,7 +100,7 @@ def test_two_processes_of_torchrun_find_what_one_does(arguments, tmp_path):
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     arguments = [*arguments, "--held-out", "2", "--stream", "--out"]
     command = [*launched, *arguments, str(both)]
-    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200)
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=400)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("saved to") == 1
     assert main([*arguments, str(alone)]) == 0
