@@ -1,4 +1,4 @@
-"""The part of Compare that puts an export on the hub: what would go is shown before anything is sent."""
+"""Where exports go: a folder of this machine, and from there the hub; what would go is shown before it is sent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from app.widgets import plain, say, size, table
 from app.work import push_job
 from rcpu.base import existing
 from rcpu.compact import files_of
+
+
+def folder_field() -> None:
+    """Where the next export is written."""
+    control(
+        st.text_input,
+        "New folder on the machine that serves this app",
+        "folder",
+        placeholder="/path/to/pruned-model",
+        max_chars=1000,
+    )
 
 
 def hub_section() -> None:

@@ -10,7 +10,8 @@ import rcpu
 from app.demo import limits
 from app.job_panels import job_panel, known_job, start
 from app.runs import described
-from app.settings import control, settings
+from app.settings import settings
+from app.sharing import folder_field
 from app.widgets import plain, say, size
 from app.work import stream_job
 from rcpu.models import Footprint
@@ -34,13 +35,7 @@ def stream_section(found: Footprint) -> None:
     )
     folder, button = st.columns([5, 2], vertical_alignment="bottom")
     with folder:
-        control(
-            st.text_input,
-            "New folder on the machine that serves this app",
-            "folder",
-            placeholder="/path/to/pruned-model",
-            max_chars=1000,
-        )
+        folder_field()
     if button.button("Prune it layer by layer", width="stretch", disabled=not s.folder):
         start("stream", lambda: stream_job((s.model, s.device, s.dtype), recipe, s.folder, s.eval_windows))
     elif job := known_job("stream"):

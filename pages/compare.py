@@ -14,7 +14,7 @@ from app.perplexities import perplexity_section, show_perplexities
 from app.runs import described, run_names, usual, variants
 from app.settings import PageEnd, control, control_list, settings
 from app.shared import memory
-from app.sharing import hub_section
+from app.sharing import folder_field, hub_section
 from app.story import example
 from app.tiles import Tile, tiles
 from app.widgets import count, empty, loader_badges, plain, size
@@ -101,13 +101,7 @@ if allowed.saving:
     with which:
         kept = control(st.selectbox, "Run", "kept", options=["", *older], format_func=lambda k: called[k or newest])
     with folder:
-        control(
-            st.text_input,
-            "New folder on the machine that serves this app",
-            "folder",
-            placeholder="/path/to/pruned-model",
-            max_chars=1000,
-        )
+        folder_field()
     saving = runs[kept or newest]
     with shape:
         control(
