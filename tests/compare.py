@@ -16,7 +16,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -48,15 +50,16 @@ def decoder_weights(net) -> int:
 
 
 @torch.no_grad()
-def tokens_per_second(net, batch: int = 4, tokens: int = 128, times: int = 5) -> float:
-    """Of a prefill, the median of some."""
-    ids = torch.randint(net.config.vocab_size, (batch, tokens), generator=torch.Generator().manual_seed(0))
-    found = []
-    for _ in range(times):
+def speed(net, dense, batch: int = 4, tokens: int = 128, pairs: int = 9) -> float:
+    """Tokens a second of a prefill ÷ the dense model's: both in turn, the median of the quotients."""
+    ids = torch.randint(dense.config.vocab_size, (batch, tokens), generator=torch.Generator().manual_seed(0))
+
+    def seconds(of) -> float:
         start = time.perf_counter()
-        net.model(ids, use_cache=False)
-        found.append(batch * tokens / (time.perf_counter() - start))
-    return sorted(found)[times // 2]
+        of.model(ids, use_cache=False)
+        return time.perf_counter() - start
+
+    return sorted(seconds(dense) / seconds(net) for _ in range(pairs))[pairs // 2]
 
 
 def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, windows: rcpu.Windows, evaluation: torch.Tensor) -> dict:
@@ -71,7 +74,7 @@ def row(model: rcpu.Model, name: str, recipe: rcpu.Recipe, windows: rcpu.Windows
         "recipe": name,
         "ratio": recipe.ratio,
         "decoder": decoder_weights(result.net) / decoder_weights(model.net),
-        "tokens_per_second": tokens_per_second(result.net) / tokens_per_second(model.net),
+        "tokens_per_second": speed(result.net, model.net),
         "parameters": rcpu.cost(result.net).parameters,
         "perplexity": found.perplexity,
         "interval": [found.interval.low, found.interval.high],
@@ -160,27 +163,36 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measured(asked: argparse.Namespace, todo: list[tuple[str, float]], dense_known: bool, of: str) -> Iterator[dict]:
-    """Rows as they come, that of the dense model first."""
+    """Rows as they come, that of the dense model first; each in a process of its own, so that its peak is its own."""
+    jobs = [("dense", 0.0)] * (not dense_known) + todo
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for found in pool.map(one, [asked] * len(jobs), jobs, [of] * len(jobs)):
+            if isinstance(found, str):  # the others are measured all the same
+                print(found, file=sys.stderr)
+            else:
+                yield found
+
+
+def one(asked: argparse.Namespace, job: tuple[str, float], of: str) -> dict | str:
+    """A row, or why there is none."""
+    name, less = job
     model = rcpu.load_model("embedded", "cpu", asked.dtype)
-    windows = rcpu.calibration_windows(
-        rcpu.load_text(asked.text), model.tokenizer, samples=asked.samples, held_out=asked.held_out, seed=asked.seed
-    )
     evaluation = rcpu.evaluation_windows(
         rcpu.load_text(asked.evaluation), model.tokenizer, window=128, max_windows=asked.windows
     )
-    if not dense_known:
-        yield dense_row(model, evaluation, of)
-    for name, less in todo:
-        asked_of = {"ratio": less, "samples": asked.samples, "held_out": asked.held_out, "seed": asked.seed}
-        recipe = replace(rcpu.load_recipe(name), **asked_of)
-        if asked.unit and recipe.method == "columns" and recipe.unit == "auto":
-            recipe = replace(recipe, unit=asked.unit)
-        try:
-            if asked.by == "parameters":
-                recipe = rcpu.with_target(model.net, recipe, 1 - less)
-            yield row(model, name, recipe, windows, evaluation) | {"less": less}
-        except rcpu.RcpuError as error:  # the others are measured all the same
-            print(f"{name} at {less:.0%}: {error}", file=sys.stderr)
+    if name == "dense":
+        return dense_row(model, evaluation, of)
+    amount = {"samples": asked.samples, "held_out": asked.held_out, "seed": asked.seed}
+    windows = rcpu.calibration_windows(rcpu.load_text(asked.text), model.tokenizer, **amount)
+    recipe = replace(rcpu.load_recipe(name), ratio=less, **amount)
+    if asked.unit and recipe.method == "columns" and recipe.unit == "auto":
+        recipe = replace(recipe, unit=asked.unit)
+    try:
+        if asked.by == "parameters":
+            recipe = rcpu.with_target(model.net, recipe, 1 - less)
+        return row(model, name, recipe, windows, evaluation) | {"less": less}
+    except rcpu.RcpuError as error:
+        return f"{name} at {less:.0%}: {error}"
 
 
 if __name__ == "__main__":
