@@ -181,7 +181,8 @@ def numbers_of(text: str | None, kind: type, what: str) -> tuple | None:
     try:
         found = tuple(dict.fromkeys(kind(part) for part in text.split(",") if part.strip()))
     except ValueError as error:
-        raise RcpuError(f"{what} must be numbers like 1,2,3; got {text!r}") from error
+        like = "0,1,2" if kind is int else "0.1,0.2,0.3"
+        raise RcpuError(f"{what} must be numbers like {like}; got {text!r}") from error
     if not found:
         raise RcpuError(f"{what} names nothing: give at least one number")
     return found

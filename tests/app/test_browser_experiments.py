@@ -76,7 +76,7 @@ def test_experiments_at_both_sizes(url, visit, size):
     visitor.is_well()
     page.get_by_label("Ratios").fill("much")
     page.get_by_label("Ratios").press("Enter")
-    page.get_by_text("Ratios must be numbers like 1,2,3; got 'much'").wait_for()
+    page.get_by_text("Ratios must be numbers like 0.1,0.2,0.3; got 'much'").wait_for()
     page.wait_for_url(re.compile("study_ratios=much"))
 
 

@@ -92,7 +92,7 @@ def test_several_quantities_and_facets(loaded):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ({"study_ratios": "much"}, "Ratios must be numbers like 1,2,3; got 'much'"),
+        ({"study_ratios": "much"}, "Ratios must be numbers like 0.1,0.2,0.3; got 'much'"),
         ({"study_ratios": "1.5"}, "ratio must be at least 0 and below 1"),
         ({"study_seeds": "-1"}, "seed must not be negative"),
         ({"samples": 0}, "need at least 1 window"),

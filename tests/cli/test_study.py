@@ -53,7 +53,7 @@ def test_studies_are_listed(capsys):
     ("flags", "sentence"),
     [
         (["nothing"], "no study 'nothing': give one of"),
-        (["table3", "--seeds", "a"], "--seeds must be numbers like 1,2,3; got 'a'"),
+        (["table3", "--seeds", "a"], "--seeds must be numbers like 0,1,2; got 'a'"),
         (["table3", "--seeds", ","], "--seeds names nothing"),
         (["table3", "--ratios", "1.5"], "ratio must be at least 0 and below 1"),
         (["table3", "--size", "huge"], "unknown size 'huge'"),
