@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from tests import bench_explorer, bench_library, bench_stream
+from tests import bench_explorer, bench_layer, bench_library, bench_stream
 
 PARTS = {"library": bench_library.main} | {name: partial(bench_explorer.main, name) for name in bench_explorer.PARTS}
 
 
 def main() -> None:
     """Run the parts named on the command line, or all."""
-    if sys.argv[1:2] == ["stream"]:  # takes long, and 30 GB of disk: only when it is asked for
-        bench_stream.main()
+    asked = {"stream": bench_stream.main, "layer": bench_layer.main}  # long, or large: only when they are asked for
+    if set(sys.argv[1:2]) & asked.keys():
+        asked[sys.argv[1]]()
         return
     for name in sys.argv[1:] or PARTS:
         PARTS[name]()

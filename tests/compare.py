@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     ask.add_argument("--ratios", default="0.1,0.2,0.3")
     ask.add_argument("--by", choices=("parameters", "ratio"), default="parameters")
     ask.add_argument("--recipes", default=",".join(rcpu.RECIPES))
+    ask.add_argument("--model", default="embedded")
     ask.add_argument("--text", default="embedded", help="calibration")
     ask.add_argument("--evaluation", default="embedded")
     ask.add_argument("--samples", type=int, default=128)
@@ -146,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
     of = f"{asked.samples} × 128 tokens of {asked.text}, seed {asked.seed}; {asked.windows} of {asked.evaluation}"
     of += f"; {asked.dtype}" * (asked.dtype != "fp32")
+    of += f"; {asked.model}" * (asked.model != "embedded")
     if any(r.get("of", of) != of for r in rows):
         raise SystemExit(f"{asked.json} has rows of {rows[0]['of']}, not of {of}: give another file")
     there = {(r["recipe"], r["less"]) for r in rows}
@@ -165,18 +167,23 @@ def main(argv: list[str] | None = None) -> None:
 def measured(asked: argparse.Namespace, todo: list[tuple[str, float]], dense_known: bool, of: str) -> Iterator[dict]:
     """Rows as they come, that of the dense model first; each in a process of its own, so that its peak is its own."""
     jobs = [("dense", 0.0)] * (not dense_known) + todo
+    for found in each_alone(one, [asked] * len(jobs), jobs, [of] * len(jobs)):
+        if isinstance(found, str):  # the others are measured all the same
+            print(found, file=sys.stderr)
+        else:
+            yield found
+
+
+def each_alone(call: Callable, *arguments: Sequence) -> Iterator:
+    """As ``map``, each call in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for found in pool.map(one, [asked] * len(jobs), jobs, [of] * len(jobs)):
-            if isinstance(found, str):  # the others are measured all the same
-                print(found, file=sys.stderr)
-            else:
-                yield found
+        yield from pool.map(call, *arguments)
 
 
 def one(asked: argparse.Namespace, job: tuple[str, float], of: str) -> dict | str:
     """A row, or why there is none."""
     name, less = job
-    model = rcpu.load_model("embedded", "cpu", asked.dtype)
+    model = rcpu.load_model(asked.model, "cpu", asked.dtype)
     evaluation = rcpu.evaluation_windows(
         rcpu.load_text(asked.evaluation), model.tokenizer, window=128, max_windows=asked.windows
     )

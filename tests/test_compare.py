@@ -9,10 +9,10 @@ from tests import compare
 
 
 @pytest.fixture
-def flags(model, text_file, tmp_path, monkeypatch) -> list[str]:
-    """A quick call, with a tiny model in the place of the embedded one."""
-    monkeypatch.setattr(rcpu, "load_model", lambda *_: model)
-    text = ["--text", str(text_file), "--evaluation", str(text_file)]
+def flags(model_folder, text_file, tmp_path, monkeypatch) -> list[str]:
+    """A quick call: a tiny model, and all rows in this process."""
+    monkeypatch.setattr(compare, "each_alone", map)
+    text = ["--model", str(model_folder), "--text", str(text_file), "--evaluation", str(text_file)]
     counts = ["--samples", "6", "--held-out", "1", "--windows", "3", "--ratios", "0.1,0.3"]
     return [*text, *counts, "--recipes", "wanda-sp,slicegpt", "--json", str(tmp_path / "compare.json")]
 
@@ -33,7 +33,7 @@ def test_rows_are_kept_and_the_table_stands_in_a_text(flags, tmp_path, monkeypat
     assert told.endswith("|\n<!-- /compare -->\nafter\n")
     assert "old" not in told.splitlines()
     assert told.count("| wanda-sp |") == told.count("| slicegpt |") == 2
-    monkeypatch.setattr(rcpu, "load_model", None)
+    monkeypatch.setattr(compare, "one", None)
     capsys.readouterr()
     compare.main([*flags, "--into", str(readme)])
     assert readme.read_text() == told
@@ -58,6 +58,16 @@ def test_what_a_model_cannot_have_does_not_end_it(flags, tmp_path, capsys):
     compare.main([*flags, "--ratios", "0.97"])
     assert [r["recipe"] for r in json.loads((tmp_path / "compare.json").read_text())] == ["dense"]
     assert "at 97%: " in capsys.readouterr().err
+
+
+def test_a_row_has_a_process_of_its_own(flags, tmp_path, monkeypatch):
+    compare.main([*flags, "--ratios", "0.1", "--recipes", "wanda-sp"])
+    monkeypatch.undo()
+    compare.main([*flags, "--ratios", "0.1,0.3", "--recipes", "wanda-sp"])
+    dense, before, found = json.loads((tmp_path / "compare.json").read_text())
+    assert (before["less"], found["less"]) == (0.1, 0.3)
+    assert found["peak_mib"] > 0
+    assert found["parameters"] < before["parameters"] < dense["parameters"]
 
 
 def test_there_is_a_place_for_it(flags, tmp_path):

@@ -76,7 +76,8 @@ def _columns(w: Tensor, p: Tensor, layout: Tensor, count: int, block: int) -> tu
     O(count · d_in · (d_out + count)).
     """
     columns = layout.flatten()
-    w, p = w[:, columns], p[columns][:, columns]
+    if not columns.equal(torch.arange(len(p), device=p.device)):
+        w, p = w[:, columns], p[columns][:, columns]
     rows, turned = w.new_empty(count, len(p)), w.new_empty(count, len(w))  # L and A
     diagonal, norms = p.diagonal().clone(), w.square().sum(0)
     order = torch.empty(count, dtype=torch.long, device=w.device)

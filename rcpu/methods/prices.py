@@ -12,7 +12,7 @@ from math import floor
 import torch
 from torch import Tensor
 
-from rcpu.methods.obs import damped, factor
+from rcpu.methods.obs import damped, factor, one_shot
 from rcpu.methods.subspace import begin, decoder, widen
 from rcpu.models.families import Heads
 
@@ -46,15 +46,14 @@ def of_columns(
 
     Columns that stay longest come first in H = A Aᵀ, so H_KK at every level is the product of a leading block of A.
     """
-    h = damped(gram, damping)
-    w = weight.to(h)
-    scores = w.square().sum(0) / torch.cholesky_inverse(factor(h)).diagonal()
-    rank = scores[layout].sum(-1).argsort(dim=1, descending=True)  # (strata, units)
+    rank = one_shot(weight, gram, damping)[layout].sum(-1).argsort(dim=1, descending=True)  # (strata, units)
     ordered = layout.to(rank.device).gather(1, rank[..., None].expand(layout.shape)).transpose(0, 1).flatten()
-    h = damped(gram, ridge)[ordered][:, ordered]
+    h = damped(gram[ordered][:, ordered], ridge)
+    half = h @ weight.to(h)[:, ordered].mT
     a = factor(h)
-    half = torch.linalg.solve_triangular(a, h @ w[:, ordered].mT, upper=False)  # A⁻¹ H Wᵀ
-    a, half, w = (m.to(weight.dtype) for m in (a, half, w))  # prices need no more
+    del h  # of a large projection each such matrix counts
+    half = torch.linalg.solve_triangular(a, half, upper=False)  # A⁻¹ H Wᵀ
+    a, half, w = a.to(weight.dtype), half.to(weight.dtype), weight  # prices need no more
     each = layout.shape[0] * layout.shape[2]
     found = []
     for n in gone:

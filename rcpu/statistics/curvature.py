@@ -101,7 +101,7 @@ def curvatures(
             for site, x, g in zip(arch.sites, inputs, [*found[1:], gradient[part]], strict=True):
                 sums[site.name].add(x.detach(), g)
             gradient[part] = found[0]
-        yield i, {name: s.result() for name, s in sums.items()}
+        yield i, {name: sums.pop(name).result() for name in list(sums)}
 
 
 def _gradient(net: nn.Module, hidden: Tensor, ids: Tensor) -> Tensor:  # (tokens, d_model), (tokens,)
