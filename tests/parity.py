@@ -1,6 +1,6 @@
 """Our methods against the authors' own code, on the same model and windows: not a test, an hour on two cores.
 
-    python -m tests.parity --data FOLDER [--windows 40] [--only flap,olica]
+    python -m tests.parity --data FOLDER [--only flap,olica] [--json rows.json] [--into README.md]
 
 FOLDER holds WikiText-2 as wiki.valid.tokens and wiki.test.raw. THEIRS are numbers that the authors' code gave on the
 embedded model, or on its copy with a KV head for each query head: perplexity of the first 40 and 160 windows of 128
@@ -17,12 +17,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import rcpu
+from rcpu.cli.common import placed, text_with
 from rcpu.models.canonical import canonical
+from rcpu.runs import markdown_table
 from tests.compare import decoder_weights
+
+MARK = "parity"
 
 PLAIN = {"samples": 128, "window": 128, "held_out": 0, "seed": 0}
 
@@ -78,48 +81,70 @@ def windows_of(path: Path, tokenizer, count: int) -> torch.Tensor:
     return torch.tensor(ids[: count * 128]).view(count, 128)
 
 
+def measured(model: rcpu.Model, theirs: Theirs, name: str, drawn: rcpu.Windows, test: torch.Tensor) -> dict:
+    """Ours at their settings, measured on as many windows as they were."""
+    net = model.net if theirs.shared else with_own_kv_heads(model.net)
+    changes = PLAIN | {"ratio": 0.5 if theirs.recipe == "z-pruner" else 0.2} | dict(theirs.changes)
+    result = rcpu.prune(net, drawn, replace(rcpu.load_recipe(theirs.recipe), **changes))
+    whole = sum(p.numel() for layer in result.net.model.layers for p in layer.parameters())
+    zeros = whole - decoder_weights(result.net) if theirs.recipe == "z-pruner" else 0
+    return {
+        "setting": name,
+        "parameters": rcpu.cost(result.net).parameters - zeros,
+        "perplexity": {
+            str(count): rcpu.perplexity(result.net, test[:count], text="test").perplexity for count in theirs.perplexity
+        },
+    }
+
+
+def cells(rows: list[dict]) -> dict[str, list[str]]:
+    """Columns of the table, theirs beside ours."""
+    of = [THEIRS[r["setting"]] for r in rows]
+    counts = sorted({count for theirs in of for count in theirs.perplexity})
+    pairs = list(zip(rows, of, strict=True))
+    found = {
+        "setting": [r["setting"] for r in rows],
+        "parameters": [f"{r['parameters']:,}" for r in rows],
+        "theirs": [f"{t.parameters:,} ({r['parameters'] / t.parameters - 1:+.2%})" for r, t in pairs],
+    }
+    for n in counts:
+        known = [(r["perplexity"][str(n)], t.perplexity[n]) if n in t.perplexity else None for r, t in pairs]
+        found[f"{n} windows"] = [f"{pair[0]:.2f}" if pair else "" for pair in known]
+        found[f"theirs, {n} windows"] = [
+            f"{pair[1]:.2f} ({pair[0] / pair[1] - 1:+.2%})" if pair else "" for pair in known
+        ]
+    return {name: [cell.replace("-", "−") for cell in column] for name, column in found.items()}
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Print the table, a row a setting, and keep it where ``--json`` says."""
+    """Print the table, a row a setting; ``--json`` keeps rows, and those that are there are not run again."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ask.add_argument("--data", type=Path, required=True)
-    ask.add_argument("--windows", type=int, choices=(40, 160), default=40)
     ask.add_argument("--only", default="", help="parts of names, with commas between them")
     ask.add_argument("--json", type=Path)
-    asked = ask.parse_args(argv)
-    model, console = rcpu.load_model("embedded", "cpu", "fp32"), Console(width=140)
-    own = with_own_kv_heads(model.net)
-    drawn = rcpu.calibration_windows(rcpu.load_text(str(asked.data / "wiki.valid.tokens")), model.tokenizer, **PLAIN)
-    test = windows_of(asked.data / "wiki.test.raw", model.tokenizer, asked.windows)
-    parts, rows = asked.only.lower().split(","), []
-    for name, theirs in THEIRS.items():
-        if asked.windows not in theirs.perplexity or not any(part in name.lower() for part in parts):
-            continue
-        net = model.net if theirs.shared else own
-        changes = PLAIN | {"ratio": 0.5 if theirs.recipe == "z-pruner" else 0.2} | dict(theirs.changes)
-        result = rcpu.prune(net, drawn, replace(rcpu.load_recipe(theirs.recipe), **changes))
-        zeros = decoder_weights(net) - decoder_weights(result.net) if theirs.recipe == "z-pruner" else 0
-        rows.append({
-            "setting": name,
-            "parameters": rcpu.cost(result.net).parameters - zeros,
-            "theirs": theirs.parameters,
-            "perplexity": rcpu.perplexity(result.net, test, text="test").perplexity,
-            "their perplexity": theirs.perplexity[asked.windows],
-        })  # fmt: skip
-        console.print(rows[-1])
+    ask.add_argument("--into", type=Path, help=f"a file to write the table into, between <!-- {MARK} --> and its end")
+    asked, console = ask.parse_args(argv), Console(width=140)
+    text_with(asked.into, [MARK])
+    rows = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else []
+    parts, there = asked.only.lower().split(","), {r["setting"] for r in rows}
+    todo = [name for name in THEIRS if name not in there and any(part in name.lower() for part in parts)]
+    if todo:
+        model = rcpu.load_model("embedded", "cpu", "fp32")
+        drawn = rcpu.calibration_windows(
+            rcpu.load_text(str(asked.data / "wiki.valid.tokens")), model.tokenizer, **PLAIN
+        )
+        test = windows_of(asked.data / "wiki.test.raw", model.tokenizer, 160)
+    for name in todo:
+        rows = sorted(
+            [*rows, measured(model, THEIRS[name], name, drawn, test)], key=lambda r: [*THEIRS].index(r["setting"])
+        )
+        console.print(rows)
         if asked.json:
             asked.json.write_text(json.dumps(rows, indent=1) + "\n")
-    dense = [rcpu.perplexity(net, test, text="test").perplexity for net in (model.net, own)]
-    made = Table(title=f"Dense: {dense[0]:.2f}, with own KV heads {dense[1]:.2f}, {asked.windows} windows")
-    for column in ("setting", "parameters", "theirs", "", "perplexity", "theirs", ""):
-        made.add_column(column, justify="right")
-    for r in rows:
-        size, loss = r["parameters"] / r["theirs"] - 1, r["perplexity"] / r["their perplexity"] - 1
-        made.add_row(
-            r["setting"],
-            *(f"{r['parameters']:,}", f"{r['theirs']:,}", f"{size:+.3%}"),
-            *(f"{r['perplexity']:.2f}", f"{r['their perplexity']:.2f}", f"{loss:+.2%}"),
-        )
-    console.print(made)
+    made = "\n".join(markdown_table(cells(rows))) + "\n"
+    console.print(made, markup=False)
+    if asked.into:
+        asked.into.write_text(placed(text_with(asked.into, [MARK]), MARK, made), encoding="utf-8")
 
 
 if __name__ == "__main__":
