@@ -81,6 +81,7 @@ if columns:
 with how:
     st.markdown("##### Choice and repair" if columns else "##### How")
     pick_other_options(["unit"] if columns else [])
+with how if columns else what:  # where there is room
     st.caption(
         f"{s.samples} + {s.held_out} windows of {s.window} tokens, seed {s.seed}: "
         f"{s.samples * s.window / model.net.config.intermediate_size:.1f} tokens an input of down_proj."
