@@ -16,7 +16,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import rcpu
 from rcpu.models import DTYPES
-from rcpu.models.sizes import layer_parameters
 from tests.bench_library import PeakMemory
 from tests.compare import bare_forward
 
@@ -39,7 +38,7 @@ def main() -> None:
     with PeakMemory() as memory:
         result = rcpu.prune(net, windows, recipe)
     seconds = time.process_time() - start
-    weights = layer_parameters(config, 0) * DTYPES[asked.dtype].itemsize
+    weights = sum(p.numel() for p in net.model.layers[0].parameters()) * net.dtype.itemsize
     Console(width=110, soft_wrap=True).print(
         f"{asked.recipe}, a layer of LLaMA-7B in {asked.dtype} ({weights / 1e9:.2f} GB), {asked.windows} × 128 tokens: "
         f"{memory.bytes / 1e9:.2f} GB above the model; {seconds:.0f} s of the processor, {seconds / bare:.1f} bare "

@@ -15,8 +15,8 @@ from rcpu.runs import how_far, load_result, open_store, prune_into, resume_into
 from tests import tiny
 
 CASES = {
-    "factors": {"method": "flop", "steps": 4},
-    "inputs": {"method": "flop", "steps": 4, "form": "columns", "exact": False},
+    "factors": {"method": "flop", "steps": 4, "form": "factors"},
+    "inputs": {"method": "flop", "steps": 4, "exact": False},
     "draws": {"method": "mini-llm", "draws": 4},
 }
 
@@ -143,7 +143,7 @@ def kept(own: set[int], forward) -> int:
 
 
 def test_seconds_and_memory_are_told_before_and_after(gqa, windows):
-    recipe = rcpu.Recipe(method="flop", ratio=0.3, steps=3, batch=4, samples=8, window=16)
+    recipe = rcpu.Recipe(method="flop", form="factors", ratio=0.3, steps=3, batch=4, samples=8, window=16)
     (before,) = rcpu.plan(gqa, recipe).notes
     mib = f"about {flop.kept_bytes(gqa, 'factors', 4 * 16) / 2**20:,.0f} MiB"
     assert before.startswith("3 steps, each a forward pass of 4 windows")

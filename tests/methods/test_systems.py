@@ -210,7 +210,9 @@ def test_gates_follow_their_distribution():
 
 def test_open_gates_change_nothing_and_gates_learn():
     net, windows = tiny.net("gqa"), tiny.calibration()
-    result = rcpu.prune(net, windows, rcpu.Recipe(method="flop", ratio=0.3, steps=30, rate=0.3, pressure=5.0))
+    result = rcpu.prune(
+        net, windows, rcpu.Recipe(method="flop", form="factors", ratio=0.3, steps=30, rate=0.3, pressure=5.0)
+    )
     curves = result.found["curves"]
     assert (curves[-5:, 1].mean() - 0.3).abs() < (curves[0, 1] - 0.3).abs()
     assert curves.shape == (30, 4)

@@ -21,7 +21,7 @@ OPTIONS = {
     "z-pruner": [{}, {"pattern": "2:4"}, {"pattern": "columns"}],
     "mini-llm": [{"draws": 1}, {"draws": 2, "grouping": "max", "noise": "signs", "unit": "kv_group"}],
     "svd-llm": [{}, {"path": "pruned"}],
-    "flop": [{"steps": 3}, {"steps": 3, "form": "columns", "exact": False}],
+    "flop": [{"steps": 3, "form": "factors"}, {"steps": 3, "exact": False}],
     "2ssp": [{}, {"balance": 10.0}],
 }
 CASES = [(kind, name, i) for kind in tiny.KINDS for name in WHOLE for i in range(len(OPTIONS.get(name, [{}])))]
