@@ -97,6 +97,11 @@ def measured(model: rcpu.Model, theirs: Theirs, name: str, drawn: rcpu.Windows, 
     }
 
 
+def change(ours: float, theirs: float) -> str:
+    """In percent of theirs."""
+    return f"{ours / theirs - 1:+.2%}".replace("-", "−").replace("−0.00", "+0.00")
+
+
 def cells(rows: list[dict]) -> dict[str, list[str]]:
     """Columns of the table, theirs beside ours."""
     of = [THEIRS[r["setting"]] for r in rows]
@@ -105,15 +110,13 @@ def cells(rows: list[dict]) -> dict[str, list[str]]:
     found = {
         "setting": [r["setting"] for r in rows],
         "parameters": [f"{r['parameters']:,}" for r in rows],
-        "theirs": [f"{t.parameters:,} ({r['parameters'] / t.parameters - 1:+.2%})" for r, t in pairs],
+        "theirs": [f"{t.parameters:,} ({change(r['parameters'], t.parameters)})" for r, t in pairs],
     }
     for n in counts:
         known = [(r["perplexity"][str(n)], t.perplexity[n]) if n in t.perplexity else None for r, t in pairs]
         found[f"{n} windows"] = [f"{pair[0]:.2f}" if pair else "" for pair in known]
-        found[f"theirs, {n} windows"] = [
-            f"{pair[1]:.2f} ({pair[0] / pair[1] - 1:+.2%})" if pair else "" for pair in known
-        ]
-    return {name: [cell.replace("-", "−") for cell in column] for name, column in found.items()}
+        found[f"theirs, {n} windows"] = [f"{pair[1]:.2f} ({change(*pair)})" if pair else "" for pair in known]
+    return found
 
 
 def main(argv: list[str] | None = None) -> None:
