@@ -36,8 +36,8 @@ class Option:
         return float if self.default is None else type(self.default)
 
     def check(self, value: Any) -> Any:
-        """The value as the option has it, whole numbers as floats where it has those; raises ``RcpuError``."""
-        if value is None and self.auto:
+        """The value as the option has it: None for auto, whole numbers as floats; raises ``RcpuError``."""
+        if self.auto and (value is None or value == AUTO):
             return None
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)

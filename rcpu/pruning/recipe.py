@@ -15,6 +15,8 @@ from rcpu.methods.catalog import METHODS
 from rcpu.models.families import SITES
 from rcpu.pruning.lists import format_ratios
 
+LIKE = {"layers": "[0, 1, 7]", "ratios": "[[0, 0.1], [7, 0.3]]", "sites": f"[{', '.join(SITES)}]"}  # lists, in YAML
+
 
 @dataclass(frozen=True, init=False)
 class Recipe:
@@ -150,11 +152,10 @@ class Recipe:
                 except (RcpuError, TypeError) as error:
                     raise RcpuError(f"the record's {error}") from error
             elif not _fits(name, value, known[name]):
-                raise RcpuError(f"the record's {name} cannot be {value!r}; without it, it is {known[name]!r}")
-        try:
-            return cls(**given)
-        except TypeError as error:  # within a list
-            raise RcpuError(f"the record holds a value of another kind than its setting: {error}") from error
+                like = f"write it like {LIKE[name]}; " if name in LIKE else ""
+                told = f"the record's {name} cannot be {flat[name]!r}; {like}without it, it is {known[name]!r}"
+                raise RcpuError(told)
+        return cls(**given)
 
     def to_yaml(self) -> str:
         """The recipe as people read and edit it; :meth:`from_yaml` takes it back."""
@@ -182,8 +183,17 @@ def read_yaml(text: str) -> dict:
 
 
 def _fits(name: str, value: Any, default: Any) -> bool:
+    if name == "layers" and value is None:
+        return True
+    if name in LIKE and not isinstance(value, tuple):
+        return False
     if name == "layers":
-        return value is None or isinstance(value, tuple)
+        return all(_fits("layer", layer, 0) for layer in value)
+    if name == "ratios":
+        pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in value)
+        return pairs and all(_fits("layer", layer, 0) and _fits("ratio", ratio, 0.0) for layer, ratio in value)
+    if name == "sites":
+        return all(isinstance(site, str) for site in value)
     if isinstance(default, float):
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, type(default)) and isinstance(value, bool) == isinstance(default, bool)

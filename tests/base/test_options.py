@@ -64,6 +64,12 @@ def test_a_dataclass_checks_its_options(values):
         Paint(**values)
 
 
+def test_auto_is_a_value_too_where_an_option_has_it():
+    assert Paint(gloss="auto").gloss is None
+    with pytest.raises(RcpuError, match="coats cannot be 'auto'"):
+        Paint(coats="auto")
+
+
 def test_options_of_parts_join_and_matter_where_their_part_is_chosen():
     @dataclass(frozen=True)
     class Blueness:

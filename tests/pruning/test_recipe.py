@@ -70,9 +70,16 @@ def test_settings_survive_json(settings):
         ({"proper": 1}, "proper cannot be 1"),
         ({"scorer": ["rcpu"]}, "scorer cannot be"),
         ({"layers": 3}, "layers cannot be 3"),
-        ({"ridge": "auto"}, "ridge cannot be 'auto'"),
-        ({"layers": ["1", 2]}, "another kind than its setting"),
-        ({"ratios": [1, 2]}, "another kind than its setting"),
+        ({"ridge": "automatic"}, "ridge cannot be 'automatic'"),
+        ({"layers": ["1", 2]}, r"layers cannot be \['1', 2\]; write it like \[0, 1, 7\]"),
+        ({"layers": [0.5]}, r"layers cannot be \[0.5\]"),
+        ({"layers": [True]}, "layers cannot be"),
+        ({"layers": "0-1"}, "layers cannot be '0-1'; write it like"),
+        ({"ratios": [1, 2]}, r"ratios cannot be \[1, 2\]; write it like"),
+        ({"ratios": [[0, 0.1], [1]]}, "ratios cannot be"),
+        ({"ratios": [[0.5, 0.1]]}, "ratios cannot be"),
+        ({"ratios": [[0, "0.1"]]}, "ratios cannot be"),
+        ({"sites": [["o_proj"]]}, "sites cannot be"),
         ({"sites": "o_proj"}, "sites cannot be 'o_proj'"),
         ({"speed": 1}, "unknown settings in the record: speed"),
     ],
@@ -101,6 +108,13 @@ def test_yaml_is_read_back():
     recipe = Recipe(layers=(1, 2), ratios=((1, 0.1),), ridge=None, compensation="least_squares")
     assert Recipe.from_yaml(recipe.to_yaml()) == recipe
     assert Recipe.from_yaml(recipe.to_yaml()).digest == recipe.digest != Recipe().digest
+
+
+def test_auto_is_written_as_on_the_command_line():
+    assert Recipe.from_yaml("{compensation: least_squares, ridge: auto}").ridge is None
+    assert Recipe.from_yaml("{compensation: least_squares, options: {ridge: auto}}").ridge is None
+    with pytest.raises(RcpuError, match="scorer 'auto'"):
+        Recipe.from_yaml("scorer: auto")
 
 
 @pytest.mark.parametrize(
