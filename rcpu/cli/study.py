@@ -112,7 +112,7 @@ def _asked(study: Study, options) -> Asked:
     )
     own = {name: value for name in ("samples", "window", "layers") if (value := getattr(options, name)) is not None}
     asked = replace(asked, settings={**asked.settings, **own})
-    study.cells(asked)  # what is wrong with them is said before a model is loaded
+    study.cells(asked), study.asks(asked)  # what is wrong with them is said before a model is loaded
     return asked
 
 

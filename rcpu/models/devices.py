@@ -17,8 +17,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
 
+def check_names(device: object, dtype: object) -> None:
+    """Raise ``RcpuError`` for what names no device or precision on any machine."""
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise RcpuError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    if dtype not in (*DTYPES, "auto"):
+        raise RcpuError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}, auto")
+
+
 def resolve_device(device: str) -> torch.device:
     """The device that a name stands for; raises ``RcpuError`` if this machine has none such."""
+    check_names(device, "auto")
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if device == "auto":
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
@@ -28,13 +37,11 @@ def resolve_device(device: str) -> torch.device:
         if not mps:
             raise RcpuError("device mps: this machine or this build of torch has no Apple GPU; use cpu or auto")
         return torch.device("mps")
-    if match := re.fullmatch(r"cuda(?::(\d+))?", device):
-        if not cuda:
-            raise RcpuError(f"device {device}: this machine or this build of torch has no CUDA GPU; use cpu or auto")
-        if int(match[1] or 0) >= torch.cuda.device_count():
-            raise RcpuError(f"device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs, from cuda:0")
-        return torch.device(device)
-    raise RcpuError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
+    if not cuda:
+        raise RcpuError(f"device {device}: this machine or this build of torch has no CUDA GPU; use cpu or auto")
+    if int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise RcpuError(f"device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs, from cuda:0")
+    return torch.device(device)
 
 
 def accelerators() -> list[str]:
@@ -48,8 +55,7 @@ def resolve_dtype(dtype: str, device: torch.device, config: PreTrainedConfig) ->
     if dtype == "auto":
         own = config.dtype if config.dtype in DTYPES.values() else torch.float16
         return torch.float32 if device.type == "cpu" else own
-    if dtype not in DTYPES:
-        raise RcpuError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}, auto")
+    check_names("auto", dtype)
     return DTYPES[dtype]
 
 

@@ -7,6 +7,7 @@ beside the model is told by content: digests of windows and texts, never their n
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
@@ -162,20 +163,44 @@ class TasksAsk:
 
 Ask = PerplexityAsk | GeometryAsk | TasksAsk
 ASKS: dict[str, type] = {kind.kind: kind for kind in (PerplexityAsk, GeometryAsk, TasksAsk)}
+BOUNDS = {"window": (2, math.inf), "limit": (1, math.inf), "few_shot": (0, 64)}
+SETTINGS = {
+    "text": "the name of a text",
+    "tasks": "a list of one or more names",
+    "window": "a whole number of at least 2",
+    "limit": "a whole number of at least 1, or left out",
+    "few_shot": "a whole number from 0 to 64, or left out",
+}
 
 
 def ask_of(values: Mapping[str, Any]) -> Ask:
     """The ask that plain values stand for: ``{kind: perplexity, text: embedded}``.
 
     Raises:
-        RcpuError: an unknown kind, or a setting that it does not have.
+        RcpuError: an unknown kind, a setting that it does not have, or a value that a setting cannot have.
     """
+    if not isinstance(values, Mapping):
+        raise RcpuError(f"a measure is settings like {{kind: perplexity, text: embedded}}, got {values!r}")
     settings = dict(values)
     kind = choose("measure", str(settings.pop("kind", "")), ASKS)
     known = [f.name for f in fields(kind)]
     if unknown := [name for name in settings if name not in known]:
         raise RcpuError(f"measure {kind.kind!r} has no setting {unknown[0]!r}: it has {', '.join(known)}")
+    for name, value in settings.items():
+        if not _fits(name, value):
+            raise RcpuError(f"measure {kind.kind!r}: {name} cannot be {value!r}, it is {SETTINGS[name]}")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name == "text":
+        return isinstance(value, str)
+    if name == "tasks":
+        return isinstance(value, list | tuple) and bool(value) and all(isinstance(task, str) for task in value)
+    if value is None:
+        return name != "window"
+    low, high = BOUNDS[name]
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def ask_dict(ask: Ask) -> dict:

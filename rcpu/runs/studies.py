@@ -99,7 +99,8 @@ class Study:
             defaults = {"perplexity": {"text": "$evaluation"}, "geometry": {"text": "$evaluation"}}
             values = {**defaults.get(values.get("kind"), {}), **values}
             values = {k: given.get(v, v) if isinstance(v, str) else v for k, v in values.items()}
-            if asked.limit:
+            ask_of(values)  # as the study has it
+            if asked.limit is not None:
                 values["limit"] = min(asked.limit, values.get("limit") or asked.limit)
             if "window" in asked.settings and values["kind"] != "tasks":
                 values["window"] = asked.settings["window"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from rcpu.base.errors import RcpuError
+from rcpu.models.devices import check_names
 from rcpu.models.loading import footprint, load_model
 from rcpu.pruning.library import load_recipe
 from rcpu.pruning.recipe import Recipe
@@ -24,6 +25,7 @@ from rcpu.runs.store import home_folder, open_store
 from rcpu.runs.studies import Asked, Study
 
 KEYS = ("models", "recipes", "vary", "seeds", "measures", "device", "dtype")
+OWN = {"model": "models", "seed": "seeds"}  # settings of a recipe with a key of their own
 ROOM = 2.5  # times what loading a model takes: the compact one and statistics beside it
 
 
@@ -73,8 +75,11 @@ def read_grid(path: Path, home: Path | None = None) -> list[Cell]:
         seeds: [0, 1]
         measures: [{kind: perplexity, text: embedded, limit: 40}]
 
+    A recipe's own model and seed stand where the grid has no ``models`` or ``seeds``; ``vary`` goes over the rest.
+
     Raises:
-        RcpuError: it cannot be read, has an unknown key, or names a recipe, a setting or a measure that there is not.
+        RcpuError: it cannot be read, has an unknown key, names a recipe, a setting or a measure that there is not,
+            gives a value that one cannot have, or a model or a seed both in a recipe and for all.
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
@@ -82,22 +87,32 @@ def read_grid(path: Path, home: Path | None = None) -> list[Cell]:
         raise RcpuError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise RcpuError(f"{path} is not YAML in UTF-8: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(said, dict) or (unknown := sorted(set(said) - set(KEYS))):
+    if not isinstance(said, dict) or (unknown := [key for key in said if key not in KEYS]):
         what = f"has no key {unknown[0]!r}" if isinstance(said, dict) else "is no grid"
         raise RcpuError(f"{path} {what}: a grid has {', '.join(KEYS)}")
-    vary = _mapping(said.get("vary") or {}, path)
-    recipes = [_recipe(given, path) for given in _list(said.get("recipes", ["rcpu-paper"]), "recipes", path)]
-    asks = tuple(ask_dict(ask_of(given)) for given in _list(said.get("measures", []), "measures", path))
-    axes = [_list(said.get("models", ["embedded"]), "models", path), recipes]
-    axes += [_list(values, name, path) for name, values in vary.items()]
-    axes += [_list(said.get("seeds", [0]), "seeds", path)]
+    try:
+        return _cells(said, home or home_folder())
+    except RcpuError as error:
+        raise RcpuError(f"{path}: {error}") from error
+
+
+def _cells(said: dict, home: Path) -> list[Cell]:
+    where = {"device": said.get("device", "auto"), "dtype": said.get("dtype", "auto")}
+    check_names(**where)
+    vary = _vary(said.get("vary") or {})
+    own = {axis: _list(said[key], key) for axis, key in OWN.items() if key in said}
+    recipes = [_recipe(given, own) for given in _list(said.get("recipes", ["rcpu-paper"]), "recipes")]
+    asks = tuple(ask_dict(ask_of(given)) for given in _list(said.get("measures", []), "measures"))
+    models, seeds = own.get("model", [None]), own.get("seed", [None])
     cells: dict[tuple, Cell] = {}
-    for model, recipe, *values, seed in itertools.product(*axes):
-        made = replace(recipe, model=model, seed=seed, **dict(zip(vary, values, strict=True)))
-        told = ", ".join([model, made.method, *(f"{k} {v}" for k, v in zip(vary, values, strict=True)), f"seed {seed}"])
-        where = {"device": said.get("device", "auto"), "dtype": said.get("dtype", "auto")}
-        cell = Cell(told, model, made.to_dict(), asks, **where, home=str(home or home_folder()))
-        cells.setdefault((model, made.digest), cell)
+    for model, recipe, *values, seed in itertools.product(models, recipes, *vary.values(), seeds):
+        changes = dict(zip(vary, values, strict=True))
+        told = [f"{name} {value}" for name, value in changes.items()]
+        changes |= {axis: value for axis, value in {"model": model, "seed": seed}.items() if axis in own}
+        made = _with(recipe, changes)
+        name = ", ".join([made.model, made.method, *told, f"seed {made.seed}"])
+        cell = Cell(name, made.model, made.to_dict(), asks, **where, home=str(home))
+        cells.setdefault((made.model, made.digest), cell)
     return list(cells.values())
 
 
@@ -135,21 +150,35 @@ def _bench(model: str, device: str, dtype: str, measure_in: str) -> Bench:
     return _benches[key]
 
 
-def _recipe(given: Any, path: Path) -> Recipe:
-    if isinstance(given, str):
-        return load_recipe(given)
-    if not isinstance(given, dict):
-        raise RcpuError(f"{path}: a recipe is a name, a file or settings, got {given!r}")
-    return Recipe.from_dict(given)
+def _recipe(given: Any, own: Mapping[str, list]) -> Recipe:
+    """A recipe of the list; of the axes that the grid has as its ``own`` it may not have a value, too."""
+    if not isinstance(given, str | dict):
+        raise RcpuError(f"a recipe is a name, a file or settings, got {given!r}")
+    made = load_recipe(given) if isinstance(given, str) else Recipe.from_dict(given)
+    for axis in own:
+        value = getattr(made, axis)
+        if value != getattr(Recipe, axis) or (isinstance(given, dict) and axis in given):
+            raise RcpuError(f"a recipe has {axis} {value!r} and the grid has {OWN[axis]}: leave one of them out")
+    return made
 
 
-def _list(given: Any, name: str, path: Path) -> list:
+def _with(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with other settings; another method has its own options at their defaults."""
+    values = recipe.to_dict()
+    options = values.pop("options")
+    same = changes.get("method", recipe.method) == recipe.method
+    return Recipe.from_dict(values | (options if same else {}) | changes)
+
+
+def _list(given: Any, name: str) -> list:
     if not isinstance(given, list) or (not given and name != "measures"):
-        raise RcpuError(f"{path}: {name} must be a list with at least one entry, got {given!r}")
+        raise RcpuError(f"{name} must be a list with at least one entry, got {given!r}")
     return given
 
 
-def _mapping(given: Any, path: Path) -> dict[str, list]:
+def _vary(given: Any) -> dict[str, list]:
     if not isinstance(given, dict):
-        raise RcpuError(f"{path}: vary must map settings to lists of values, got {given!r}")
-    return given
+        raise RcpuError(f"vary must map settings to lists of values, got {given!r}")
+    if found := [axis for axis in OWN if axis in given]:
+        raise RcpuError(f"vary has no {found[0]}: write {OWN[found[0]]}: {given[found[0]]!r} beside it")
+    return {name: _list(values, f"{name} of vary") for name, values in given.items()}

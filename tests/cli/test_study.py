@@ -58,6 +58,8 @@ def test_studies_are_listed(capsys):
         (["table3", "--ratios", "1.5"], "ratio must be at least 0 and below 1"),
         (["table3", "--size", "huge"], "unknown size 'huge'"),
         (["table3", "--measure-in", "int3"], "unknown precision 'int3'"),
+        (["table3", "--limit", "0"], "limit cannot be 0, it is a whole number of at least 1"),
+        (["table3", "--limit", "-1"], "limit cannot be -1"),
         (["table3", "--show"], "the store has nothing of the study table3"),
         (["table3", "--text", "/no/such.txt"], "no text '/no/such.txt'"),
     ],

@@ -137,7 +137,38 @@ def test_a_studys_cells_may_be_run_by_an_engine(model_folder, text_file, tmp_pat
         ({"recipe": []}, "has no key 'recipe': a grid has models"),
         ({"seeds": []}, "seeds must be a list with at least one entry"),
         ({"vary": ["ratio"]}, "vary must map settings to lists"),
-        ({"vary": {"colour": [1]}}, "has no option 'colour'"),
+        ({1: 2, "recipe": []}, "has no key 1"),
+        ({"vary": {"colour": [1]}}, "unknown settings in the record: colour"),
+        ({"vary": {1: [2]}}, "unknown settings in the record: 1"),
+        ({"vary": {"ratio": ["a"]}}, "ratio cannot be 'a'"),
+        ({"vary": {"ratio": [None]}}, "ratio cannot be None"),
+        ({"vary": {"ratio": [[0.1]]}}, r"ratio cannot be \[0.1\]"),
+        ({"vary": {"samples": ["4"]}}, "samples cannot be '4'"),
+        ({"vary": {"samples": [4.5]}}, "samples cannot be 4.5"),
+        ({"vary": {"window": [None]}}, "window cannot be None"),
+        ({"vary": {"text": [5]}}, "text cannot be 5"),
+        ({"vary": {"layers": ["0-1"]}}, r"layers cannot be '0-1'; write it like \[0, 1, 7\]"),
+        ({"vary": {"layers": [["a"]]}}, "layers cannot be"),
+        ({"vary": {"scorer": [3]}}, "scorer cannot be 3"),
+        ({"vary": {"seed": [0, 1]}}, r"vary has no seed: write seeds: \[0, 1\] beside it"),
+        ({"vary": {"model": ["embedded"]}}, "vary has no model: write models"),
+        ({"seeds": ["a"]}, "seed cannot be 'a'"),
+        ({"seeds": [None]}, "seed cannot be None"),
+        ({"seeds": [1.5]}, "seed cannot be 1.5"),
+        ({"models": [3]}, "model cannot be 3"),
+        ({"models": [None]}, "model cannot be None"),
+        ({"recipes": [{"seed": 0}]}, "a recipe has seed 0 and the grid has seeds: leave one of them out"),
+        ({"recipes": [{"model": "embedded"}]}, "a recipe has model 'embedded' and the grid has models"),
+        ({"device": 3}, "unknown device 3"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"measures": ["perplexity"]}, "a measure is settings like"),
+        ({"measures": [{"kind": "perplexity", "limit": 0}]}, "limit cannot be 0, it is a whole number of at least 1"),
+        ({"measures": [{"kind": "geometry", "limit": "a"}]}, "limit cannot be 'a'"),
+        ({"measures": [{"kind": "perplexity", "window": 1}]}, "window cannot be 1"),
+        ({"measures": [{"kind": "perplexity", "window": "a"}]}, "window cannot be 'a'"),
+        ({"measures": [{"kind": "perplexity", "text": 5}]}, "text cannot be 5"),
+        ({"measures": [{"kind": "tasks", "tasks": "piqa"}]}, "tasks cannot be 'piqa', it is a list"),
+        ({"measures": [{"kind": "tasks", "few_shot": 65}]}, "few_shot cannot be 65"),
         ({"measures": [{"kind": "weight"}]}, "unknown measure 'weight'"),
         ({"recipes": ["nothing"]}, "no recipe 'nothing'"),
         ({"recipes": [3]}, "a recipe is a name, a file or settings"),
@@ -148,6 +179,30 @@ def test_a_grid_that_is_none_says_why(grid, tmp_path, changes, told):
     grid.write_text(yaml.safe_dump(said))
     with pytest.raises(rcpu.RcpuError, match=told):
         cells_of(grid, tmp_path)
+
+
+def test_a_recipe_has_its_own_model_and_seed_where_the_grid_has_none(grid, model_folder, tmp_path):
+    said = yaml.safe_load(grid.read_text())
+    own = said.pop("recipes")[0] | {"seed": 5, "model": said.pop("models")[0]}
+    file = tmp_path / "recipe.yaml"
+    file.write_text(rcpu.Recipe(seed=6, model="elsewhere").to_yaml())
+    del said["seeds"]
+    grid.write_text(yaml.safe_dump(said | {"recipes": [own, str(file)], "vary": {}}))
+    told = [(c.model, c.recipe["model"], c.recipe["seed"]) for c in cells_of(grid, tmp_path)]
+    assert told == [(str(model_folder), str(model_folder), 5), ("elsewhere", "elsewhere", 6)]
+    grid.write_text(yaml.safe_dump(said | {"recipes": [str(file)], "models": ["embedded"]}))
+    with pytest.raises(rcpu.RcpuError, match="a recipe has model 'elsewhere' and the grid has models"):
+        cells_of(grid, tmp_path)
+
+
+def test_layers_auto_and_methods_vary_as_they_stand_in_a_recipe(grid, tmp_path):
+    said = yaml.safe_load(grid.read_text()) | {"seeds": [0]}
+    least = [said["recipes"][0] | {"compensation": "least_squares"}]
+    grid.write_text(yaml.safe_dump(said | {"recipes": least, "vary": {"layers": [[0], [0, 1]], "ridge": ["auto", 1]}}))
+    told = [(c.recipe["layers"], c.recipe["options"]["ridge"]) for c in cells_of(grid, tmp_path)]
+    assert told == [((0,), None), ((0,), 1.0), ((0, 1), None), ((0, 1), 1.0)]
+    grid.write_text(yaml.safe_dump(said | {"recipes": least, "vary": {"method": ["columns", "svd-llm"]}}))
+    assert [c.recipe["method"] for c in cells_of(grid, tmp_path)] == ["columns", "svd-llm"]
 
 
 def test_bad_input_of_a_cell_is_an_answer(grid, tmp_path):
