@@ -11,6 +11,7 @@ from rich.console import Console
 from rcpu.base.errors import RcpuError
 from rcpu.cli.common import a_path
 from rcpu.runs import collect_report, open_store, report_html
+from rcpu.runs.reports import check_page
 
 
 def add(commands, _) -> None:
@@ -24,6 +25,7 @@ def add(commands, _) -> None:
         "names", nargs="+", metavar="RUN_OR_STUDY", help="a run, a study, the JSON of `study --json`, or a report"
     )
     report.add_argument("--out", type=a_path, required=True, metavar="FILE", help="the page, e.g. report.html")
+    report.add_argument("--overwrite", action="store_true", help="replace --out even if it is no earlier report")
     report.set_defaults(run=_report)
 
 
@@ -33,6 +35,7 @@ def _report(options, console: Console) -> None:
         raise RcpuError(f"--out {out}: expected a file in a folder that exists")
     if out.suffix != ".html":
         raise RcpuError(f"--out {out}: a report is an HTML file, give a name that ends in .html")
+    check_page(out, options.overwrite)
     page = report_html(collect_report(open_store(), options.names))
     try:
         handle, name = tempfile.mkstemp(prefix=out.name, suffix=".tmp", dir=out.absolute().parent)

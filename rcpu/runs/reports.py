@@ -23,7 +23,7 @@ from rcpu.runs.pruned import sites_of
 from rcpu.runs.readings import QUANTITIES
 from rcpu.runs.records import Run, dense_subject, plain_subject
 from rcpu.runs.store import Store
-from rcpu.runs.studies import STUDIES
+from rcpu.runs.studies import STUDIES, misfit
 from rcpu.runs.studying import Findings, gathered
 from rcpu.runs.tables import result_rows, setup, verdict_rows
 from rcpu.runs.verdicts import STATES
@@ -105,24 +105,41 @@ def collect_report(store: Store, names: Sequence[str]) -> list[Findings | RunRep
 
 def read_report(path: Path) -> list[Findings | RunReport]:
     """What an earlier report, or the JSON of a study, holds; raises ``RcpuError`` for any other file."""
+    text = _text(path)
+    if path.suffix == ".html":
+        held = DATA.search(text)
+        if held is None:
+            raise RcpuError(f"{path} is no report of this program: it carries no data")
+        text = held[1]
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".html":
-            held = DATA.search(text)
-            if held is None:
-                raise RcpuError(f"{path} is no report of this program: it carries no data")
-            text = held[1]
         values = json.loads(text)
         if values.get("version", VERSION) > VERSION:
             raise RcpuError(f"{path} was written by a newer version: update RCPU Explorer")
         studies = values.get("studies", [values])
         return [*map(Findings.from_dict, studies), *(RunReport(**run) for run in values.get("runs", []))]
-    except OSError as error:
-        raise RcpuError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, RcpuError):
-            raise
-        raise RcpuError(f"{path} holds no findings of a study: {error!r}") from error
+    except json.JSONDecodeError as error:
+        raise RcpuError(
+            f"{path} is broken: line {error.lineno}, column {error.colno} of its data is no JSON"
+        ) from error
+    except RcpuError as error:
+        raise RcpuError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RcpuError(f"{path} holds no findings of a study: {misfit(error)}") from error
+
+
+def check_page(path: Path, overwrite: bool = False) -> None:
+    """Raise ``RcpuError`` unless a report may be written there: over an earlier one, or what may be overwritten."""
+    if path.exists() and not overwrite and not DATA.search(_text(path, "replace")):
+        raise RcpuError(
+            f"{path} exists and is no report: choose another name, or allow it to be overwritten (--overwrite)"
+        )
+
+
+def _text(path: Path, errors: str = "strict") -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors=errors)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RcpuError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8'}") from error
 
 
 def report_html(items: Sequence[Findings | RunReport]) -> str:

@@ -234,12 +234,17 @@ def read_study(name: str, values: Mapping[str, Any]) -> Study:
             values,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise RcpuError(f"the study {name} lacks something or has it in another form: {error!r}") from error
+        raise RcpuError(f"the study {name} cannot be read: {misfit(error)}") from error
     for claim in study.claims:
         choose(f"relation in the study {name}", claim.relation, dict.fromkeys(("lower", "higher", "same")))
         for axis in {*claim.first, *claim.than} - {RATIO, MEASURED}:
             choose(f"axis in the study {name}", axis, axes)
     return study
+
+
+def misfit(error: Exception) -> str:
+    """In words what a key or a value that was not as expected comes to."""
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else "a value has another form"
 
 
 def _labels(row: Mapping) -> Labels:

@@ -25,7 +25,7 @@ from rcpu.runs.readings import Point
 from rcpu.runs.records import dense_subject, digest_of
 from rcpu.runs.running import measure_dense, run_recipe
 from rcpu.runs.store import Store
-from rcpu.runs.studies import SEED, Asked, Cell, Study, left_out, plain_recipe, read_study
+from rcpu.runs.studies import SEED, Asked, Cell, Study, left_out, misfit, plain_recipe, read_study
 from rcpu.runs.verdicts import Verdict, verdicts
 from rcpu.statistics.passes import Progress
 from rcpu.text.leaks import leak_note, overlap
@@ -84,8 +84,8 @@ class Findings:
             study = read_study(found["study"], found["definition"])
             points = tuple(Point(**point) for point in found["points"])
             return cls(study, found["series"], Point(**found["dense"]), points)
-        except (KeyError, TypeError) as error:
-            raise RcpuError(f"these are no findings of a study: {error!r}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RcpuError(f"these are no findings of a study: {misfit(error)}") from error
 
 
 def run_study(

@@ -77,6 +77,14 @@ def test_a_report_of_a_study(model_folder, text_file, tmp_path, capsys):
     assert "The sign of det Q" in page.read_text()
     assert f"{page.stat().st_mode & 0o777:o}" == "644"
     assert main(["report", str(page), "--out", str(tmp_path / "again.html")]) == 0
+    assert main(["report", str(page), "--out", str(page)]) == 0, "over an earlier one"
+    foreign = tmp_path / "index.html"
+    foreign.write_bytes(b"<p>of mine \xe4</p>")
+    assert main(["report", "reflection", "--out", str(foreign)]) == 2
+    assert "exists and is no report" in " ".join(capsys.readouterr().err.split())
+    assert foreign.read_bytes() == b"<p>of mine \xe4</p>"
+    assert main(["report", "reflection", "--out", str(foreign), "--overwrite"]) == 0
+    assert "The sign of det Q" in foreign.read_text()
     for flags, sentence in (
         (["reflection", "--out", str(tmp_path)], "expected a file in a folder that exists"),
         (["reflection", "--out", str(tmp_path / "r.pdf")], "a report is an HTML file"),

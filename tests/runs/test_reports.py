@@ -174,8 +174,15 @@ def test_what_cannot_be_reported_is_said(store, tmp_path):
         collect_report(store, ["fig3"])
     for name, text, sentence in (
         ("a.html", "<p>", "is no report of this program"),
-        ("b.json", "[", "holds no findings"),
-        ("c.json", '{"studies": [{}]}', "no findings of a study"),
+        ("b.json", "{\n[", "b.json is broken: line 2, column 1 of its data is no JSON"),
+        ("c.json", '{"studies": [{}]}', "c.json: these are no findings of a study: 'study' is missing"),
+        ("e.json", '{"studies": [3]}', "e.json: these are no findings of a study: a value has another form"),
+        ("f.json", "[]", "f.json holds no findings of a study: a value has another form"),
+        (
+            "g.json",
+            '{"study": "x", "definition": {"axes": {}}}',
+            "g.json: the study x cannot be read: 'title' is missing",
+        ),
         ("d.json", '{"version": 99}', "written by a newer version"),
     ):
         (tmp_path / name).write_text(text)

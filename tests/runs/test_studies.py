@@ -295,7 +295,7 @@ def test_bad_studies_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(RcpuError, match="no study 'table9': give one of fig2"):
         load_study("table9")
     for text, sentence in (
-        ("axes: 3", "lacks something or has it in another form"),
+        ("axes: 3", "cannot be read: a value has another form"),
         ("title: t\ncolour: red", "unknown settings colour"),
         ("{", "cannot be read"),
     ):
