@@ -33,7 +33,9 @@ from rcpu.compact.shapes import SHAPES
 from rcpu.models import HUB_ID, footprint
 from rcpu.models.loading import Footprint, locate
 from rcpu.pruning.exports import check_export
+from rcpu.pruning.plan import LOOKING
 from rcpu.pruning.saving import bytes_to_write, file_sizes
+from rcpu.pruning.target import OF as TARGETS
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
 
 #: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
@@ -139,13 +141,22 @@ def recipe_of(options) -> rcpu.Recipe:
 def _prune(options, console: Console) -> None:
     store, begun = _store(options, console)
     config = rcpu.Recipe.from_dict(begun.recipe) if begun else recipe_of(options)
+    if options.target_parameters is not None and options.ratio is not None:
+        raise RcpuError("--target-parameters finds the ratio, and --ratio gives one: leave out one of them")
+    choose("target", options.target_of, TARGETS)
     if options.print_recipe:
+        if options.target_parameters is not None:
+            raise RcpuError(
+                "--target-parameters looks at the model, which --print-recipe does not: leave out one of them"
+            )
         sys.stdout.write(config.to_yaml())
         return
     options.model = options.model or (begun.about["source"] if begun else config.model)
     choose("dtype", options.save_dtype, rcpu.DTYPES | {"auto": None})
     read = [existing(config.model), existing(config.text.partition("#")[0])]
     folder = rcpu.check_target(options.out, options.overwrite, read) if options.out else None
+    if not folder and (options.export != "compact" or options.round_to != 1):
+        raise RcpuError("--export, --padded and --round-to say how a model is written: give --out DIR, too")
     check_json(options.json)
     text = rcpu.load_text(config.text, part="calibration")
     if _streamed(options, config, folder, console):
@@ -154,7 +165,9 @@ def _prune(options, console: Console) -> None:
     if options.target_parameters is not None and not begun:
         config = rcpu.with_target(model.net, config, options.target_parameters, options.target_of)
         left = rcpu.planned_share(model.net, config, options.target_of)
-        console.print(f"ratio {config.ratio:g} leaves {left:.2%} of the {options.target_of}'s parameters", markup=False)
+        about = "about " if config.method == "flop" or getattr(config, "allocation", "") in LOOKING else ""
+        told = f"ratio {config.ratio:g} leaves {about}{left:.2%} of the {options.target_of}'s parameters"
+        console.print(told, markup=False)
     todo = rcpu.plan(model.net, config)
     for note in todo.notes:
         console.print(f"note: {note}", markup=False)
@@ -194,6 +207,9 @@ def _prune(options, console: Console) -> None:
                     raise
                 told = error if isinstance(error, RcpuError) else f"could not write {folder}: out of memory"
                 refused = f"{told}; {_elsewhere(run, model, result, how)}"
+    for note in result.notes:
+        if note not in todo.notes:
+            console.print(f"note: {note}", markup=False)
     written = None if refused else folder
     options.stopped = f"the model is in {written}" if written else kept or "nothing was written"
     record = rcpu.run_record(
@@ -254,7 +270,11 @@ def _store(options, console: Console) -> tuple[Store | None, Run | None]:
         if options.no_store or options.name or options.recipe:
             raise RcpuError("--resume goes on with a run as it began: leave out --no-store, --name and --recipe")
         store = open_store()
-        return store, store.named(options.resume)
+        begun = store.named(options.resume)
+        given = ["method", "layer_ratios", "target_parameters", "text_field", *FIELDS, *_all_options()]
+        if changed := [_flag(name) for name in given if getattr(options, name) is not None]:
+            raise RcpuError(f"--resume goes on with a run as it began: leave out {', '.join(changed)}")
+        return store, begun
     if options.no_store:
         if options.name:
             raise RcpuError("--name is what a run is called in the store: leave it out, or --no-store")

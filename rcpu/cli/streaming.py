@@ -28,6 +28,8 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
     """Prune as the recipe says and write the result to ``folder``; goes on where an earlier call was stopped."""
     if options.export != "compact":
         raise RcpuError("a stream writes the compact shape: make the others of it with `python -m rcpu export`")
+    if options.round_to != 1:
+        raise RcpuError("--round-to is for the stock shape, and a stream writes the compact one: leave it out")
     device = options.device
     if (nth := os.environ.get("LOCAL_RANK")) and device in ("auto", "cuda") and rcpu.models.accelerators():
         device = f"cuda:{nth}"
@@ -45,7 +47,8 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
     with launched() as split:
         console.quiet = console.quiet or not split.first
         if share is not None:
-            console.print(f"ratio {asked.recipe.ratio:g} leaves {share:.0%} of the {options.target_of}", markup=False)
+            told = f"ratio {asked.recipe.ratio:g} leaves {asked.left:.2%} of the {options.target_of}'s parameters"
+            console.print(told, markup=False)
         console.print(
             f"streaming {asked.shards.count} layers of {asked.shards.layer_bytes(asked.dtype) / 2**30:.2f} GiB; about "
             f"{asked.need / 2**30:.1f} of {asked.free / 2**30:.1f} GiB free are needed, and {asked.disk / 2**30:.1f} "
@@ -65,6 +68,8 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
             )
     if record is None:  # the first process tells it
         return
+    for note in record["notes"]:
+        console.print(f"note: {note}", markup=False)
     options.stopped = f"the model is in {folder}"
     with results(options.json, record):
         _print(record, folder)

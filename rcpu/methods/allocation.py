@@ -159,9 +159,9 @@ def ratios_with_heads(ratio: float, heads: int, count: int, head_cost: int, neur
     left = ratio * (count * head_cost + neurons * neuron_cost) - heads * head_cost
     share = int(left / neuron_cost) / neurons
     if not 0 <= share < 1:
+        how = "more than" if share < 0 else "too few for what"
         raise RcpuError(
-            f"{heads} of {count} heads leave {share:.0%} of the neurons to remove for a ratio of {ratio:g}: choose "
-            "another number of heads"
+            f"{heads} of {count} heads are {how} a ratio of {ratio:g} removes: choose another number of heads"
         )
     return share
 

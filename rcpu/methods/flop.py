@@ -194,7 +194,8 @@ def run(net, windows, recipe, *, progress, cancelled, micro_batch=None, checkpoi
         f"gradients took about {taken / 2**20:,.0f} MiB"
     ]
     if abs(left / total - (1 - recipe.ratio)) > 0.01:
-        told.append(f"{1 - left / total:.1%} went where {recipe.ratio:.1%} was asked for: allow more steps or pressure")
+        why = "gates of several layers close at once" if options.exact else "allow more steps or pressure"
+        told.append(f"{1 - left / total:.1%} went where {recipe.ratio:.1%} was asked for: {why}")
     shares = torch.tensor([n / len(a) for a, n in zip(alphas, gone, strict=True)]).view(count, -1)
     found = {"curves": now.curves, "closed": shares, "shift": torch.tensor(shift), "asked": torch.tensor(recipe.ratio)}
     return Outcome(Edits(edits), tuple(told), found)
@@ -305,12 +306,14 @@ def _switched(layer: nn.Module, gates: list[tuple[Gated, Tensor]]) -> nn.Module:
 def _shift(gates: Sequence[Gated], alphas: Sequence[Tensor], wanted: float) -> float:
     """By how much all gates have to move so that what stays open has the wanted parameters, by bisection."""
     low, high = -50.0, 50.0
+
+    def kept(shift: float) -> int:
+        return sum(g.cost * (len(a) - n) for g, a, n in zip(gates, alphas, closed(gates, alphas, shift), strict=True))
+
     for _ in range(60):
         middle = (low + high) / 2
-        gone = closed(gates, alphas, middle)
-        kept = sum(g.cost * (len(a) - n) for g, a, n in zip(gates, alphas, gone, strict=True))
-        low, high = (middle, high) if kept < wanted else (low, middle)
-    return high
+        low, high = (middle, high) if kept(middle) < wanted else (low, middle)
+    return min(low, high, key=lambda shift: abs(kept(shift) - wanted))
 
 
 def _close(net, gates, alphas, gone: list[int], options: FlopOptions) -> dict[int, dict[str, Tensor]]:

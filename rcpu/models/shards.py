@@ -42,6 +42,25 @@ class Shards:
         absent = [i for i in range(self.count) if not any(n.startswith(f"{LAYERS}{i}.") for n in self.places)]
         if absent:
             raise RcpuError(f"{folder} lacks the weights of layer {absent[0]}: copy or download the model again")
+        beyond = [n for n in self.places if n.startswith(f"{LAYERS}{self.count}.")]
+        if beyond or not self._fits():
+            what = f"{beyond[0]}, " if beyond else "weights of other shapes in layer 0, "
+            raise RcpuError(
+                f"{folder} holds {what}which its config.json does not describe: they do not belong together"
+            )
+
+    def _fits(self) -> bool:
+        """Whether the first layer has the shapes that the configuration says."""
+        prefix, shapes = f"{LAYERS}0.", {}
+        for name in (n for n in self.places if n.startswith(prefix) and "inv_freq" not in n):
+            with safe_open(self.places[name], "pt") as file:
+                shapes[name.removeprefix(prefix)] = torch.empty(file.get_slice(name).get_shape(), device="meta")
+        try:
+            found = apart(shapes, self.config, self.family)
+        except RuntimeError:
+            return False
+        described = self.empty().model.layers[0].state_dict()
+        return all(described[n].shape == t.shape for n, t in found.items() if n in described)
 
     @property
     def stored(self) -> str | None:

@@ -24,6 +24,8 @@ from rcpu.pruning.whole import planned_cost
 
 #: Allocations that look at the model first; until then a plan counts as if all layers shared alike.
 LOOKING = ("flap", "flap_heads", "influence", "prices")
+#: Those among them that hold to the ratio of the whole; prices hold to what whole units of a uniform share remove.
+OF_THE_WHOLE = ("flap", "flap_heads", "influence")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     layers = recipe.layer_indices(len(layers_of(net)))
     layouts = {site.name: units_of(net, site, unit) for site in arch.sites if site.name in recipe.sites}
     sizes = {site.name: _size(net, site, layouts[site.name], recipe) for site in arch.sites if site.name in layouts}
-    notes = []
+    notes, expected = [], gone is None
+    if stray := [i for i, _ in recipe.ratios if i not in layers]:
+        notes.append(f"layer {stray[0]} has a ratio of its own, but is not among the layers to prune: it stays whole")
     if gone is None:
         gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
         notes = [note for name, layout in layouts.items() for note in _notes(recipe, layers, layout, name, unit)]
@@ -94,8 +98,12 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
         notes.append(
             f"allocation {recipe.allocation!r}: layers and sites share what the ratio removes after a look at the model"
         )
-    weights = sum(n * sizes[name].weights for (_, name), n in gone.items())
-    parameters = sum(n * sizes[name].parameters - (n > 0) * sizes[name].upkeep for (_, name), n in gone.items())
+    counts: Mapping[tuple[int, str], float] = gone
+    if expected and recipe.allocation in OF_THE_WHOLE:
+        counts = {(i, name): recipe.ratio_of(i) * layouts[name].shape[1] for i, name in gone}
+    weights = round(sum(n * sizes[name].weights for (_, name), n in counts.items()))
+    parameters = sum(n * sizes[name].parameters - (n > 0) * sizes[name].upkeep for (_, name), n in counts.items())
+    parameters = round(parameters)
     after = Cost(
         before.parameters - parameters,
         before.bytes - parameters * net.dtype.itemsize,
@@ -124,7 +132,7 @@ def _removed(recipe: Recipe, layouts: Mapping[str, Tensor], sizes: Mapping[str, 
 
 def _notes(recipe: Recipe, layers: tuple[int, ...], layout: Tensor, name: str, unit: str) -> list[str]:
     units, kind = layout.shape[1], UNIT_NAMES[unit if name == "o_proj" else "channel"]
-    if recipe.allocation == "heads":
+    if recipe.allocation == "heads" or recipe.allocation in LOOKING:
         return []
     return [
         f"{name}: {ratio:g} of {units} {kind} rounds down to none, so nothing is removed there; "

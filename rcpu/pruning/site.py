@@ -205,8 +205,8 @@ class Solving:
         cross, x = shift.cross, self._seen.x
         if self._recipe.centred:
             cross = torch.addr(cross, shift.total.to(cross), x.mean.to(cross), alpha=-1)
-        h = obs.damped(gram, TARGET_RIDGE * self._care)
-        return self._weight + torch.cholesky_solve(cross.mT.to(h), obs.factor(h)).mT.to(self._weight)
+        lower = obs.factor(obs.damped(gram, TARGET_RIDGE * self._care))
+        return self._weight + torch.cholesky_solve(cross.mT.to(lower), lower).mT.to(self._weight)
 
     def begin(self) -> None:
         """Start the decomposition where the repair is a turn; otherwise, or unless this was called, :meth:`finish`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,10 +25,11 @@ from rcpu.models.sizes import flops_per_token, parameter_count, streamed_bytes
 from rcpu.models.tokenizers import load_tokenizer
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.saving import card_of
-from rcpu.pruning.target import with_target
+from rcpu.pruning.target import planned_share, with_target
 from rcpu.runs.split import Alone, Split
 from rcpu.runs.streaming import Streamed, check_streamed, move_weights, stream
 from rcpu.statistics.passes import Progress
+from rcpu.text.leaks import leak_note, overlap
 from rcpu.text.texts import Text, load_text
 from rcpu.text.windows import calibration_windows, evaluation_windows
 
@@ -46,6 +47,7 @@ class Stream:
     need: int
     free: int
     disk: int
+    left: float  # of the decoder's parameters, or of what a target is a share of
 
 
 def prepare_stream(
@@ -80,7 +82,8 @@ def prepare_stream(
         )
     disk = parameter_count(shards.own) * storage.itemsize
     check_room(folder, disk)
-    return Stream(shards, recipe, folder, place, kind, storage, need, free, disk)
+    left = planned_share(empty, recipe, target[1] if target else "decoder")
+    return Stream(shards, recipe, folder, place, kind, storage, need, free, disk, left)
 
 
 def run_stream(
@@ -109,6 +112,9 @@ def run_stream(
     evaluation = None
     if evaluate:
         evaluation = evaluation_windows(text, tokenizer, window=recipe.window, max_windows=evaluate)
+    leak = None
+    if evaluation is not None:
+        leak = leak_note(overlap(windows.calibration.flatten(), evaluation), text.name, "the evaluation text")
     found = stream(
         shards,
         windows,
@@ -125,6 +131,8 @@ def run_stream(
         progress=progress,
         cancelled=cancelled,
     )
+    if leak:
+        found = replace(found, notes=(*found.notes, leak))
     return _finish(found, asked, tokenizer) if split.first else None
 
 

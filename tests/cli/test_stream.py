@@ -197,3 +197,24 @@ def test_what_a_stream_cannot_be_is_said(arguments, tmp_path, monkeypatch, capsy
     assert main([*arguments, *flags]) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_calibrated_on_is_no_measure(arguments, tmp_path, capsys):
+    asked = [*arguments, "--stream", "--target-parameters", "0.8", "--out", str(tmp_path / "out"), "--samples", "400"]
+    assert main([*asked, "--evaluate", "20"]) == 0
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "stands in the calibration text" in told
+    assert "leaves 80% of" not in told, "whole units do not meet it to the percent"
+    record = json.loads((tmp_path / "out" / RECORD).read_text())
+    assert any("stands in the calibration text" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 2}, {"num_key_value_heads": 3}, {"intermediate_size": 64}])
+def test_files_of_another_config_are_refused(change, arguments, model_folder, tmp_path, capsys):
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | change))
+    arguments[arguments.index("--model") + 1] = str(other)
+    assert main([*arguments, "--stream", "--out", str(tmp_path / "out")]) == 2
+    assert "does not describe" in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()

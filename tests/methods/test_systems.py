@@ -208,6 +208,14 @@ def test_gates_follow_their_distribution():
     assert flop.lagrangian(torch.tensor(0.3), 0.1, first, second).item() == pytest.approx(0.4 + 0.12)
 
 
+def test_a_size_between_two_gates_is_met_as_nearly_as_they_allow():
+    gates = [flop.Gated(0, "a", torch.zeros(4), cost=10), flop.Gated(0, "b", torch.zeros(4), cost=10)]
+    alphas = [torch.tensor([0.0, 1.0, 2.0, 3.0])] * 2  # gates of both close at once
+    for wanted, kept in ((56, 60), (46, 40), (52, 60), (48, 40)):
+        gone = flop.closed(gates, alphas, flop._shift(gates, alphas, wanted))
+        assert sum(10 * (4 - n) for n in gone) == kept
+
+
 def test_open_gates_change_nothing_and_gates_learn():
     net, windows = tiny.net("gqa"), tiny.calibration()
     result = rcpu.prune(

@@ -30,3 +30,20 @@ def test_plan_is_what_happens(kind, unit, settings, windows):
     assert {s.layer for s in result.sites} == set(plan.layers)
     for s in result.sites:
         assert plan.removed[s.layer, s.site] == (s.units - s.kept, s.units)
+
+
+@pytest.mark.parametrize("allocation", ["flap", "flap_heads", "influence"])
+def test_what_holds_to_the_ratio_of_the_whole_is_planned_so(allocation, gqa, windows):
+    asked = rcpu.Recipe(unit="kv_group", ratio=0.3, allocation=allocation, heads_removed=1)
+    dense, planned = rcpu.cost(gqa).parameters, rcpu.plan(gqa, asked)
+    assert not any("rounds down to none" in note for note in planned.notes), "nobody knows that before the look"
+    left = rcpu.planned_share(gqa, asked)
+    made = rcpu.prune(gqa, windows, asked).net
+    decoder = sum(p.numel() for layer in gqa.model.layers for p in layer.parameters())
+    assert left == pytest.approx(0.7, abs=0.01)
+    assert 1 - (dense - rcpu.cost(made).parameters) / decoder == pytest.approx(left, abs=0.09), "units are coarse"
+
+
+def test_a_ratio_of_a_layer_that_is_not_pruned_is_told(gqa):
+    notes = rcpu.plan(gqa, config(layers=(0,), ratio=0.5, ratios=((1, 0.4),))).notes
+    assert any("layer 1 has a ratio of its own, but" in note for note in notes)
