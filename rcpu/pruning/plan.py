@@ -84,11 +84,13 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     layouts = {site.name: units_of(net, site, unit) for site in arch.sites if site.name in recipe.sites}
     sizes = {site.name: _size(net, site, layouts[site.name], recipe) for site in arch.sites if site.name in layouts}
     notes, expected = [], gone is None
-    if stray := [i for i, _ in recipe.ratios if i not in layers]:
-        notes.append(f"layer {stray[0]} has a ratio of its own, but is not among the layers to prune: it stays whole")
     if gone is None:
         gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
         notes = [note for name, layout in layouts.items() for note in _notes(recipe, layers, layout, name, unit)]
+        if stray := [i for i, _ in recipe.ratios if i not in layers]:
+            notes.append(
+                f"layer {stray[0]} has a ratio of its own, but is not among the layers to prune: it stays whole"
+            )
     if recipe.scorer in FROM_GRAM and recipe.compensation in ("none", "bias"):
         notes.append(
             f"score {recipe.scorer!r} counts on a repair that compensation {recipe.compensation!r} does not make: "
