@@ -253,6 +253,7 @@ def _begin(part: Path, asked: str, resume: bool, split: Split | Alone) -> tuple[
     known = None
     if (part / STATE).is_file():
         known = json.loads((part / STATE).read_text(encoding="utf-8"))
+    foreign = known is None and part.exists() and any(part.iterdir())
     split.wait()  # all look before the first one writes
     if resume and known is not None:
         if known["asked"] != asked:
@@ -260,7 +261,7 @@ def _begin(part: Path, asked: str, resume: bool, split: Split | Alone) -> tuple[
                 f"{part} was begun with another model, recipe, text or precision: delete it, or choose another name"
             )
         return known["done"], known["sites"], known["sizes"]
-    if part.exists() and known is None and any(part.iterdir()):
+    if foreign:
         raise RcpuError(f"{part} holds something else than a run that was begun: move it elsewhere")
     if split.first:
         shutil.rmtree(part, ignore_errors=True)
