@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import rcpu
 from rcpu.models.shards import Shards
-from rcpu.runs.streaming import PART, STATE, stream
+from rcpu.runs.streaming import PART, STATE, _begin, stream
 from tests import tiny
 
 RECIPE = rcpu.Recipe(samples=6, window=16, held_out=3, ratio=0.3)
@@ -168,3 +168,16 @@ def test_broken_files_are_named(tmp_path):
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(rcpu.RcpuError, match=r"model.layers.1.mlp.up_proj.weight holds NaN"):
         streamed(folder, tmp_path / "out")
+
+
+def test_a_process_that_looks_late_is_not_in_the_way_of_the_first(tmp_path):
+    part = tmp_path / "out.part"
+
+    class Second:
+        first, rank = False, 1
+
+        def wait(self) -> None:  # meanwhile the first one goes on
+            part.mkdir(exist_ok=True)
+            (part / STATE).write_text("{}")
+
+    assert _begin(part, "asked", True, Second()) == (0, [], {})
