@@ -81,9 +81,8 @@ def windows_of(path: Path, tokenizer, count: int) -> torch.Tensor:
     return torch.tensor(ids[: count * 128]).view(count, 128)
 
 
-def measured(model: rcpu.Model, theirs: Theirs, name: str, drawn: rcpu.Windows, test: torch.Tensor) -> dict:
+def measured(net: LlamaForCausalLM, theirs: Theirs, name: str, drawn: rcpu.Windows, test: torch.Tensor) -> dict:
     """Ours at their settings, measured on as many windows as they were."""
-    net = model.net if theirs.shared else with_own_kv_heads(model.net)
     changes = PLAIN | {"ratio": 0.5 if theirs.recipe == "z-pruner" else 0.2} | dict(theirs.changes)
     result = rcpu.prune(net, drawn, replace(rcpu.load_recipe(theirs.recipe), **changes))
     whole = sum(p.numel() for layer in result.net.model.layers for p in layer.parameters())
@@ -137,11 +136,11 @@ def main(argv: list[str] | None = None) -> None:
             rcpu.load_text(str(asked.data / "wiki.valid.tokens")), model.tokenizer, **PLAIN
         )
         test = windows_of(asked.data / "wiki.test.raw", model.tokenizer, 160)
+        nets = {True: model.net, False: with_own_kv_heads(model.net)}
     for name in todo:
-        rows = sorted(
-            [*rows, measured(model, THEIRS[name], name, drawn, test)], key=lambda r: [*THEIRS].index(r["setting"])
-        )
-        console.print(rows)
+        found = measured(nets[THEIRS[name].shared], THEIRS[name], name, drawn, test)
+        console.print(found)
+        rows = sorted([*rows, found], key=lambda r: [*THEIRS].index(r["setting"]))
         if asked.json:
             asked.json.write_text(json.dumps(rows, indent=1) + "\n")
     made = "\n".join(markdown_table(cells(rows))) + "\n"

@@ -28,8 +28,8 @@ def at_equal_parameters(recipes: Mapping[str, Sequence[Level]], dense: float | N
     )
     ordered = sorted(recipes.items(), key=lambda one: one[1][-1].perplexity)
     ends = [levels[-1] for _, levels in ordered]
-    seen = [np.log10(level.perplexity) for _, levels in ordered for level in levels] + [np.log10(dense or 1.0)]
-    low, high = min(seen[: -1 if dense is None else None]), max(seen)
+    seen = [level.perplexity for _, levels in ordered for level in levels] + ([] if dense is None else [dense])
+    low, high = np.log10(min(seen)), np.log10(max(seen))
     heights = apart([np.log10(end.perplexity) for end in ends], GAP * (high - low))
     colors, most = shades(len(ordered)), min(end.decoder for end in ends)
     for n, ((name, levels), height) in enumerate(zip(ordered, heights, strict=True)):

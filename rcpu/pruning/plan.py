@@ -83,9 +83,12 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
     layers = recipe.layer_indices(len(layers_of(net)))
     layouts = {site.name: units_of(net, site, unit) for site in arch.sites if site.name in recipe.sites}
     sizes = {site.name: _size(net, site, layouts[site.name], recipe) for site in arch.sites if site.name in layouts}
-    notes, expected = [], gone is None
+    notes: list[str] = []
+    counts: Mapping[tuple[int, str], float] | None = gone  # as an allocation has shared them, or as is expected
     if gone is None:
-        gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
+        counts = gone = {(i, name): _removed(recipe, layouts, sizes, i, name) for name in layouts for i in layers}
+        if recipe.allocation in OF_THE_WHOLE:
+            counts = {(i, name): recipe.ratio_of(i) * layouts[name].shape[1] for i, name in gone}
         notes = [note for name, layout in layouts.items() for note in _notes(recipe, layers, layout, name, unit)]
         if stray := [i for i, _ in recipe.ratios if i not in layers]:
             notes.append(
@@ -100,12 +103,9 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
         notes.append(
             f"allocation {recipe.allocation!r}: layers and sites share what the ratio removes after a look at the model"
         )
-    counts: Mapping[tuple[int, str], float] = gone
-    if expected and recipe.allocation in OF_THE_WHOLE:
-        counts = {(i, name): recipe.ratio_of(i) * layouts[name].shape[1] for i, name in gone}
     weights = round(sum(n * sizes[name].weights for (_, name), n in counts.items()))
-    parameters = sum(n * sizes[name].parameters - (n > 0) * sizes[name].upkeep for (_, name), n in counts.items())
-    parameters = round(parameters)
+    upkeep = sum(sizes[name].upkeep for (_, name), n in counts.items() if n > 0)
+    parameters = round(sum(n * sizes[name].parameters for (_, name), n in counts.items())) - upkeep
     after = Cost(
         before.parameters - parameters,
         before.bytes - parameters * net.dtype.itemsize,
