@@ -46,5 +46,7 @@ def stream_section(found: Footprint) -> None:
                 f"Saved to {plain(job.result['out'])}: perplexity {before:.2f} before, {after:.2f} after.",
                 icon=":material/check:",
             )
+            for note in job.result["notes"]:
+                st.caption(plain(note))
     st.caption(f"As Prune is set: {plain(described(recipe))}. In a terminal:")
     st.code(f"python -m rcpu prune --model {shlex.quote(s.model)} --stream --out pruned", language="shell")

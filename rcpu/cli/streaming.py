@@ -44,6 +44,12 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
         report=lambda m: console.print(f"{recipe.model}: {m}", markup=False),
     )
     options.stopped = f"the layers that are done are kept in {folder}{PART}: the same command goes on with them"
+    warnings: list[str] = []
+
+    def warn(note: str) -> None:
+        warnings.append(note)
+        console.print(f"note: {note}", markup=False)
+
     with launched() as split:
         console.quiet = console.quiet or not split.first
         if share is not None:
@@ -63,12 +69,13 @@ def run_streamed(options, recipe: rcpu.Recipe, folder: Path, console: Console) -
                 resume=not options.overwrite,
                 on_disk=options.states_on_disk,
                 split=split,
+                warn=warn,
                 progress=lambda p: bar.update(task, completed=p.fraction, description=p.message),
                 cancelled=options.interrupted,
             )
     if record is None:  # the first process tells it
         return
-    for note in record["notes"]:
+    for note in (note for note in record["notes"] if note not in warnings):
         console.print(f"note: {note}", markup=False)
     options.stopped = f"the model is in {folder}"
     with results(options.json, record):

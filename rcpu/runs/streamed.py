@@ -94,12 +94,14 @@ def run_stream(
     resume: bool = True,
     on_disk: bool = False,
     split: Split | Alone | None = None,
+    warn: Callable[[str], None] = lambda _: None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict | None:
     """Prune, measure on ``evaluate`` windows and write the export; its record, None in processes but the first.
 
-    ``text`` stands for the recipe's, where that is known by another name.
+    ``text`` stands for the recipe's, where that is known by another name. ``warn`` is told of an evaluation on what
+    is calibrated on before the work starts; the record's notes have it, too.
 
     Raises:
         RcpuError: see :func:`rcpu.runs.streaming.stream`.
@@ -109,12 +111,12 @@ def run_stream(
     tokenizer, text = load_tokenizer(shards.folder), text or load_text(recipe.text)
     counts = {name: getattr(recipe, name) for name in ("samples", "window", "held_out", "seed")}
     windows = calibration_windows(text, tokenizer, **counts)
-    evaluation = None
+    evaluation, leak = None, None
     if evaluate:
         evaluation = evaluation_windows(text, tokenizer, window=recipe.window, max_windows=evaluate)
-    leak = None
-    if evaluation is not None:
         leak = leak_note(overlap(windows.calibration.flatten(), evaluation), text.name, "the evaluation text")
+    if leak:
+        warn(leak)
     found = stream(
         shards,
         windows,

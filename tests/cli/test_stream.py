@@ -199,14 +199,21 @@ def test_what_a_stream_cannot_be_is_said(arguments, tmp_path, monkeypatch, capsy
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_calibrated_on_is_no_measure(arguments, tmp_path, capsys):
+def test_what_was_calibrated_on_is_no_measure(arguments, tmp_path, capsys, monkeypatch):
     asked = [*arguments, "--stream", "--target-parameters", "0.8", "--out", str(tmp_path / "out"), "--samples", "400"]
     assert main([*asked, "--evaluate", "20"]) == 0
     told = capsys.readouterr().err.replace("\n", " ")
-    assert "stands in the calibration text" in told
+    assert told.count("stands in the calibration text") == 1
     assert "leaves 80% of" not in told, "whole units do not meet it to the percent"
     record = json.loads((tmp_path / "out" / RECORD).read_text())
     assert any("stands in the calibration text" in note for note in record["notes"])
+
+    def nothing(*_, **__):
+        raise rcpu.RcpuError("no layer was read")
+
+    monkeypatch.setattr(streamed, "stream", nothing)
+    assert main([*asked[:-4], "--out", str(tmp_path / "other"), "--samples", "400", "--evaluate", "20"]) == 2
+    assert "stands in the calibration text" in capsys.readouterr().err.replace("\n", " "), "before the work starts"
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 2}, {"num_key_value_heads": 3}, {"intermediate_size": 64}])
