@@ -13,7 +13,7 @@ from app.figures.found import shades
 from app.guide import Level
 
 STRONG = {"best": COLORS["compensated"], "rcpu-paper": COLORS["least_squares"]}  # the others are looked at beside them
-GAP = 0.036  # between two names, of the figure's height
+GAP = 0.042  # between two names, of the figure's height
 
 
 def at_equal_parameters(recipes: Mapping[str, Sequence[Level]], dense: float | None) -> go.Figure:
