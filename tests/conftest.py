@@ -104,7 +104,7 @@ def model(model_folder) -> rcpu.Model:
 
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory) -> Path:
-    """Twelve thousand characters of seeded gibberish."""
+    """Twelve thousand characters of seeded gibberish, to read and never to change."""
     words = ["".join(chr(97 + c % 26) for c in row) for row in tiny.ids(2000, 5, seed=9).tolist()]
     path = tmp_path_factory.mktemp("texts") / "words.txt"
     path.write_text(" ".join(words) + "\n", encoding="utf-8")
