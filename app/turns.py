@@ -36,9 +36,7 @@ def turned(run_id: str, site: rcpu.SiteResult | SiteLook | None) -> rcpu.SiteRes
     weight = _weight(run_id, site)
     if weight is None:
         return None
-    before = weight_of(model.net, site.layer, site.site)
-    before = before[:, site.columns.to(before.device)]
-    found = replace(site, weight=weight, before=before).angles
+    found = replace(site, weight=weight, before=weight_of(model.net, site.layer, site.site)).angles
     with contextlib.suppress(rcpu.RcpuError):  # a store that cannot be written: it is worked out again
         one.add(run_id, part, {"angles": found})
     return _with(site, found)

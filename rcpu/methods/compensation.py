@@ -167,6 +167,12 @@ class Outputs:
         """M = Y Zᵀ = W G[:,K] W_Kᵀ, (d_out, d_out)."""
         return narrow(self.product, columns) @ narrow(self.weight, columns).mT
 
+    def cross_products_once(self, columns: Tensor) -> Tensor:
+        """The same where no other columns will be asked for: W G, as large as W, serves for ‖Y‖² yet and is let go."""
+        _ = self.product, self.energy
+        product = narrow(vars(self).pop("product"), columns)
+        return product @ narrow(self.weight, columns).mT
+
     def lost(self, columns: Tensor) -> float:
         """‖Y − Z‖²_F = tr(W_R G_RR W_Rᵀ) with R the columns that go: what removal costs while nothing is repaired."""
         if columns.ndim > 1:

@@ -18,8 +18,8 @@ from rcpu.statistics.decompose import complement, eigenvalues, eigh, svd, svd_of
 #: Singular values below this share of the largest are rounding, not signal, by the precision of the sums in M. With
 #: fp32 sums of a real model Q agrees with that of fp64 sums down to 1e-7 and starts to differ at 1e-8.
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
-#: Cosine between null spaces below which a basis of U_⊥ is worked out: rounding grows as its inverse.
-SKEW = {torch.float32: 0.1, torch.float64: 1e-4}
+#: Cosine between null spaces below which a basis of U_⊥ is worked out: rounding grows as its inverse square.
+SKEW = {torch.float32: 0.1, torch.float64: 1e-2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,16 +86,16 @@ def solve(m: Tensor, rank: int | None = None, proper: bool = False, spectrum: bo
     u, s, vh = svd_of_sums(m, most) if rounded else svd(m)
     r = int((s[:most] > tolerance * s[0]).sum())
     u, v, null = u[:, :r], vh[:r].mT, vh[r:].mT
-    cosines = torch.ones(r, dtype=m.dtype, device=m.device)
+    q, cosines = u @ v.mT, torch.ones(r, dtype=m.dtype, device=m.device)
+    least = u[:, -1:], v[:, -1:]
     if r < d:
-        a, c, bh = _aligned(u, null)
-        u, v = torch.cat([u, a], 1), torch.cat([v, null @ bh.mT], 1)
+        turned, c, least = _completed(u, null)
+        q.addmm_(turned, null.mT)
         shared = min(r, d - r)  # the pair (range, range) has the angles of the pair (null space, null space)
-        cosines[r - shared :] = c[d - r - shared :]
-    q = u @ v.mT
+        cosines[r - shared :] = c[len(c) - shared :]
     if proper and torch.linalg.slogdet(q).sign < 0:
         # Reflect the last direction, which costs least: the least aligned one of the null space, else the smallest σ.
-        q = q - 2 * torch.outer(u[:, -1], v[:, -1])
+        q = q - 2 * least[0] @ least[1].mT
     return Rotation(
         q=q,
         singular_values=s.cpu().double().sort(descending=True).values,
@@ -130,14 +130,23 @@ def singular_values(m: Tensor) -> Tensor:
     return decompose.singular_values(m.to(working_dtype(m))).cpu().double()
 
 
-def _aligned(u: Tensor, null: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A, cosines and Bᵀ of U_⊥ U_⊥ᵀ V_⊥ = A C Bᵀ: bases of both null spaces, paired by angle, the smallest first."""
-    a, c, bh = svd(null - u @ (u.mT @ null))
-    if c[-1] < SKEW[u.dtype]:  # rounding would leave A with parts of U
+def _completed(u: Tensor, null: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """The polar factor P of X = U_⊥ U_⊥ᵀ V_⊥, cosines of null spaces, descending, and the least aligned pair, if any.
+
+    With B = Uᵀ V_⊥ = A S Wᵀ it is XᵀX = I − BᵀB, so that cosines are √(1 − S²), beside them 1, and P = X (XᵀX)^−½
+    needs none but B's decomposition, small where one of both null spaces or ranges is.
+    """
+    b = u.mT @ null
+    _, sines, wh = svd(b)
+    c = (1 - sines.square()).clamp_min(0).sqrt().flip(0)
+    if c.numel() and c[-1] < SKEW[u.dtype]:  # rounding would leave P with parts of U
         basis = complement(u)
         a, c, bh = svd(basis.mT @ null)
-        a = basis @ a
-    return a, c, bh
+        return basis @ (a @ bh), c, (basis @ a[:, -1:], null @ bh[-1:].mT)
+    x = torch.addmm(null, u, b, alpha=-1)
+    w = wh.mT.flip(1)
+    turned = x.addmm_((x @ w).mul_(1 / c - 1), w.mT)
+    return turned, c, (turned @ w[:, -1:], null @ w[:, -1:])
 
 
 def _degrees(cosines: Tensor) -> Tensor:

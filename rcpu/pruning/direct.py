@@ -69,6 +69,8 @@ class DirectOutputs:
         self._check(columns)
         return self._m
 
+    cross_products_once = cross_products
+
     def lost(self, columns: Tensor) -> float:
         """‖Y − Z‖²_F = ‖D‖²_F with D = W_R X_R and R the columns that go."""
         self._check(columns)

@@ -18,7 +18,7 @@ from rcpu.methods import obs, procrustes
 from rcpu.methods.columns import care, compensation_at
 from rcpu.methods.compensation import COMPENSATORS, Compensated, Outputs, Problem, Shift, turned_error
 from rcpu.methods.scoring import FROM_GRAM, column_scores
-from rcpu.methods.subspace import spectrum, value_subspace, widen
+from rcpu.methods.subspace import narrow, spectrum, value_subspace, widen
 from rcpu.methods.units import keep_units, kept_columns
 from rcpu.models.families import Heads
 from rcpu.pruning.direct import DirectOutputs
@@ -61,7 +61,7 @@ class SiteResult:
     determinant: int | None = None  # of Q: +1 for a rotation, −1 where it also mirrors
     channel_angles: Tensor | None = None  # (d_out,)
     principal_angles: Tensor | None = None  # (rank,)
-    before: Tensor | None = None  # (d_out, kept) W_K, a part of the dense model's weights
+    before: Tensor | None = None  # (d_out, d_in) W, the dense model's own and not a copy
     # Where units went one after another:
     order: Tensor | None = None  # (removed,) stratum · units + unit
     costs: Tensor | None = None  # (removed,) what each added to the error
@@ -71,7 +71,8 @@ class SiteResult:
         """Eigen-angles of Q, (d_out,), for whoever looks: Q is not kept, but it is the polar factor of W' W_Kᵀ."""
         if self.before is None:
             return None
-        new, kept = (w.cpu().double() for w in (self.weight, self.before))
+        kept = narrow(self.before, self.columns.to(self.before.device))
+        new, kept = (w.cpu().double() for w in (self.weight, kept))
         return procrustes.solve(new @ kept.mT).angles
 
     @property
@@ -142,7 +143,7 @@ class Solving:
     ):
         self._recipe, self._layer, self._site, self._unit, self._heads = recipe, layer, site, unit, heads
         self._compensation = compensation_at(recipe, site)
-        self._home, self._dtype = weight.device, weight.dtype
+        self._home, self._dtype, self._dense = weight.device, weight.dtype, weight
         if self._home.type == "mps":  # no fp64 there
             weight, seen = weight.cpu(), seen.to("cpu")
         self._weight, self._seen = weight.to(seen.x.gram.dtype), seen
@@ -154,7 +155,7 @@ class Solving:
         self._held_out: Measured | None = None
         self._lost = [self.outputs.lost(self.columns)]
         self._turns = self._compensation in TURNS
-        self._m = [self.outputs.cross_products(self.columns)] if self._turns else []
+        self._m = [self.outputs.cross_products_once(self.columns)] if self._turns else []
         self._turning: Future | None = None
 
     def _choose(self, layout: Tensor, gone: int, metric: Tensor | None) -> None:
@@ -234,7 +235,7 @@ class Solving:
         self._known.append(outputs_of(self.columns) if outputs_of else Outputs(self._weight, self._held_out.x))
         self._lost.append(self._known[-1].lost(self.columns))
         if self._turns:
-            self._m.append(self._known[-1].cross_products(self.columns))
+            self._m.append(self._known[-1].cross_products_once(self.columns))
 
     def _problem(self, rotation: procrustes.Rotation | None) -> Problem:
         recipe, held = self._recipe, self._held_out
@@ -290,7 +291,7 @@ class Solving:
             error_compensated_held_out=error_compensated_held_out,
             scale=new.scale,
             ridge=new.ridge,
-            **(_told(rotation, problem.kept) if rotation else {}),
+            **(_told(rotation, self._dense) if rotation else {}),
             **({"order": self._path.order, "costs": self._path.costs} if self._path else {}),
         )
 
@@ -314,7 +315,7 @@ class Solving:
         ]
 
 
-def _told(rotation: procrustes.Rotation, kept: Tensor) -> dict:
+def _told(rotation: procrustes.Rotation, dense: Tensor) -> dict:
     """What is told of a rotation that costs no further decomposition."""
     return {
         "singular_values": rotation.singular_values,
@@ -322,7 +323,7 @@ def _told(rotation: procrustes.Rotation, kept: Tensor) -> dict:
         "determinant": 1 if torch.linalg.slogdet(rotation.q).sign > 0 else -1,
         "channel_angles": rotation.channel_angles,
         "principal_angles": rotation.principal_angles,
-        "before": kept,
+        "before": dense,
     }
 
 

@@ -27,6 +27,7 @@ from rcpu.pruning.plan import Plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint
 from rcpu.pruning.site import Measured, SiteResult, Solving
+from rcpu.statistics.decompose import SMALL
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.passes import Pass
 from rcpu.statistics.sums import Accumulator, Statistics
@@ -124,11 +125,12 @@ class Walk(Pass):
     def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> list[SiteResult]:
         """Measure what is live of a stage and solve it.
 
-        A decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next site,
-        and where there is none, for held-out windows: both would need memory of both. Then inputs are gathered,
-        and where that is asked for memory goes back: once a layer, for to get it again takes time.
+        A small decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next
+        site, and where there is none, for held-out windows: both would need memory of both. A large one has all cores,
+        and a site is finished before the next. Then inputs are gathered, and where that is asked for memory goes back:
+        once a layer, for to get it again takes time.
         """
-        alone = len(stage.live) == 1
+        alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
         self.open(stage)
         self.measure(stage, held_out=False)
         if not alone:
@@ -136,19 +138,23 @@ class Walk(Pass):
         sums = {site.name: stage.sums.pop((site.name, False)).result(self.recipe) for site in stage.live}
         for site in stage.live:
             _check_finite(sums[site.name].x, consumer_of(stage.layer, site).weight.data, stage.index, site)
-        solving = {}
+        found: dict[str, Solving | SiteResult] = {}
         for site in stage.live:
             metric = metrics.get((stage.index, site.name))
-            solving[site.name] = self.choose(stage, site, sums.pop(site.name), todo, metric)
-            self.begin(solving[site.name])
+            solving = self.choose(stage, site, sums.pop(site.name), todo, metric)
+            self.begin(solving)
             if alone:
                 self.measure(stage, held_out=True)
-            self.check(stage, site, solving[site.name])
+            self.check(stage, site, solving)
+            found[site.name] = self.finish(stage, site, solving) if in_turn else solving
+            del solving  # or what it holds would stay beside the next
         if stage.sites[0] in stage.live and self.recipe.path == "pruned":
-            self.gather(stage, solving[stage.sites[0].name].columns)
+            self.gather(stage, found[stage.sites[0].name].columns)
         if stage.tidy:
             return_freed_memory()
-        return [self.finish(stage, site, solving.pop(site.name)) for site in stage.live]
+        if in_turn:
+            return list(found.values())
+        return [self.finish(stage, site, found.pop(site.name)) for site in stage.live]
 
     def open(self, stage: Stage) -> None:
         """Make room for what is measured of the stage.
@@ -164,7 +170,7 @@ class Walk(Pass):
         stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}
         for site in stage.live:
             d_in, gram = consumers[site.name].in_features, site.name not in stage.summed_directly
-            for held_out in (False, True):
+            for held_out in {held_out for _, held_out in self.micro_batches}:  # sums take memory, nothing to add or not
                 stage.sums[site.name, held_out] = Sums(
                     Accumulator(d_in, self.device, gram=gram),
                     Fluctuation(d_in) if self.recipe.scorer in FROM_WINDOWS else None,
@@ -226,8 +232,7 @@ class Walk(Pass):
 
     def check(self, stage: Stage, site: Site, solving: Solving) -> None:
         """Have one site look at its held-out windows, which have been measured."""
-        sums = stage.sums.pop((site.name, True))
-        if sums.inputs.tokens:
+        if sums := stage.sums.pop((site.name, True), None):
             solving.check(sums.result(self.recipe), self._outputs_of(stage, site, held_out=True))
 
     def gather(self, stage: Stage, columns: Tensor) -> None:

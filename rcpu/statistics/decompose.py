@@ -65,10 +65,11 @@ def svd_of_sums(m: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
         return svd(m)
     v = eigh(m.mT @ m)[1].flip(1)  # the largest first, or their rounding would drown the small ones in R
     y = m @ v
+    rest = torch.linalg.vector_norm(y[:, rank:], dim=0)  # rounding, in no order
     u, signed = _orthogonal(y[:, :rank])
     order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
-    u, v = (u * torch.ones_like(signed).copysign(signed))[:, order], torch.cat([v[:, :rank][:, order], v[:, rank:]], 1)
-    rest = torch.linalg.vector_norm(y[:, rank:], dim=0)  # rounding, in no order
+    u = (u * torch.ones_like(signed).copysign(signed))[:, order]
+    v[:, :rank] = v[:, :rank][:, order]
     return u, torch.cat([signed.abs()[order], rest]), v.mT
 
 

@@ -1,4 +1,7 @@
-"""A server, a browser, and visitors who come and go, for the tests in a real browser; a module has its own."""
+"""A server, a browser, and visitors who come and go, for the tests in a real browser.
+
+The server stays for all modules: what one of them has loaded and pruned, the next need not wait for.
+"""
 
 import re
 
@@ -11,7 +14,7 @@ from tests.app.browsing import SETTINGS, SIZES, Visitor
 jobs.JOBS = 0  # tests of other files run beside these, and a job that gives way to them all never ends
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def url(tmp_path_factory):
     with serve.app(tmp_path_factory.mktemp("app") / "log.txt", RCPU_PREPARE="0") as address:
         yield address
@@ -37,9 +40,21 @@ def visit(chromium):
         visitor.context.close()
 
 
+@pytest.fixture(scope="session")
+def asked() -> dict[str, str]:
+    """By the address of a server what :func:`prepared` found there."""
+    return {}
+
+
 @pytest.fixture(scope="module")
-def prepared(url, chromium) -> str:
+def prepared(url, chromium, asked) -> str:
     """The URL behind the question mark of a session that loaded, measured and pruned the embedded model by hand."""
+    if url not in asked:
+        asked[url] = _prepare(url, chromium)
+    return asked[url]
+
+
+def _prepare(url: str, chromium) -> str:
     visitor = Visitor(chromium)
     page = visitor.page
     page.goto(f"{url}/model?{SETTINGS}")
