@@ -45,6 +45,11 @@ class Visitor:
         """Wait for this many figures, with something drawn in the last."""
         self.page.locator(".js-plotly-plot .main-svg").nth(count - 1).wait_for()
 
+    def resize(self, size: tuple[int, int]) -> None:
+        """Give the window another size, and figures the time to be drawn anew."""
+        self.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+        self.page.wait_for_timeout(SECONDS)
+
     def is_well(self) -> None:
         """Nothing broke, no page shows an error, and nothing needs sideways scrolling."""
         assert not self.broken

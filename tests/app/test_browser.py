@@ -10,9 +10,8 @@ from tests.app.browsing import BROWSER, PATIENCE, SECONDS, SIZES, rows, saved
 pytestmark = BROWSER
 
 
-@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
-def test_every_page_and_view_shows_its_figures(url, visit, prepared, size):
-    visitor = visit(size)
+def test_every_page_and_view_shows_its_figures_at_both_sizes(url, visit, prepared):
+    visitor = visit()
     page = visitor.page
     views = [
         "/model?",
@@ -22,13 +21,17 @@ def test_every_page_and_view_shows_its_figures(url, visit, prepared, size):
         "/prune?",
         "/learn?lesson=0&",
     ]
-    for view in views:
+    for i, view in enumerate(views):  # at one size when it is opened, then at the other
         page.goto(url + view + prepared)
         visitor.figures()
         visitor.is_well()
+        visitor.resize(SIZES[1 - i % 2])
+        visitor.is_well()
     page.goto(f"{url}/learn?lesson=2&{prepared}")  # a picture of its own, to drag
-    page.get_by_role("group", name="Targets Y").wait_for()
-    visitor.is_well()
+    for size in SIZES:
+        visitor.resize(size)
+        page.get_by_role("group", name="Targets Y").wait_for()
+        visitor.is_well()
 
 
 def test_texts_and_tokens_side_by_side(url, visit, prepared):
@@ -52,8 +55,7 @@ def test_texts_and_tokens_side_by_side(url, visit, prepared):
     visitor.figures(3)
     page.locator("span[title*='KL from the reference']").nth(10).wait_for()
     visitor.is_well()
-    page.set_viewport_size(dict(zip(("width", "height"), SIZES[1], strict=True)))
-    page.wait_for_timeout(2 * SECONDS)  # figures are drawn anew
+    visitor.resize(SIZES[1])
     visitor.is_well()
 
 
@@ -71,7 +73,8 @@ def test_a_lesson_stands_beside_its_picture_where_there_is_room(url, visit, prep
 
 
 def test_tiles_stand_in_one_row_beside_a_scrollbar(url, visit, prepared):
-    page = visit().page
+    visitor = visit()
+    page = visitor.page
     for view, tiles in (("spectrum", 4), ("angles", 5), ("space", 4)):
         page.goto(f"{url}/rotation?spectrum={view}&{prepared}")
         found = page.locator(".rcpu-tiles > div")
@@ -81,7 +84,7 @@ def test_tiles_stand_in_one_row_beside_a_scrollbar(url, visit, prepared):
     left, right = page.locator(".js-plotly-plot").first, page.locator(".js-plotly-plot").nth(1)
     right.wait_for()
     assert right.bounding_box()["x"] > left.bounding_box()["x"]
-    page.set_viewport_size(dict(zip(("width", "height"), SIZES[1], strict=True)))
+    visitor.resize(SIZES[1])
     page.wait_for_function(
         "[a, b] = document.querySelectorAll('.js-plotly-plot'),"
         " Math.abs(a.getBoundingClientRect().x - b.getBoundingClientRect().x) < 2"
