@@ -20,7 +20,7 @@ import rcpu
 from rcpu.models.families import embed, layers_of
 from rcpu.statistics.decompose import svd_of_sums
 
-PROMPT, DECODED = 512, 48
+PROMPT, DECODED, FEW = 512, 48, 32
 
 
 class PeakMemory:
@@ -122,13 +122,16 @@ def main() -> None:
     for order in ("paper", "site"):
         with PeakMemory() as memory[order]:
             rcpu.prune(net, windows, replace(base, order=order))
-    for name, order, options in (
-        ("paper", "paper", {}),
-        ("site", "site", {}),
-        ("site_none", "site", {"batch_bytes": 0}),
+    fewer = rcpu.calibration_windows(text, model.tokenizer, samples=FEW, held_out=0)
+    for name, order, seen, options in (
+        ("paper", "paper", windows, {}),
+        ("site", "site", windows, {}),
+        ("site_none", "site", windows, {"batch_bytes": 0}),
+        ("paper_few", "paper", fewer, {}),
+        ("site_few", "site", fewer, {}),
     ):
-        beside = BesideBare(net, ids)
-        rcpu.prune(net, windows, replace(base, order=order), progress=beside, **options)
+        beside = BesideBare(net, torch.cat([seen.calibration, seen.held_out]))
+        rcpu.prune(net, seen, replace(base, order=order), progress=beside, **options)
         beside.end()
         ratios[name] = beside.ratio
         print(
@@ -153,6 +156,8 @@ def main() -> None:
         (f"prune ÷ bare forward, order paper ({shape})", ratios["paper"], 2.2),
         ("prune ÷ bare forward, order site", ratios["site"], 1.6),
         ("prune ÷ bare forward, order site, no activations kept for reuse", ratios["site_none"], None),
+        (f"prune ÷ bare forward, order paper, {FEW} windows", ratios["paper_few"], 2.4),
+        (f"prune ÷ bare forward, order site, {FEW} windows", ratios["site_few"], 2.4),
         *(
             (
                 f"peak memory above the model, {net.config.num_hidden_layers} layers, order {order} (MB)",

@@ -171,10 +171,20 @@ class Recipe:
         return cls.from_dict({k: v for k, v in read_yaml(text).items() if k not in ("about", "source")})
 
 
+def plain_yaml(text: str) -> object:
+    """What is written in YAML; raises ``YAMLError`` where it cannot be read, and where a value contains itself."""
+    values = yaml.safe_load(text)
+    try:
+        json.dumps(values, default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError("a value contains itself, or is too deep") from error
+    return values
+
+
 def read_yaml(text: str) -> dict:
     """A mapping written in YAML; raises ``RcpuError`` with the place where it cannot be read."""
     try:
-        values = yaml.safe_load(text)
+        values = plain_yaml(text)
     except yaml.YAMLError as error:
         raise RcpuError(f"a recipe is YAML, and this cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

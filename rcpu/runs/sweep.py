@@ -18,7 +18,7 @@ from rcpu.base.errors import RcpuError
 from rcpu.models.devices import check_names
 from rcpu.models.loading import footprint, load_model
 from rcpu.pruning.library import load_recipe
-from rcpu.pruning.recipe import Recipe
+from rcpu.pruning.recipe import Recipe, plain_yaml
 from rcpu.runs.asks import Bench, ask_dict, ask_of
 from rcpu.runs.running import run_recipe
 from rcpu.runs.store import home_folder, open_store
@@ -82,7 +82,7 @@ def read_grid(path: Path, home: Path | None = None) -> list[Cell]:
             gives a value that one cannot have, or a model or a seed both in a recipe and for all.
     """
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        said = plain_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RcpuError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -121,6 +121,7 @@ def test_auto_is_written_as_on_the_command_line():
     ("text", "message"),
     [
         ("ratio: [", "a recipe is YAML, and this cannot be read"),
+        ("layers: &here [1, *here]", "a value contains itself"),
         ("- 1", "a recipe is a list of settings"),
         ("", "a recipe is a list of settings"),
         ("options: 3", "the record's options must be names with values"),
