@@ -12,7 +12,8 @@ import torch
 
 import rcpu
 from rcpu.methods import procrustes
-from rcpu.pruning import direct
+from rcpu.models import weight_of
+from rcpu.pruning import direct, walk
 from tests import reference, tiny
 
 UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
@@ -237,6 +238,40 @@ def test_angles_are_worked_out_for_whoever_looks_and_no_rotation_is_held(gqa, wi
         torch.testing.assert_close(site.angles.deg2rad().cos(), cosines, rtol=0, atol=2e-3)
         assert site.angles is site.angles
     assert len(asked) == asked_for + len(result.sites)
+
+
+@pytest.mark.parametrize("order", rcpu.ORDERS)
+def test_a_large_site_is_finished_before_the_next_is_begun_and_comes_out_the_same(gqa, windows, monkeypatch, order):
+    expected, begun, held = rcpu.prune(gqa, windows, config(order=order)), [], []
+    choose = walk.Walk.choose
+
+    def chosen(*args):
+        held.append(sum(solving() is not None for solving in begun))
+        solving = choose(*args)
+        begun.append(weakref.ref(solving))
+        return solving
+
+    monkeypatch.setattr(walk.Walk, "choose", chosen)
+    rcpu.prune(gqa, windows, config(order=order))
+    assert max(held) == (1 if order == "paper" else 0)
+    held.clear()
+    monkeypatch.setattr(walk, "SMALL", 0)
+    assert_same_result(rcpu.prune(gqa, windows, config(order=order)), expected)
+    assert max(held) == 0
+
+
+def test_findings_refer_to_the_dense_weight_and_hold_no_copy(gqa, windows):
+    for site in rcpu.prune(gqa, windows, CONFIG).sites:
+        assert site.before.data_ptr() == weight_of(gqa, site.layer, site.site).data_ptr()
+
+
+def test_nothing_is_held_for_windows_that_are_not_there(gqa, windows, monkeypatch):
+    made, plain = [], walk.Accumulator
+    monkeypatch.setattr(walk, "Accumulator", lambda *args, **options: made.append(args) or plain(*args, **options))
+    rcpu.prune(gqa, rcpu.Windows(windows.calibration, windows.held_out[:0], windows.text), CONFIG)
+    assert len(made) == 2 * gqa.config.num_hidden_layers
+    rcpu.prune(gqa, windows, CONFIG)
+    assert len(made) == (2 + 4) * gqa.config.num_hidden_layers
 
 
 def test_a_cancelled_run_gives_all_cores_back(gqa, windows, cores):
