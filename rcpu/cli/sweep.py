@@ -36,6 +36,8 @@ def _sweep(options, console: Console) -> None:
         done.append(one)
         what = one.error or ("was there already" if one.found else "done")
         console.print(f"{len(done)} of {len(cells)}: {one.name}: {what}", markup=False)
+        for note in one.notes:
+            console.print(f"warning: {one.name}: {note}", markup=False)
     place = {cell.name: i for i, cell in enumerate(cells)}
     done.sort(key=lambda one: place[one.name])
     table = Table("cell", "run", "measured")

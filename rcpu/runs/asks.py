@@ -23,8 +23,9 @@ from rcpu.models.devices import DTYPES
 from rcpu.models.loading import Model
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.survey import Looks
+from rcpu.text.leaks import leak_note, overlap
 from rcpu.text.texts import Text, load_text
-from rcpu.text.windows import Windows, calibration_windows, evaluation_windows
+from rcpu.text.windows import Windows, calibration_windows, divided, evaluation_windows
 
 Step = Callable[[float], None]
 Stop = Callable[[], bool]
@@ -56,6 +57,12 @@ class Bench:
         counts = {name: getattr(recipe, name) for name in ("samples", "window", "held_out", "seed")}
         made = lambda: calibration_windows(self.text(recipe.text), self.model.tokenizer, **counts)  # noqa: E731
         return self._once(("windows", recipe.text, *counts.values()), made)
+
+    def drawn_from(self, recipe: Recipe) -> Tensor:
+        """The tokens, (tokens,), from which a recipe's calibration windows are drawn."""
+        counts = {"samples": recipe.samples, "held_out": recipe.held_out}
+        made = lambda: divided(self.text(recipe.text), self.model.tokenizer, **counts)[0]  # noqa: E731
+        return self._once(("drawn from", recipe.text, *counts.values()), made)
 
     def evaluation(self, text: str, window: int, most: int | None) -> Tensor:
         """Windows to measure on, (windows, window)."""
@@ -104,6 +111,11 @@ class PerplexityAsk:
         """Plain values, the loss of every window among them."""
         windows, name = bench.evaluation(self.text, self.window, self.limit), bench.text(self.text).name
         return perplexity(net, windows, text=name, progress=progress, cancelled=cancelled).to_dict(losses=True)
+
+    def leak(self, bench: Bench, recipe: Recipe) -> str | None:
+        """A sentence of warning where these windows stand in what the recipe draws calibration windows from."""
+        windows, name = bench.evaluation(self.text, self.window, self.limit), bench.text(self.text).name
+        return leak_note(overlap(bench.drawn_from(recipe), windows), bench.text(recipe.text).name, name)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import nn
 
 from rcpu.pruning.loop import prune
 from rcpu.pruning.recipe import Recipe
-from rcpu.runs.asks import Ask, Bench
+from rcpu.runs.asks import Ask, Bench, PerplexityAsk
 from rcpu.runs.pruned import content_of, has_weights, load_result, prune_into, resume_into
 from rcpu.runs.records import Run, dense_subject
 from rcpu.runs.store import Store
@@ -25,6 +25,7 @@ class Outcome:
     run: Run
     answers: tuple[dict, ...]
     pruned: bool  # now, rather than found
+    notes: tuple[str, ...] = ()  # what to know before answers are believed
 
 
 def run_recipe(
@@ -70,7 +71,8 @@ def run_recipe(
         return prune(bench.model.net, windows, recipe, **how).net
 
     answers = answers_of(bench, store, run.id, net, asks, progress=_rest(progress, PRUNING), cancelled=cancelled)
-    return Outcome(run, answers, pruned)
+    leaks = (ask.leak(bench, recipe) for ask in asks if isinstance(ask, PerplexityAsk))
+    return Outcome(run, answers, pruned, tuple(note for note in leaks if note))
 
 
 def measure_dense(

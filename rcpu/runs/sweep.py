@@ -63,6 +63,7 @@ class Done:
     run: str = ""
     found: bool = False  # it was in the store already
     answers: tuple[dict, ...] = ()
+    notes: tuple[str, ...] = ()  # what to know before answers are believed
     error: str = ""
 
 
@@ -135,7 +136,7 @@ def run_cell(cell: Mapping[str, Any]) -> dict:
         done = run_recipe(bench, recipe, asks, store, name=c.label, keep_weights=c.keep_weights)
     except RcpuError as error:
         return asdict(Done(c.name, error=str(error)))
-    return asdict(Done(c.name, done.run.id, not done.pruned, done.answers))
+    return asdict(Done(c.name, done.run.id, not done.pruned, done.answers, done.notes))
 
 
 _benches: dict[tuple[str, ...], Bench] = {}

@@ -42,6 +42,10 @@ def test_a_recipe_is_pruned_and_measured_as_by_hand(store, recipe, ask):
     assert outcome.answers[0]["by_window"] == list(by_hand.by_window)
     assert told == sorted(told)
     assert told[-1] == 1.0
+    assert "stands in the calibration text words.txt too" in outcome.notes[0]
+    other = PerplexityAsk("embedded", window=16, limit=8)
+    (note,) = run_recipe(at, recipe, [ask, other], store).notes
+    assert note == outcome.notes[0], "another text has nothing of it"
 
 
 def test_what_is_there_is_not_done_again(store, recipe, ask, monkeypatch):

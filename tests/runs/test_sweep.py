@@ -69,7 +69,9 @@ def test_cells_are_runs_and_a_second_sweep_finds_them(grid, tmp_path, monkeypatc
     assert len(open_store(tmp_path / "home").runs()) == 4
     assert [c["found"] for c in told] == [False] * 4
     assert all(c["answers"][0]["perplexity"] > 1 for c in told)
-    capsys.readouterr()
+    warned = "stands in the calibration text words.txt too: that flatters"
+    assert all(warned in c["notes"][0] for c in told), "the grid measures on what it calibrates on"
+    assert capsys.readouterr().err.replace("\n", " ").count("that flatters pruned models") == 4
     assert main(["sweep", str(grid)]) == 0
     assert capsys.readouterr().err.count("was there already") == 4
     assert len(open_store(tmp_path / "home").runs()) == 4
