@@ -52,8 +52,12 @@ def error(p: Problem, x: torch.Tensor, name: str, **options) -> float:
 def test_sums_give_the_products():
     p, x = problem()
     y, z = p.weight @ x, p.kept @ x[p.columns]
-    torch.testing.assert_close(Outputs(p.weight, p.x).cross_products(p.columns), y @ z.T)
-    assert Outputs(p.weight, p.x).energy == pytest.approx(y.square().sum().item())
+    outputs = Outputs(p.weight, p.x)
+    torch.testing.assert_close(outputs.cross_products(p.columns), y @ z.T)
+    assert "product" in vars(outputs), "it serves other columns"
+    torch.testing.assert_close(outputs.cross_products_once(p.columns), y @ z.T)
+    assert "product" not in vars(outputs), "as large as W, and nobody will ask"
+    assert outputs.energy == pytest.approx(y.square().sum().item())
     assert p.removed.tolist() == sorted(set(range(D_IN)) - set(p.columns.tolist()))
 
 
