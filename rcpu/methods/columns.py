@@ -46,9 +46,15 @@ class _Columns:
         "Gradients as metric",
         "Errors count as the loss's gradients by the outputs have it when units are chosen; one backward.",
     )
-
+    step: float = option(
+        0.0,
+        "Step along the gradient",
+        "Nats a token that weights move along the calibration loss's natural gradient before anything leaves; 0: none.",
+        low=0,
+        high=1,
+    )
     gradient_windows: int = option(
-        32, "Windows for prices and metric", "As many, at most, are gone through backward; 0: all.", low=0
+        32, "Windows for gradients", "As many, at most, are gone through backward; 0: all.", low=0
     )
     careful: bool = option(
         False,

@@ -7,6 +7,7 @@ the others are turned into that form when they are (canonical.py). Only these an
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -173,8 +174,24 @@ def weight_of(net: nn.Module, layer: int, name: str) -> Tensor:
 
 def with_consumer(block: nn.Module, site: Site, consumer: nn.Module) -> nn.Module:
     """The same block with another consumer. Parameters are shared; the block passed in is untouched."""
-    shell = copy.copy(block)
-    shell._modules = {**block._modules, site.consumer: consumer}
+    return _replaced(block, site.consumer.split("."), consumer)
+
+
+def with_weights(net: nn.Module, weights: Mapping[tuple[int, str], Tensor]) -> nn.Module:
+    """The same model with other weights (d_out, d_in) at these layers' sites; all else is shared, as by a consumer."""
+    arch = architecture_of(net)
+    for (layer, name), weight in weights.items():
+        site = site_named(net, name)
+        consumer = copy.copy(consumer_of(layers_of(net)[layer], site))
+        consumer._parameters = {**consumer._parameters, "weight": nn.Parameter(weight, requires_grad=False)}
+        net = _replaced(net, f"{arch.layers}.{layer}.{site.block}.{site.consumer}".split("."), consumer)
+    return net
+
+
+def _replaced(module: nn.Module, path: list[str], new: nn.Module) -> nn.Module:
+    shell = copy.copy(module)
+    inner = _replaced(module._modules[path[0]], path[1:], new) if path[1:] else new
+    shell._modules = {**module._modules, path[0]: inner}
     return shell
 
 

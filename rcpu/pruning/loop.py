@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from rcpu.compact import assembly as compact
-from rcpu.models.families import architecture_of, layers_of, site_named
+from rcpu.models.families import architecture_of, layers_of, site_named, with_weights
 from rcpu.pruning.plan import plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
@@ -57,6 +57,7 @@ def prune(
     watched = {"micro_batch": micro_batch, "progress": progress, "cancelled": cancelled}
     look = survey(net, windows, recipe, todo, looks=looks, **watched)
     todo, passes = look.plan, 2 if recipe.path == "pruned" else 1  # measured, and gone on from
+    net = with_weights(net, look.weights)
     assembly, results, stages = compact.Assembly(net), [], stages_of(net, recipe, todo)
     walk = Walk(
         net,
@@ -70,7 +71,7 @@ def prune(
     )
     if resume is not None:
         results = walk.go_on(resume, len(stages))
-        for result in (result for result in results if not result.keep.all()):
+        for result in (result for result in results if result.changed):
             assembly.add(result.layer, site_named(net, result.site), result.cut)
     for done, stage in enumerate(stages[resume.stages if resume else 0 :], resume.stages + 1 if resume else 1):
         repaired, ended = {}, False
@@ -79,7 +80,7 @@ def prune(
             ended = stage is stages[-1] and site is stage.live[-1]  # nobody reads what comes after: it is left out
             left_out = len(walk.micro_batches) * (passes - 1) if ended else 0
             walk.step(f"layer {stage.index}: {site.name} solved", left_out, result)
-            if not result.keep.all():
+            if result.changed:
                 repaired[site.name] = assembly.add(stage.index, site, result.cut)
         if not ended and (passes == 2 or not stage.live):
             walk.advance(stage, repaired)

@@ -31,8 +31,8 @@ class PruneResult:
 
     @property
     def cuts(self) -> dict[tuple[int, str], compact.Cut]:
-        """Kept columns, weight and bias of every pruned site, by layer and site."""
-        return {(s.layer, s.site): s.cut for s in self.sites if not s.keep.all()}
+        """Kept columns, weight and bias of every changed site, by layer and site."""
+        return {(s.layer, s.site): s.cut for s in self.sites if s.changed}
 
     def uncompensated(self, dense: LlamaForCausalLM) -> CompactLlamaForCausalLM:
         """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``."""

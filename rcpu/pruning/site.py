@@ -65,6 +65,7 @@ class SiteResult:
     # Where units went one after another:
     order: Tensor | None = None  # (removed,) stratum · units + unit
     costs: Tensor | None = None  # (removed,) what each added to the error
+    stepped: bool = False  # whether W is that after a step along the gradient
 
     @cached_property
     def angles(self) -> Tensor | None:
@@ -74,6 +75,11 @@ class SiteResult:
         kept = narrow(self.before, self.columns.to(self.before.device))
         new, kept = (w.cpu().double() for w in (self.weight, kept))
         return procrustes.solve(new @ kept.mT).angles
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything left here, or moved."""
+        return self.stepped or not self.keep.all()
 
     @property
     def cut(self) -> Cut:
@@ -273,7 +279,9 @@ class Solving:
                 y.repair(new)
         error_none, error_none_held_out = _errors(known, lost)
         error_compensated, error_compensated_held_out = _errors(known, self._left(new))
-        weight = new.weight.to(self._home, self._dtype)
+        weight, bias = new.weight.to(self._home, self._dtype), new.bias
+        if self._recipe.step and self._keep.all():  # the step is all that happens here
+            weight, bias = self._dense, None
         return SiteResult(
             layer=self._layer,
             site=self._site,
@@ -283,7 +291,7 @@ class Solving:
             keep=self._keep,
             columns=self.columns.cpu() if self.columns.ndim == 1 else self.columns.to(self._home),
             weight=weight,
-            bias=None if new.bias is None else new.bias.to(self._home, self._dtype),
+            bias=None if bias is None else bias.to(self._home, self._dtype),
             tokens=self._seen.x.tokens,
             error_none=error_none,
             error_compensated=error_compensated,
@@ -291,6 +299,7 @@ class Solving:
             error_compensated_held_out=error_compensated_held_out,
             scale=new.scale,
             ridge=new.ridge,
+            stepped=self._recipe.step > 0,
             **(_told(rotation, self._dense) if rotation else {}),
             **({"order": self._path.order, "costs": self._path.costs} if self._path else {}),
         )

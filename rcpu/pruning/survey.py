@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from rcpu.methods import allocation, prices
+from rcpu.methods import allocation, prices, step
 from rcpu.methods.allocation import Curve
 from rcpu.methods.columns import care, has_bias
 from rcpu.methods.scoring import FROM_GRAM, FROM_WINDOWS, column_scores
@@ -41,6 +41,7 @@ class Survey:
     plan: Plan
     metrics: Mapping[Site, Tensor] = field(default_factory=dict)  # F of each site, errors count as ‖F e‖
     curves: Mapping[Site, Curve] = field(default_factory=dict)
+    weights: Mapping[Site, Tensor] = field(default_factory=dict)  # of a step along the gradient, (d_out, d_in)
     notes: tuple[str, ...] = ()
     took: float = 0.0  # share of the run's progress
 
@@ -65,6 +66,7 @@ class Look:
 
     metrics: Mapping[Site, Tensor] = field(default_factory=dict)
     curves: Mapping[Site, Curve] = field(default_factory=dict)
+    steps: Mapping[Site, tuple[Tensor, float]] = field(default_factory=dict)  # directions with their prices
     cosines: Sequence[float] = ()
     scores: Mapping[Site, Tensor] = field(default_factory=dict)
 
@@ -92,9 +94,9 @@ class Looks:
 
 def looked_at(recipe: Recipe) -> Recipe | None:
     """The recipe with all that its look at the dense model does not hang on set to one value; None without a look."""
-    if recipe.whole or (recipe.allocation not in LOOKING and not recipe.metric):
+    if recipe.whole or not (recipe.allocation in LOOKING or recipe.metric or recipe.step):
         return None
-    of_sites = recipe.metric or recipe.allocation == "prices"
+    of_sites = recipe.metric or recipe.step or recipe.allocation == "prices"
     same = {name: getattr(recipe, name) for name in ("model", "text", "samples", "window", "held_out", "seed")}
     if not of_sites and recipe.allocation == "influence":
         return Recipe(**same, allocation="influence")
@@ -137,6 +139,7 @@ def survey(
     options["progress"] = lambda p: progress(replace(p, fraction=SHARE * p.fraction))
     look, fresh = (looks or Looks()).of(asked, lambda: _look(net, windows, recipe, todo, options))
     took, curves, notes = SHARE * fresh, look.curves, []
+    weights = stepped(net, look.steps, recipe, windows)
     if recipe.allocation == "prices":
         uniform = dict(todo.gone)
         budget = todo.parameters(uniform)
@@ -155,33 +158,50 @@ def survey(
     elif recipe.allocation in LOOKING:
         gone = by_scores(look.scores, recipe, todo)
     else:
-        return Survey(todo, look.metrics, notes=todo.notes, took=took)
+        return Survey(todo, look.metrics, weights=weights, notes=todo.notes, took=took)
     gone = {key: min(n, todo.layouts[key[1]].shape[1] - 1) for key, n in gone.items()}  # a site keeps at least one
     found = plan(net, recipe, gone)
-    return Survey(found, look.metrics, curves, (*todo.notes, *notes), took)
+    return Survey(found, look.metrics, curves, weights, (*todo.notes, *notes), took)
 
 
 def _gradients(recipe: Recipe) -> bool:
-    return recipe.metric or (recipe.allocation == "prices" and recipe.gradients)
+    return recipe.metric or recipe.step > 0 or (recipe.allocation == "prices" and recipe.gradients)
 
 
 def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options: dict) -> Look:
-    metrics, curves = {}, {}
+    metrics, curves, steps = {}, {}, {}
     if _gradients(recipe) or recipe.allocation == "prices":
-        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), _gradients(recipe), options):
+        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), _gradients(recipe), recipe.step > 0, options):
             if (i, name) not in todo.gone:
                 continue
             weight = weight_of(net, i, name)
             with one_thread(weight.shape[1]):
                 if recipe.metric:
                     metrics[i, name] = metric(seen.output)
+                if recipe.step:
+                    direction, price = step.direction(seen)
+                    steps[i, name] = direction.to(torch.bfloat16 if weight.itemsize == 2 else direction.dtype), price
                 if recipe.allocation == "prices":
                     curves[i, name] = curve(weight, seen, recipe, todo, name, heads_of(net))
     if recipe.allocation == "influence":
-        return Look(metrics, cosines=influence(net, windows, options))
+        return Look(metrics, steps=steps, cosines=influence(net, windows, options))
     if recipe.allocation in LOOKING and recipe.allocation != "prices":
-        return Look(metrics, scores=scores(net, windows, recipe, todo, options))
-    return Look(metrics, curves)
+        return Look(metrics, steps=steps, scores=scores(net, windows, recipe, todo, options))
+    return Look(metrics, curves, steps)
+
+
+def stepped(
+    net: nn.Module, steps: Mapping[Site, tuple[Tensor, float]], recipe: Recipe, windows: Windows
+) -> dict[Site, Tensor]:
+    """The weights after the recipe's step; with few tokens it is as much shorter as a target is."""
+    widest = max((direction.shape[1] for direction, _ in steps.values()), default=1)
+    nats = recipe.step / care(recipe, windows.calibration.numel(), widest)
+    eta = step.length((price for _, price in steps.values()), nats)
+    found = {}
+    for (i, name), (direction, _) in steps.items():
+        weight = weight_of(net, i, name)
+        found[i, name] = weight.float().add(direction, alpha=eta).to(weight.dtype)
+    return found
 
 
 def metric(output: Tensor) -> Tensor:
@@ -192,10 +212,10 @@ def metric(output: Tensor) -> Tensor:
     return torch.linalg.cholesky(g / (1 + METRIC_DAMPING)).mT.to(output.dtype).contiguous()
 
 
-def _seen(net: nn.Module, windows: Windows, gradients: bool, options: dict):
+def _seen(net: nn.Module, windows: Windows, gradients: bool, slopes: bool, options: dict):
     """Every site of the dense model with what is known of it, a layer at a time."""
     if gradients:
-        for i, found in curvatures(net, windows, **options):
+        for i, found in curvatures(net, windows, slopes=slopes, **options):
             for name, seen in found.items():
                 yield i, name, seen
         return

@@ -26,7 +26,7 @@ def site_part(sites: tuple[SiteResult, ...], edits: Edits, paths: Mapping[str, s
         for name, value in ((f.name, getattr(site, f.name)) for f in fields(site) if f.name != "before"):
             if not isinstance(value, Tensor):
                 plain[name] = value
-            elif name not in CUT or not (site.keep.all() or _edit(site.layer, plain["path"], name) in tensors):
+            elif name not in CUT or (site.changed and _edit(site.layer, plain["path"], name) not in tensors):
                 tensors[_own(site.layer, site.site, name)] = value
         notes.append(plain)
     return tensors, notes

@@ -277,7 +277,7 @@ def _pruned(
 
 
 def _edits_at(model: Model, sites: Iterable[SiteResult]) -> Edits:
-    return edits_of(model.net, {(s.layer, s.site): s.cut for s in sites if not s.keep.all()})
+    return edits_of(model.net, {(s.layer, s.site): s.cut for s in sites if s.changed})
 
 
 def _means(sites: tuple[SiteResult, ...]) -> dict:

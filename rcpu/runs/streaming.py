@@ -83,8 +83,8 @@ def check_streamed(net: nn.Module, recipe: Recipe) -> None:
         why = f"method {recipe.method!r} works on the whole model"
     elif recipe.allocation in LOOKING:
         why = f"allocation {recipe.allocation!r} looks at the whole model first"
-    elif recipe.metric or recipe.target or recipe.path != "pruned":
-        why = "a metric of gradients, a target and the dense path need states of the dense model"
+    elif recipe.metric or recipe.step or recipe.target or recipe.path != "pruned":
+        why = "a metric of gradients, a step along them, a target and the dense path need states of the dense model"
     if why:
         raise RcpuError(f"this recipe cannot be streamed: {why}; choose method 'columns' with allocation 'uniform'")
     plan(net, recipe)
@@ -168,7 +168,7 @@ def stream(
             for site, result in zip(stage.live, walk.solve(stage, todo, {}) if stage.live else (), strict=True):
                 summaries.append(result.summary())
                 walk.step(f"layer {index}: {site.name} solved", 0, result)
-                if not result.keep.all():
+                if result.changed:
                     repaired[site.name] = assembly.add(index, site, result.cut)
             if stage is not stages[-1]:  # nobody reads what comes after that
                 walk.advance(stage, {s.name: repaired[s.name] for s in stage.sites if s.name in repaired})

@@ -28,6 +28,7 @@ class Curvature:
     gram: Tensor  # (d_in, d_in) C_g
     mean: Tensor  # (d_in,) Σ‖g‖² x / Σ‖g‖²
     output: Tensor  # (d_out, d_out) Γ
+    slope: Tensor | None = None  # (d_out, d_in) mean g xᵀ, the loss's gradient by the weight
 
     @property
     def centred(self) -> Tensor:
@@ -36,10 +37,11 @@ class Curvature:
 
 
 class _Sums:
-    def __init__(self, d_in: int, d_out: int, device: torch.device):
+    def __init__(self, d_in: int, d_out: int, device: torch.device, slopes: bool):
         self.x = Accumulator(d_in, device)
         self.weighted = Accumulator(d_in, device)
         self.output = torch.zeros(d_out, d_out, device=device)
+        self.slope = torch.zeros(d_out, d_in, device=device) if slopes else None
         self.weight, self.total = 0.0, torch.zeros(d_in, dtype=torch.float64)
 
     def add(self, x: Tensor, g: Tensor) -> None:  # (windows, tokens, d_in) and (…, d_out)
@@ -50,22 +52,27 @@ class _Sums:
         self.total += (norms @ x).cpu().double()
         self.weight += norms.double().sum().item()
         self.output.addmm_(g.mT, g)
+        if self.slope is not None:
+            self.slope.addmm_(g.mT, x)
 
     def result(self) -> Curvature:
         scale = self.weight or 1.0
         gram, mean = self.weighted.result().gram / scale, self.total / scale
-        return Curvature(self.x.result(), gram, mean.to(gram), self.output / self.x.tokens)
+        slope = None if self.slope is None else self.slope / self.x.tokens
+        return Curvature(self.x.result(), gram, mean.to(gram), self.output / self.x.tokens, slope)
 
 
 def curvatures(
     net: nn.Module,
     windows: Windows,
     *,
+    slopes: bool = False,
     micro_batch: int | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, dict[str, Curvature]]]:
-    """Layers from the last to the first with the curvature at each site, on the calibration windows.
+    """Layers from the last to the first with the curvature at each site, on the calibration windows; with ``slopes`` gradients by
+    weights, too.
 
     Raises:
         Cancelled: ``cancelled()`` was true between two micro-batches.
@@ -87,7 +94,7 @@ def curvatures(
     for i in range(len(layers) - 1, -1, -1):
         layer, hidden = layers[i], entered.pop()
         bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in arch.sites}
-        sums = {s.name: _Sums(*consumer_of(layer, s).weight.shape[::-1], run.device) for s in arch.sites}
+        sums = {s.name: _Sums(*consumer_of(layer, s).weight.shape[::-1], run.device, slopes) for s in arch.sites}
         for part, _ in run.micro_batches:
             run.step(f"layer {i}: backward for prices", 2)
             with torch.enable_grad():

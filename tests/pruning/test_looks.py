@@ -51,6 +51,7 @@ CHANGES = [
     {"metric": False},
     {"metric": True},
     {"gradient_windows": 2},
+    {"step": 0.01},
     {"careful": True},
     {"damping": 0.5},
     {"block": 1},

@@ -26,6 +26,7 @@ CASES = {
     "bias": ("biased", {"compensation": "bias", "order": "site"}),
     "dense path": ("gqa", {"compensation": "bias", "scorer": "wifv", "path": "dense"}),
     "prices and a target": ("gqa", {**OURS, "order": "site"}),
+    "a step before": ("gqa", {**OURS, "order": "site", "step": 0.01, "ratio": 0.05}),
     "some layers": ("mha", {"layers": (0, 2)}),
     "a layer that keeps all": ("mha", {"ratios": ((1, 0.0),)}),
 }
@@ -50,7 +51,7 @@ def assert_same(a: rcpu.PruneResult, b: rcpu.PruneResult) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_every_checkpoint_leads_to_the_same_result(case, windows):
     kind, settings = CASES[case]
-    net, recipe = tiny.net(kind), rcpu.Recipe(ratio=0.3, **settings)
+    net, recipe = tiny.net(kind), rcpu.Recipe(**{"ratio": 0.3, **settings})
     found: list[rcpu.Checkpoint] = []
 
     def keep(c: rcpu.Checkpoint) -> None:

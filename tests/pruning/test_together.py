@@ -26,6 +26,8 @@ OURS = {
 TOGETHER = {
     "ours": OURS,
     "ours, paper order, channels": {**OURS, "order": "paper", "unit": "channel"},
+    "ours with a step": {**OURS, "step": 0.01},
+    "a step and rotation": {"step": 0.01, "centred": True},
     "ours without gradients": {**OURS, "gradients": False, "metric": False},
     "ours, carefully": {**OURS, "careful": True},
     "ours, half-way to uniform, one at a time": {**OURS, "share": 0.5, "block": 1},

@@ -38,12 +38,13 @@ def test_layer_by_layer_is_one_backward(kind):
     before = tiny.snapshot(net)
     expected = plain(net, windows.calibration)
     layers = []
-    for i, found in curvatures(net, windows, micro_batch=3):
+    for i, found in curvatures(net, windows, micro_batch=3, slopes=True):
         layers.append(i)
         for name, c in found.items():
             x, g = expected[i, name]
             weights = g.square().sum(1) / g.square().sum()
             torch.testing.assert_close(c.output, g.mT @ g / len(g), rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(c.slope, g.mT @ x / len(g), rtol=1e-3, atol=1e-6)
             torch.testing.assert_close(c.gram, (x.mT * weights) @ x, rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(c.mean, weights @ x, rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(
