@@ -74,20 +74,20 @@ def prune(
         for result in (result for result in results if result.changed):
             assembly.add(result.layer, site_named(net, result.site), result.cut)
     for done, stage in enumerate(stages[resume.stages if resume else 0 :], resume.stages + 1 if resume else 1):
-        repaired, ended = {}, False
-        for site, result in zip(stage.live, walk.solve(stage, todo, look.metrics) if stage.live else (), strict=True):
-            results.append(result)
-            ended = stage is stages[-1] and site is stage.live[-1]  # nobody reads what comes after: it is left out
-            left_out = len(walk.micro_batches) * (passes - 1) if ended else 0
-            walk.step(f"layer {stage.index}: {site.name} solved", left_out, result)
-            if result.changed:
-                repaired[site.name] = assembly.add(stage.index, site, result.cut)
-        if not ended and (passes == 2 or not stage.live):
-            walk.advance(stage, repaired)
+        solved, ends = walk.solve(stage, todo, look.metrics), stage is stages[-1]  # nobody reads what comes after
+        for site in stage.sites:
+            repaired = None
+            if site in stage.live:
+                results.append(result := next(solved))
+                left_out = len(walk.micro_batches) * (passes - 1) if ends and site is stage.live[-1] else 0
+                walk.step(f"layer {stage.index}: {site.name} solved", left_out, result)
+                repaired = assembly.add(stage.index, site, result.cut) if result.changed else None
+            if not ends and (passes == 2 or not stage.live):
+                walk.advance(stage, site, repaired)
         stage.inputs.clear()
         stage.outputs.clear()
         if stage.tidy:
-            states = (None, None) if ended else (walk.hidden, walk.dense)
+            states = (None, None) if ends else (walk.hidden, walk.dense)
             checkpoint(Checkpoint(stage.index, done, tuple(results), *states))
     return_freed_memory()
     edits = compact.edits_of(net, assembly.cuts)

@@ -329,7 +329,7 @@ def _told(rotation: procrustes.Rotation, dense: Tensor) -> dict:
     return {
         "singular_values": rotation.singular_values,
         "rank": rotation.rank,
-        "determinant": 1 if torch.linalg.slogdet(rotation.q).sign > 0 else -1,
+        "determinant": 1 if torch.linalg.slogdet(rotation.q.float()).sign > 0 else -1,
         "channel_angles": rotation.channel_angles,
         "principal_angles": rotation.principal_angles,
         "before": dense,

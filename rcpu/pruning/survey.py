@@ -171,7 +171,7 @@ def _gradients(recipe: Recipe) -> bool:
 def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options: dict) -> Look:
     metrics, curves, steps = {}, {}, {}
     if _gradients(recipe) or recipe.allocation == "prices":
-        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), _gradients(recipe), recipe.step > 0, options):
+        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), recipe, options):
             if (i, name) not in todo.gone:
                 continue
             weight = weight_of(net, i, name)
@@ -212,10 +212,10 @@ def metric(output: Tensor) -> Tensor:
     return torch.linalg.cholesky(g / (1 + METRIC_DAMPING)).mT.to(output.dtype).contiguous()
 
 
-def _seen(net: nn.Module, windows: Windows, gradients: bool, slopes: bool, options: dict):
+def _seen(net: nn.Module, windows: Windows, recipe: Recipe, options: dict):
     """Every site of the dense model with what is known of it, a layer at a time."""
-    if gradients:
-        for i, found in curvatures(net, windows, slopes=slopes, **options):
+    if _gradients(recipe):
+        for i, found in curvatures(net, windows, slopes=recipe.step > 0, **options):
             for name, seen in found.items():
                 yield i, name, seen
         return

@@ -122,8 +122,8 @@ class Walk(Pass):
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-    def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> list[SiteResult]:
-        """Measure what is live of a stage and solve it.
+    def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> Iterator[SiteResult]:
+        """Measure what is live of a stage and solve it, a site at a time: its block can move on beside the next.
 
         A small decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next
         site, and where there is none, for held-out windows: both would need memory of both. A large one has all cores,
@@ -152,9 +152,8 @@ class Walk(Pass):
             self.gather(stage, found[stage.sites[0].name].columns)
         if stage.tidy:
             return_freed_memory()
-        if in_turn:
-            return list(found.values())
-        return [self.finish(stage, site, found.pop(site.name)) for site in stage.live]
+        for site in stage.live:  # without a name of ours for what is given away: it would stay
+            yield found.pop(site.name) if in_turn else self.finish(stage, site, found.pop(site.name))
 
     def open(self, stage: Stage) -> None:
         """Make room for what is measured of the stage.
@@ -279,33 +278,32 @@ class Walk(Pass):
 
         return outputs_of
 
-    def advance(self, stage: Stage, repaired: dict[str, nn.Module]) -> None:
-        """Run the stage with its repaired blocks and move the hidden states on.
+    def advance(self, stage: Stage, site: Site, repaired: nn.Module | None) -> None:
+        """Run a block of the stage, repaired or as it is, and move the hidden states on.
 
         The first block meets the same hidden states as when it was measured, so inputs in the batch serve again.
         """
-        first = stage.sites[0]
-        consumer = repaired.get(first.name, stage.layer.get_submodule(first.block)).get_submodule(first.consumer)
-        outputs = stage.outputs.get(first.name)
+        block = repaired or stage.layer.get_submodule(site.block)
+        consumer, norm = block.get_submodule(site.consumer), stage.layer.get_submodule(site.norm)
+        outputs = stage.outputs.get(site.name)
+        again = len(stage.inputs.get(site.name, ())) if site is stage.sites[0] else 0
 
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, …), of stage.inputs
             if outputs is None:
                 return consumer(x)
-            own, z = consumer_of(stage.layer, first).bias, outputs.put_out(x)
+            own, z = consumer_of(stage.layer, site).bias, outputs.put_out(x)
             return z if own is None else z + own
 
         for part, _ in self.micro_batches:
-            self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", 2 - bool(stage.live))
+            passes = 0 if site is not stage.sites[-1] else 1 if stage.live else 2
+            self.step(f"layer {stage.index}: running {'repaired' if repaired else 'as it is'}", passes)
             if self.dense is not None and not stage.live:
-                for site in stage.sites:
-                    self._dense_block(stage, site, part)
+                self._dense_block(stage, site, part)
             h = self._fetched(part)
-            for site in stage.sites:
-                block = repaired.get(site.name, stage.layer.get_submodule(site.block))
-                if site is first and part.stop <= len(stage.inputs.get(first.name, ())):
-                    h += put_out(stage.inputs[first.name][part])
-                else:
-                    h += run_block(block, stage.layer.get_submodule(site.norm), site, h, self.attention)
+            if part.stop <= again:
+                h += put_out(stage.inputs[site.name][part])
+            else:
+                h += run_block(block, norm, site, h, self.attention)
             if self.away:
                 self.hidden[part] = h
 

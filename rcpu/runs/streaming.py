@@ -165,13 +165,15 @@ def stream(
         shards.read(net, index)
         layer, repaired = net.model.layers[index], {}
         for stage in (stage for stage in stages if stage.index == index):
-            for site, result in zip(stage.live, walk.solve(stage, todo, {}) if stage.live else (), strict=True):
-                summaries.append(result.summary())
-                walk.step(f"layer {index}: {site.name} solved", 0, result)
-                if result.changed:
-                    repaired[site.name] = assembly.add(index, site, result.cut)
-            if stage is not stages[-1]:  # nobody reads what comes after that
-                walk.advance(stage, {s.name: repaired[s.name] for s in stage.sites if s.name in repaired})
+            solved = walk.solve(stage, todo, {})
+            for site in stage.sites:
+                if site in stage.live:
+                    summaries.append((result := next(solved)).summary())
+                    walk.step(f"layer {index}: {site.name} solved", 0, result)
+                    if result.changed:
+                        repaired[site.name] = assembly.add(index, site, result.cut)
+                if stage is not stages[-1]:  # nobody reads what comes after that
+                    walk.advance(stage, site, repaired.get(site.name))
             stage.inputs.clear()
             stage.outputs.clear()
         if states is not None:
@@ -180,7 +182,7 @@ def stream(
             whole = {f"{LAYERS}{index}.{k}": v for k, v in _layer_state(layer, repaired, sites).items()}
             writer.write(f"model-layer-{index:04}", whole, _save)
             del whole  # or the next layer would come beside it, and so with the last result
-        result = None
+        result = solved = None
         assembly.blocks.clear()
         assembly.cuts.clear()
         repaired.clear()

@@ -71,8 +71,9 @@ def curvatures(
     progress: Callable[[Progress], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, dict[str, Curvature]]]:
-    """Layers from the last to the first with the curvature at each site, on the calibration windows; with ``slopes`` gradients by
-    weights, too.
+    """Layers from the last to the first with the curvature at each site, on the calibration windows.
+
+    With ``slopes`` it has the gradients by the weights, too.
 
     Raises:
         Cancelled: ``cancelled()`` was true between two micro-batches.

@@ -18,6 +18,8 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 SMALL = 1024  # columns
+#: Columns of M V as long as this share of the longest are orthogonal to 1e-8 as they are, see svd_of_sums.
+AS_IS = 1e-4
 
 _blas = ThreadpoolController()
 #: The one thread that changes the number of BLAS threads: OpenBLAS 0.3.31 obeys the thread that changed it first and
@@ -58,15 +60,15 @@ def svd_of_sums(m: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`svd`, on a CPU in less time, for a square fp64 matrix of no more than that rank, added up in fp32.
 
     V are the eigenvectors of MᵀM, and M V = U R with R diagonal but for entries of some 1e-16 σ₁² / σᵢ in row i. U has
-    ``rank`` columns (all on a GPU). They and those of V are orthogonal to rounding. U S Vᵀ differs from M by up to
-    5e-9 σ₁ where singular values go down to 1e-7 σ₁, and by 2e-8 σ₁ whatever they are: less than fp32 rounds, 6e-8.
+    ``rank`` columns (all on a GPU), orthogonal to 1e-8, those of V to rounding. U S Vᵀ differs from M by up to 5e-9 σ₁
+    where singular values go down to 1e-7 σ₁, and by 2e-8 σ₁ whatever they are: less than fp32 rounds, 6e-8.
     """
     if m.device.type != "cpu":
         return svd(m)
     v = eigh(m.mT @ m)[1].flip(1)  # the largest first, or their rounding would drown the small ones in R
     y = m @ v
     rest = torch.linalg.vector_norm(y[:, rank:], dim=0)  # rounding, in no order
-    u, signed = _orthogonal(y[:, :rank])
+    u, signed = _orthogonal(y[:, :rank], AS_IS)
     order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
     u = (u * torch.ones_like(signed).copysign(signed))[:, order]
     v[:, :rank] = v[:, :rank][:, order]
@@ -94,13 +96,20 @@ def complement(u: Tensor) -> Tensor:
     return complete[0][:, u.shape[1] :]
 
 
-def _orthogonal(y: Tensor) -> tuple[Tensor, Tensor]:
-    """Q and the diagonal of R of Y = Q R, by Cholesky where columns are all but orthogonal already: that is cheaper."""
+def _orthogonal(y: Tensor, as_is: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Q and the diagonal of R of Y = Q R, by Cholesky where columns are all but orthogonal already: that is cheaper.
+
+    The first columns, those longer than this share of the longest, are then only scaled.
+    """
     lengths = torch.linalg.vector_norm(y, dim=0)
     unit = y / lengths
-    factor, failed = torch.linalg.cholesky_ex(unit.mT @ unit)
+    count = int((lengths > as_is * lengths.max()).long().cumprod(0).sum()) if len(lengths) else 0
+    first, last = unit[:, :count], unit[:, count:]
+    last = last - first @ (first.mT @ last)
+    factor, failed = torch.linalg.cholesky_ex(last.mT @ last)
     if not failed and factor.diagonal().gt(0.99).all():
-        return torch.linalg.solve_triangular(factor.mT, unit, upper=True, left=False), lengths * factor.diagonal()
+        last = torch.linalg.solve_triangular(factor.mT, last, upper=True, left=False)
+        return torch.cat([first, last], 1), torch.cat([lengths[:count], lengths[count:] * factor.diagonal()])
     q, r = torch.linalg.qr(y) if _by_torch(y) else _by_numpy(np.linalg.qr, y)
     return q, r.diagonal()
 

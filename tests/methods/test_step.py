@@ -25,7 +25,8 @@ def test_the_direction_is_the_minimum_of_the_damped_quadratic():
     seen = curvature()
     d, nats = step.direction(seen)
     d = d.clone().requires_grad_()
-    left, right = (m + step.DAMPING * m.diagonal().mean() * torch.eye(len(m), dtype=m.dtype) for m in (seen.output, seen.gram))
+    one = [torch.eye(len(m), dtype=m.dtype) * m.diagonal().mean() for m in (seen.output, seen.gram)]
+    left, right = seen.output + step.DAMPING * one[0], seen.gram + step.DAMPING * one[1]
     loss = (seen.slope * d).sum() + 0.5 * (left @ d @ right @ d.mT).trace()
     assert torch.autograd.grad(loss, d)[0].norm() < 1e-9 * seen.slope.norm()
     assert loss < 0
