@@ -128,7 +128,7 @@ def section(rows: list[dict], of: str) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Print the table; with ``--json`` rows are kept as they come, and those that are there are not run again."""
     ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ask.add_argument("--ratios", default="0.1,0.2,0.3")
+    ask.add_argument("--ratios", default="0,0.1,0.2,0.3", help="with 0 there is a row for what learns, nothing removed")
     ask.add_argument("--by", choices=("parameters", "ratio"), default="parameters")
     ask.add_argument("--recipes", default=",".join(rcpu.RECIPES))
     ask.add_argument("--model", default="embedded")
@@ -152,6 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"{asked.json} has rows of {rows[0]['of']}, not of {of}: give another file")
     there = {(r["recipe"], r["less"]) for r in rows}
     wanted = [(name, less) for less in map(float, asked.ratios.split(",")) for name in asked.recipes.split(",")]
+    wanted = [(name, less) for name, less in wanted if less or getattr(rcpu.load_recipe(name), "step", 0)]
     todo, console = [pair for pair in wanted if pair not in there], Console(width=140)
     if todo or ("dense", 0.0) not in there:
         for found in measured(asked, todo, ("dense", 0.0) in there, of):

@@ -84,6 +84,17 @@ CARDS = {
     ),
     "best": Card(
         "Ours",
+        "The recipe below, after one step along the natural gradient of the loss on the calibration text, from the "
+        "backward pass that prices columns anyway. So it learns, as gates of FLOP do, and is no repair alone.",
+        r"W \leftarrow W - \eta\, (\Gamma + \delta I)^{-1} \big(\nabla_{\!W} L\big) (C_g + \delta I)^{-1}",
+        HEADS | {"v": "turned", "o": "repaired", "down": "repaired"},
+        "128 windows, near to what the model is for",
+        "hidden states between layers, one layer's matrices, and a step for every site",
+        "one backward, a layer at a time",
+        extras=("bias",),
+    ),
+    "best-repair": Card(
+        "Ours, repair alone",
         "One backward pass prices every column in nats, and the budget goes where it is cheapest over all layers. Then "
         "values are narrowed in their best directions, channels leave one by one, and what stays is refitted.",
         r"\tfrac12 \operatorname{tr}\big(\Gamma\, \Delta W\, C_g\, \Delta W^\top\big)",

@@ -92,8 +92,9 @@ LESSON = Lesson(
         "A score of the start does not know what the repair can do. **Greedy** removal looks again after each channel: "
         "it lets go of those whose part the others can take over.",
         "And a head's values need not lose *channels*: they can be narrowed in **any direction**, with as many "
-        "parameters. Our recipe `best` adds what one layer cannot show: a budget shared by what a loss costs in nats, "
-        "and a target that mends part of the error that earlier layers left.",
+        "parameters. Our recipe `best-repair` adds what one layer cannot show: a budget shared by what a loss costs in "
+        "nats, and a target that mends part of the error that earlier layers left. `best` **learns** first: "
+        "one step along the gradient of the loss on the calibration text.",
     ),
     task="Press *Measure* and compare the groups: which bar is lowest with 8 windows, and which with 128? Then switch "
     "to `down_proj`, whose inputs are many: which ingredients still pay?",

@@ -1,7 +1,7 @@
 """From no repair to everything that a layer alone can have, one ingredient at a time, with few and with many windows.
 
-Knows the dense path of one projection. What shares a budget between layers, and the target that mends the residual
-stream, are of whole runs and have no rung here.
+Knows the dense path of one projection. What shares a budget between layers, the step along the gradient and the target
+that mends the residual stream are of whole runs and have no rung here.
 """
 
 from __future__ import annotations

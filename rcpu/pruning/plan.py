@@ -99,6 +99,11 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
             f"score {recipe.scorer!r} counts on a repair that compensation {recipe.compensation!r} does not make: "
             "choose 'least_squares', or a score that looks at columns as they are"
         )
+    if recipe.step:
+        notes.append(
+            f"a step of {recipe.step:g} nats along the gradient: the model learns from its calibration text before "
+            "anything is repaired, which its dense model has not; measure it on other texts, too"
+        )
     if recipe.allocation in LOOKING:
         notes.append(
             f"allocation {recipe.allocation!r}: layers and sites share what the ratio removes after a look at the model"

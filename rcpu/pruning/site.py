@@ -37,7 +37,10 @@ TARGET_RIDGE = 0.3  # damps the target's part that inputs explain while units ar
 
 @dataclass(frozen=True, eq=False)
 class SiteResult:
-    """What was decided and found at one projection of one layer. Errors are ‖Y − Ŷ‖_F / ‖Y‖_F; angles in degrees."""
+    """What was decided and found at one projection of one layer. Errors are ‖Y − Ŷ‖_F / ‖Y‖_F; angles in degrees.
+
+    Where a recipe asks for a step along the gradient, W and Y are those after it.
+    """
 
     layer: int
     site: str

@@ -139,7 +139,7 @@ def survey(
     options["progress"] = lambda p: progress(replace(p, fraction=SHARE * p.fraction))
     look, fresh = (looks or Looks()).of(asked, lambda: _look(net, windows, recipe, todo, options))
     took, curves, notes = SHARE * fresh, look.curves, []
-    weights = stepped(net, look.steps, recipe, windows)
+    weights = stepped(net, look.steps, recipe.step)
     if recipe.allocation == "prices":
         uniform = dict(todo.gone)
         budget = todo.parameters(uniform)
@@ -190,14 +190,9 @@ def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options:
     return Look(metrics, curves, steps)
 
 
-def stepped(
-    net: nn.Module, steps: Mapping[Site, tuple[Tensor, float]], recipe: Recipe, windows: Windows
-) -> dict[Site, Tensor]:
-    """The weights after the recipe's step; with few tokens it is as much shorter as a target is."""
-    widest = max((direction.shape[1] for direction, _ in steps.values()), default=1)
-    nats = recipe.step / care(recipe, windows.calibration.numel(), widest)
-    eta = step.length((price for _, price in steps.values()), nats)
-    found = {}
+def stepped(net: nn.Module, steps: Mapping[Site, tuple[Tensor, float]], nats: float) -> dict[Site, Tensor]:
+    """The weights after a step that is priced at so much."""
+    eta, found = step.length((price for _, price in steps.values()), nats), {}
     for (i, name), (direction, _) in steps.items():
         weight = weight_of(net, i, name)
         found[i, name] = weight.float().add(direction, alpha=eta).to(weight.dtype)

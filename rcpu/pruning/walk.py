@@ -125,15 +125,15 @@ class Walk(Pass):
     def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> Iterator[SiteResult]:
         """Measure what is live of a stage and solve it, a site at a time: its block can move on beside the next.
 
-        A small decomposition keeps one core busy, so it begins as soon as it can. Beside it there is time for the next
-        site, and where there is none, for held-out windows: both would need memory of both. A large one has all cores,
-        and a site is finished before the next. Then inputs are gathered, and where that is asked for memory goes back:
-        once a layer, for to get it again takes time.
+        A small decomposition keeps one core busy, so it begins as soon as it can, and beside it there is time for the
+        next site, for held-out windows, and for the block before. A large one has all cores, and a site is finished
+        before the next. Inputs are gathered, and where that is asked for memory goes back: once a layer, for to get it
+        again takes time.
         """
         alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
         self.open(stage)
         self.measure(stage, held_out=False)
-        if not alone:
+        if in_turn and not alone:
             self.measure(stage, held_out=True)
         sums = {site.name: stage.sums.pop((site.name, False)).result(self.recipe) for site in stage.live}
         for site in stage.live:
@@ -143,11 +143,16 @@ class Walk(Pass):
             metric = metrics.get((stage.index, site.name))
             solving = self.choose(stage, site, sums.pop(site.name), todo, metric)
             self.begin(solving)
-            if alone:
+            if in_turn and alone:
                 self.measure(stage, held_out=True)
-            self.check(stage, site, solving)
+            if in_turn:
+                self.check(stage, site, solving)
             found[site.name] = self.finish(stage, site, solving) if in_turn else solving
             del solving  # or what it holds would stay beside the next
+        if not in_turn:
+            self.measure(stage, held_out=True)
+            for site in stage.live:
+                self.check(stage, site, found[site.name])
         if stage.sites[0] in stage.live and self.recipe.path == "pruned":
             self.gather(stage, found[stage.sites[0].name].columns)
         if stage.tidy:

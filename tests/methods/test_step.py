@@ -58,13 +58,11 @@ def test_a_step_alone_lowers_the_loss_and_changes_no_size(kind, windows):
 
 
 def test_longer_steps_go_further_the_same_way(gqa, windows):
-    def moved(nats: float, **others) -> torch.Tensor:
-        recipe = rcpu.Recipe(ratio=0.0, step=nats, **others)
-        return rcpu.prune(gqa, windows, recipe).sites[0].weight - weight_of(gqa, 0, "o_proj")
+    def moved(nats: float) -> torch.Tensor:
+        return rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.0, step=nats)).sites[0].weight - weight_of(gqa, 0, "o_proj")
 
     short, long = moved(0.001), moved(0.004)
     torch.testing.assert_close(long, 2 * short, rtol=1e-4, atol=1e-7)
-    assert moved(0.001, careful=True).norm() < short.norm(), "few tokens, a shorter step"
 
 
 def test_repair_is_of_the_weight_after_the_step(gqa, windows):

@@ -151,6 +151,12 @@ def test_prices_can_be_looked_at(gqa, windows):
         assert (costs[1:] > 0).all()
 
 
+def test_who_learns_says_so(gqa):
+    notes = rcpu.plan(gqa, rcpu.Recipe(step=0.003)).notes
+    assert any("0.003 nats along the gradient: the model learns from its calibration text" in note for note in notes)
+    assert not any("learns" in note for note in rcpu.plan(gqa, rcpu.Recipe()).notes)
+
+
 def test_few_gradients_say_so(gqa, windows):
     result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **TOGETHER["ours without gradients"]))
     assert any("without gradients" in note for note in result.notes)
