@@ -16,7 +16,7 @@ from rcpu.runs import sites_of
 
 
 def turned(run_id: str, site: rcpu.SiteResult | SiteLook | None) -> rcpu.SiteResult | SiteLook | None:
-    """The findings at a site with their angles; None where nothing was turned, or the dense model is not loaded.
+    """The findings at a site with their angles; None where nothing was turned, or what was is not at hand.
 
     Q is not kept: it is the polar factor of W' W_Kᵀ, of which the run has W' and the dense model W_K.
     """
@@ -24,6 +24,8 @@ def turned(run_id: str, site: rcpu.SiteResult | SiteLook | None) -> rcpu.SiteRes
         return None
     if vars(site).get("angles") is not None or site.before is not None:
         return site
+    if site.stepped:  # what was turned is not the dense model's weight
+        return None
     one, run = store_of(run_id), find(run_id)
     if run is None:
         return None
