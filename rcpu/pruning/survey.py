@@ -74,9 +74,9 @@ class Look:
 class Looks:
     """The last look, for runs of one study: those that ask for the same share it, whatever their ratio and repair.
 
-    Kept is what a run holds anyway, nearly all of it metrics, 4 d_out² bytes a site. On the embedded model a look is
-    38 % of a run of recipe flap and 56 % of one of recipe best (8 windows); three ratios of flap with one look take
-    0.77 of the processor time that they take alone (16 windows).
+    Kept is what a run holds anyway: metrics, 4 d_out² bytes a site, and steps, as many as a weight. On the embedded
+    model a look is 38 % of a run of recipe flap and 56 % of one of recipe best-repair (8 windows); three ratios of flap
+    with one look take 0.77 of the processor time that they take alone (16 windows).
     """
 
     def __init__(self) -> None:

@@ -127,8 +127,7 @@ class Walk(Pass):
 
         A small decomposition keeps one core busy, so it begins as soon as it can, and beside it there is time for the
         next site, for held-out windows, and for the block before. A large one has all cores, and a site is finished
-        before the next. Inputs are gathered, and where that is asked for memory goes back: once a layer, for to get it
-        again takes time.
+        before the next. Memory goes back where that is asked for: once a layer, for to get it again takes time.
         """
         alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
         self.open(stage)
@@ -143,11 +142,12 @@ class Walk(Pass):
             metric = metrics.get((stage.index, site.name))
             solving = self.choose(stage, site, sums.pop(site.name), todo, metric)
             self.begin(solving)
-            if in_turn and alone:
-                self.measure(stage, held_out=True)
+            found[site.name] = solving
             if in_turn:
+                if alone:
+                    self.measure(stage, held_out=True)
                 self.check(stage, site, solving)
-            found[site.name] = self.finish(stage, site, solving) if in_turn else solving
+                found[site.name] = self.finish(stage, site, solving)
             del solving  # or what it holds would stay beside the next
         if not in_turn:
             self.measure(stage, held_out=True)
