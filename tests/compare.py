@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"{asked.json} has rows of {rows[0]['of']}, not of {of}: give another file")
     there = {(r["recipe"], r["less"]) for r in rows}
     wanted = [(name, less) for less in map(float, asked.ratios.split(",")) for name in asked.recipes.split(",")]
-    wanted = [(name, less) for name, less in wanted if less or getattr(rcpu.load_recipe(name), "step", 0)]
+    wanted = [(name, less) for name, less in wanted if less or learns(rcpu.load_recipe(name))]
     todo, console = [pair for pair in wanted if pair not in there], Console(width=140)
     if todo or ("dense", 0.0) not in there:
         for found in measured(asked, todo, ("dense", 0.0) in there, of):
@@ -163,6 +163,11 @@ def main(argv: list[str] | None = None) -> None:
     console.print(table(rows, of))
     if asked.into:
         asked.into.write_text(placed(text_with(asked.into, [MARK]), MARK, section(rows, of)), encoding="utf-8")
+
+
+def learns(recipe: rcpu.Recipe) -> bool:
+    """Whether it changes weights where nothing is removed."""
+    return recipe.method == "columns" and recipe.step > 0
 
 
 def measured(asked: argparse.Namespace, todo: list[tuple[str, float]], dense_known: bool, of: str) -> Iterator[dict]:

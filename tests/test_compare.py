@@ -78,3 +78,11 @@ def test_there_is_a_place_for_it(flags, tmp_path):
     with pytest.raises(rcpu.RcpuError, match="no place for compare"):
         compare.main([*flags, "--into", str(tmp_path / "README.md")])
     compare.text_with(compare.Path(__file__).parents[1] / "README.md", [compare.MARK])
+
+
+def test_with_nothing_removed_there_is_a_row_for_what_learns(flags, tmp_path):
+    compare.main([*flags, "--ratios", "0", "--recipes", "wanda-sp,best,mini-llm"])
+    dense, learned = json.loads((tmp_path / "compare.json").read_text())
+    assert (dense["recipe"], learned["recipe"]) == ("dense", "best")
+    assert learned["parameters"] == dense["parameters"]
+    assert learned["perplexity"] != dense["perplexity"]
