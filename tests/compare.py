@@ -95,7 +95,7 @@ def dense_row(model: rcpu.Model, evaluation: torch.Tensor, of: str) -> dict:
 def cells(rows: list[dict]) -> dict[str, list[str]]:
     """Columns of the table: by how much is gone, the lowest perplexity of each first."""
     form = {
-        "less": lambda r: f"{r['less']:.0%}" if r["less"] else "",
+        "less": lambda r: "" if r["recipe"] == "dense" else f"{r['less']:.0%}",
         "recipe": lambda r: r["recipe"],
         "ratio": lambda r: f"{r['ratio']:.3f}" if r["less"] else "",
         "parameters": lambda r: f"{r['parameters']:,}",

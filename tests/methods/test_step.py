@@ -1,5 +1,7 @@
 """A step along the natural gradient against the minimum of its quadratic, and on tiny models."""
 
+import copy
+
 import pytest
 import torch
 
@@ -70,7 +72,7 @@ def test_repair_is_of_the_weight_after_the_step(gqa, windows):
     recipe = rcpu.Recipe(ratio=0.3, compensation="least_squares", ridge=0.1, step=0.001)
     together = rcpu.prune(gqa, windows, recipe)
     alone = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.0, step=0.001))
-    moved = tiny.net("gqa")
+    moved = copy.deepcopy(tiny.net("gqa"))
     for s in alone.sites:
         weight_of(moved, s.layer, s.site).copy_(s.weight)
     after = rcpu.prune(moved, windows, rcpu.Recipe(ratio=0.3, compensation="least_squares", ridge=0.1))
