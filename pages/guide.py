@@ -47,7 +47,8 @@ def overview(found: Measured) -> None:
         at_equal_parameters(found.recipes, dense),
         "equal",
         f"{plain(of)}A recipe's ratio is found that leaves 90, 80 or 70% of the decoder layers' parameters, factors, "
-        "branches and turns counted with them; for Z-Pruner weights that are not zero. Written by `make compare`.",
+        "branches and turns counted with them; for Z-Pruner weights that are not zero. `best` and FLOP learn from the "
+        "calibration text, too: at 100% is what `best` learns alone. Written by `make compare`.",
     )
     levels = [(name, level) for name, known in found.recipes.items() for level in known]
     numbers(
