@@ -28,7 +28,7 @@ def try_it(name: str) -> None:
 def numbers_of(levels: Sequence[Level]) -> str:
     """What was measured of a recipe, as Markdown: a column for each amount that is gone."""
     rows = {
-        "": [f"{level.less:.0%} less" for level in levels],
+        "Less": [f"{level.less:.0%}" for level in levels],
         "Perplexity": [f"**{level.perplexity:.2f}**" for level in levels],
         "Parameters": [count(level.parameters) for level in levels],
         "Tokens/s ÷ dense": [f"{level.tokens_per_second:.2f}" for level in levels],

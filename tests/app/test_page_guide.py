@@ -49,7 +49,7 @@ def test_cards_show_what_was_measured_of_them(compare):
     assert {t["text"][1] for t in drawn["data"] if t.get("meta") == "again"} == {"olica", "flap"}
     cards = [e.value for e in at.markdown if "Perplexity" in e.value]
     assert len(cards) == 2
-    assert "|  | 10% less | 20% less |" in cards[1]
+    assert "| Less | 10% | 20% |" in cards[1]
     assert "| Perplexity | **30.25** | **40.50** |" in cards[1]
     assert "| Peak MiB | 512 | 512 |" in cards[1]
     assert "| Tokens/s ÷ dense | 1.25 |" in cards[0]
