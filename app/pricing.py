@@ -16,7 +16,7 @@ OPTIONS = {"compensation": "least_squares", "ridge": 0.3, "centred": True, "scor
 
 
 def _priced(recipe: rcpu.Recipe) -> rcpu.Recipe:
-    return replace(recipe, ratios=(), allocation="prices", target=0.0, step=0.0, **OPTIONS)
+    return replace(recipe, ratios=(), allocation="prices", target=0.0, **OPTIONS)
 
 
 def price_asked(model: rcpu.Model, recipe: rcpu.Recipe) -> tuple:

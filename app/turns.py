@@ -24,7 +24,7 @@ def turned(run_id: str, site: rcpu.SiteResult | SiteLook | None) -> rcpu.SiteRes
         return None
     if vars(site).get("angles") is not None or site.before is not None:
         return site
-    if site.stepped:  # what was turned is not the dense model's weight
+    if getattr(site, "stepped", False):  # what was turned is not the dense model's weight
         return None
     one, run = store_of(run_id), find(run_id)
     if run is None:

@@ -279,7 +279,11 @@ with st.container(horizontal=True):
 site = results[s.layer, s.site]
 site_turned = turned(s.run, site)
 if site_turned is None and site.determinant is not None:
-    st.caption("How far the output turns is worked out when the dense model is loaded.")
+    st.caption(
+        "How far the output turns is not known any more: what was turned is the weight after the step."
+        if getattr(site, "stepped", False)
+        else "How far the output turns is worked out when the dense model is loaded."
+    )
 
 left, right = abreast("choice")
 with left:

@@ -9,7 +9,7 @@ import copy
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -84,6 +84,9 @@ def embedded(device: torch.device) -> list[tuple[str, float, float, float]]:
         check(dense < pruned < 10 * dense, f"{dtype}: pruning costs something, and not everything")
         words = rcpu.generate(result.net, model.tokenizer, "The old lighthouse", max_new_tokens=8).tokens
         check(words > 0, f"{dtype}: the pruned model writes")
+        best = rcpu.prune(model.net, windows, replace(rcpu.load_recipe("best"), samples=64, held_out=8))
+        learned = rcpu.perplexity(best.net, test, text=text.name).perplexity
+        check(learned < pruned, f"{dtype}: best, with its step along the gradient, is below the rotation")
         rows.append((dtype, dense, pruned, result.seconds))
     check(abs(rows[1][1] / rows[0][1] - 1) < 0.03, "bf16 has the perplexity of fp32 within 3 %")
     return rows

@@ -54,7 +54,7 @@ def price_model(
         RcpuError: settings that do not combine, or sites that cannot lose as much.
         Cancelled: as of any pass.
     """
-    recipe = replace(recipe, allocation="prices", ratios=())
+    recipe = replace(recipe, allocation="prices", ratios=(), step=0.0)
     todo = plan(model.net, recipe)
     look = survey(model.net, windows, recipe, todo, micro_batch=None, progress=progress, cancelled=cancelled)
     units = {name: layout.shape[1] for name, layout in todo.layouts.items()}

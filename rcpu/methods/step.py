@@ -23,7 +23,7 @@ DAMPING = 10.0
 def direction(seen: Curvature) -> tuple[Tensor, float]:
     """−(Γ + δI)⁻¹ S (C + δI)⁻¹, (d_out, d_in), and what this whole step is priced at, in nats a token."""
     left, right = (factor(damped(m, DAMPING)) for m in (seen.output, seen.gram))
-    found = -seen.slope.to(left).cholesky_solve(left).mT.cholesky_solve(right).mT
+    found = -seen.slope.to(left).cholesky_solve(left).mT.to(right).cholesky_solve(right).mT  # large ones in fp32
     found = found.to(seen.slope)
     return found, price(found, seen.gram, seen.output)
 

@@ -35,7 +35,10 @@ class PruneResult:
         return {(s.layer, s.site): s.cut for s in self.sites if s.changed}
 
     def uncompensated(self, dense: LlamaForCausalLM) -> CompactLlamaForCausalLM:
-        """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``."""
+        """The same units removed and nothing repaired; only the consumers' weights are not shared with ``net``.
+
+        They are the dense model's: what a step learned counts as repair.
+        """
         arch = {site.name: site for site in architecture_of(dense).sites}
         plain = {}
         for (layer, name), cut in self.cuts.items():

@@ -64,7 +64,7 @@ class SiteResult:
     determinant: int | None = None  # of Q: +1 for a rotation, −1 where it also mirrors
     channel_angles: Tensor | None = None  # (d_out,)
     principal_angles: Tensor | None = None  # (rank,)
-    before: Tensor | None = None  # (d_out, d_in) W, the dense model's own and not a copy
+    before: Tensor | None = None  # (d_out, d_in) W, the dense model's own, or that after a step
     # Where units went one after another:
     order: Tensor | None = None  # (removed,) stratum · units + unit
     costs: Tensor | None = None  # (removed,) what each added to the error
@@ -275,16 +275,15 @@ class Solving:
         known, lost = self._known, self._lost
         rotation = self._turning.result() if self._turning else None
         problem = self._problem(rotation)
+        whole = bool(self._keep.all()) and (self._recipe.step > 0 or not self._turns)  # nothing to make up for
         with one_thread(self._weight.shape[1]):
-            new = COMPENSATORS[self._compensation](problem)
+            new = Compensated(self._weight) if whole else COMPENSATORS[self._compensation](problem)
         for y in known:
             if isinstance(y, DirectOutputs):
                 y.repair(new)
         error_none, error_none_held_out = _errors(known, lost)
-        error_compensated, error_compensated_held_out = _errors(known, self._left(new))
-        weight, bias = new.weight.to(self._home, self._dtype), new.bias
-        if self._recipe.step and self._keep.all():  # the step is all that happens here
-            weight, bias = self._dense, None
+        error_compensated, error_compensated_held_out = _errors(known, lost if whole else self._left(new))
+        weight = new.weight.to(self._home, self._dtype)
         return SiteResult(
             layer=self._layer,
             site=self._site,
@@ -294,7 +293,7 @@ class Solving:
             keep=self._keep,
             columns=self.columns.cpu() if self.columns.ndim == 1 else self.columns.to(self._home),
             weight=weight,
-            bias=None if bias is None else bias.to(self._home, self._dtype),
+            bias=None if new.bias is None else new.bias.to(self._home, self._dtype),
             tokens=self._seen.x.tokens,
             error_none=error_none,
             error_compensated=error_compensated,

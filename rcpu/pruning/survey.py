@@ -1,4 +1,4 @@
-"""A look at the dense model before the loop, where the allocation or the metric asks for one: how much leaves where."""
+"""A look at the dense model before the loop, where one is asked for: how much leaves where, metrics, a step."""
 
 from __future__ import annotations
 
@@ -112,6 +112,7 @@ def looked_at(recipe: Recipe) -> Recipe | None:
         scorer=recipe.scorer if scored else "obs",
         compensation="bias" if biased else "none",
         repaired=biased[0] if len(biased) == 1 else "both",
+        step=float(recipe.step > 0),
         **{name: getattr(Recipe().options, name) for name in AFTERWARDS},
     )
 

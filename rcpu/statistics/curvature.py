@@ -58,7 +58,7 @@ class _Sums:
     def result(self) -> Curvature:
         scale = self.weight or 1.0
         gram, mean = self.weighted.result().gram / scale, self.total / scale
-        slope = None if self.slope is None else self.slope / self.x.tokens
+        slope = None if self.slope is None else self.slope.div_(self.x.tokens)
         return Curvature(self.x.result(), gram, mean.to(gram), self.output / self.x.tokens, slope)
 
 

@@ -7,7 +7,7 @@ import torch
 
 import rcpu
 from rcpu.base.errors import RcpuError
-from rcpu.methods import step
+from rcpu.methods import obs, step
 from rcpu.methods.prices import price
 from rcpu.models.families import weight_of
 from rcpu.runs.streaming import check_streamed
@@ -35,6 +35,15 @@ def test_the_direction_is_the_minimum_of_the_damped_quadratic():
     assert nats == pytest.approx(0.5 * (seen.output @ d @ seen.gram @ d.mT).trace().item())
 
 
+def test_large_matrices_on_a_gpu_are_fp32_beside_small_ones(monkeypatch):
+    seen = curvature()
+    expected, nats = step.direction(seen)
+    monkeypatch.setattr(obs, "working_dtype", lambda m: torch.float64 if len(m) <= 5 else torch.float32)
+    found, about = step.direction(seen)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert about == pytest.approx(nats, rel=1e-4)
+
+
 def test_all_sites_together_are_priced_at_the_nats_asked_for():
     seen = [curvature(seed) for seed in range(3)]
     found = [step.direction(s) for s in seen]
@@ -53,6 +62,7 @@ def test_a_step_alone_lowers_the_loss_and_changes_no_size(kind, windows):
     assert moved < dense
     assert rcpu.cost(result.net) == rcpu.cost(net)
     assert set(result.edits.layers) == {0, 2}
+    assert all(s.error_compensated == s.error_none == 0 for s in result.sites), "nothing is repaired"
     for i, name in ((0, "down_proj"), (1, "down_proj"), (2, "down_proj"), (0, "o_proj")):
         path = "mlp.down_proj" if name == "down_proj" else "self_attn.o_proj"
         same = result.net.model.layers[i].get_submodule(path).weight.equal(weight_of(net, i, name))
