@@ -75,7 +75,7 @@ def _study(options, console: Console) -> None:
         return
     check_json(options.json)
     studies, store = [load_study(name) for name in options.names], open_store()
-    text = text_with(options.into, (f"study:{study.name}" for study in studies))
+    text_with(options.into, (f"study:{study.name}" for study in studies))  # a place that lacks is said now
     if options.show:
         found = [one for study in studies for one in _known(study, store)]
     else:
@@ -83,13 +83,12 @@ def _study(options, console: Console) -> None:
     with results(options.json, found[0].to_dict() if len(found) == 1 else {"studies": [f.to_dict() for f in found]}):
         for one in found:
             if options.into:
-                text = placed(text, f"study:{one.study.name}", markdown(one))
+                text = placed(text_with(options.into, ()), f"study:{one.study.name}", markdown(one))
+                options.into.write_text(text, encoding="utf-8")  # of what it is by now: a study takes hours
             elif options.markdown:
                 sys.stdout.write(markdown(one) + "\n")
             else:
                 _print(one)
-    if options.into:
-        options.into.write_text(text, encoding="utf-8")
 
 
 def _known(study: Study, store: Store) -> list[Findings]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from rcpu.cli import main
+from rcpu.cli import main, study
 
 QUICK = ("--samples", "6", "--window", "16", "--limit", "8", "--ratios", "0.3")
 
@@ -28,9 +28,15 @@ def test_a_study_from_the_command_line(model_folder, text_file, tmp_path, capsys
     assert capsys.readouterr().out.startswith("**What is compensated** (Table 3).")
 
 
-def test_verdicts_go_into_a_text_by_a_command(model_folder, text_file, tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- study:table3 -->\nOUTDATED\n<!-- /study:table3 -->\nafter\n")
+def test_verdicts_go_into_a_text_by_a_command(model_folder, text_file, tmp_path, capsys, monkeypatch):
+    readme, run = tmp_path / "README.md", study._run
+    readme.write_text("early\n<!-- study:table3 -->\nOUTDATED\n<!-- /study:table3 -->\nafter\n")
+
+    def edited_meanwhile(*args):
+        readme.write_text(readme.read_text().replace("early", "before"))
+        return run(*args)
+
+    monkeypatch.setattr(study, "_run", edited_meanwhile)
     flags = ["--model", str(model_folder), "--text", str(text_file), *QUICK]
     assert main(["study", "table3", *flags, "--into", str(readme)]) == 0
     told = readme.read_text()
