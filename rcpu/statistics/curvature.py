@@ -85,7 +85,7 @@ def curvatures(
     with torch.no_grad():
         for i in range(len(layers)):
             entered.append(run.hidden.clone())
-            for _ in run.layer(net, i, f"layer {i}: forward for prices"):
+            for _ in run.layer(net, i, f"layer {i}: forward before a backward"):
                 pass
     gradient = run.hidden  # in the place of the states it belongs to
     for part, _ in run.micro_batches:
@@ -97,7 +97,7 @@ def curvatures(
         bare = {s.name: with_consumer(layer.get_submodule(s.block), s, nn.Identity()) for s in arch.sites}
         sums = {s.name: _Sums(*consumer_of(layer, s).weight.shape[::-1], run.device, slopes) for s in arch.sites}
         for part, _ in run.micro_batches:
-            run.step(f"layer {i}: backward for prices", 2)
+            run.step(f"layer {i}: backward", 2)
             with torch.enable_grad():
                 states, inputs = [hidden[part].detach().requires_grad_()], []
                 for site in arch.sites:
