@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import LlamaForCausalLM
@@ -13,8 +14,9 @@ from rcpu.models.families import architecture_of, layers_of, site_named, with_we
 from rcpu.pruning.plan import plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint, PruneResult
+from rcpu.pruning.stage import Stage
 from rcpu.pruning.survey import Looks, survey
-from rcpu.pruning.walk import BATCH_BYTES, Stage, Walk, return_freed_memory, threads_set_back
+from rcpu.pruning.walk import BATCH_BYTES, Walk, return_freed_memory, threads_set_back
 from rcpu.pruning.whole import run_whole
 from rcpu.statistics.passes import Progress
 from rcpu.statistics.precision import full_fp32
@@ -74,7 +76,9 @@ def prune(
         for result in (result for result in results if result.changed):
             assembly.add(result.layer, site_named(net, result.site), result.cut)
     for done, stage in enumerate(stages[resume.stages if resume else 0 :], resume.stages + 1 if resume else 1):
-        solved, ends = walk.solve(stage, todo, look.metrics), stage is stages[-1]  # nobody reads what comes after
+        ends = stage is stages[-1]  # nobody reads what comes after
+        bare = None if ends or passes == 1 else partial(assembly.bare, stage.index)
+        solved = walk.solve(stage, todo, look.metrics, bare)
         for site in stage.sites:
             repaired = None
             if site in stage.live:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from rcpu.base.errors import RcpuError
-from rcpu.methods.columns import care
-from rcpu.methods.compensation import Shift
 from rcpu.methods.scoring import FROM_WINDOWS
 from rcpu.methods.subspace import narrow
 from rcpu.models.families import Site, consumer_of, heads_of, run_block, with_consumer
@@ -27,6 +24,7 @@ from rcpu.pruning.plan import Plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint
 from rcpu.pruning.site import Measured, SiteResult, Solving
+from rcpu.pruning.stage import Stage, Sums
 from rcpu.statistics.decompose import SMALL
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.passes import Pass
@@ -43,49 +41,6 @@ def threads_set_back() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@dataclass
-class Sums:
-    """What is added up of one projection's inputs on one set of windows."""
-
-    inputs: Accumulator
-    windows: Fluctuation | None
-    cross: Tensor | None  # (d_out, d_in) Σ δ xᵀ, δ what the residual stream lacks against the dense model's
-    lack: Tensor | None  # (d_out,) Σ δ
-
-    def add(self, x: Tensor, lacking: Tensor | None) -> None:  # (windows, tokens, d_in) and (…, d_out)
-        """Take in a micro-batch."""
-        self.inputs.add(x)
-        if self.windows is not None:
-            self.windows.add(x)
-        if lacking is not None:
-            lacking = lacking.flatten(0, 1).float()
-            self.cross.addmm_(lacking.mT, x.flatten(0, 1).float())
-            self.lack += lacking.sum(0).cpu().double()
-
-    def result(self, recipe: Recipe) -> Measured:
-        """The sums so far; the recipe says what share of what is lacking belongs to the target."""
-        shift = None
-        if self.cross is not None:
-            share = recipe.target / care(recipe, self.inputs.tokens, self.cross.shape[1])
-            shift = Shift(self.cross.mul_(share), self.lack * share)
-        return Measured(self.inputs.result(), self.windows, shift)
-
-
-@dataclass
-class Stage:
-    """Residual blocks of one layer that are measured together, and what is held of them until they are repaired."""
-
-    index: int
-    layer: nn.Module
-    sites: Sequence[Site]
-    live: Sequence[Site]  # those to prune
-    tidy: bool = False  # the last of its layer to be solved
-    sums: dict[tuple[str, bool], Sums] = field(default_factory=dict)  # by site, of held-out windows or not
-    inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, later (…, kept)
-    summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
-    outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows
 
 
 class Walk(Pass):
@@ -122,14 +77,24 @@ class Walk(Pass):
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-    def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> Iterator[SiteResult]:
-        """Measure what is live of a stage and solve it, a site at a time: its block can move on beside the next.
+    def solve(
+        self,
+        stage: Stage,
+        todo: Plan,
+        metrics: Mapping[tuple[int, str], Tensor],
+        bare: Callable[[Site, Tensor], nn.Module] | None = None,
+    ) -> Iterator[SiteResult]:
+        """Measure what is live of a stage, and solve it a site at a time: its block can move on beside the next.
 
         A small decomposition keeps one core busy, so it begins as soon as it can, and beside it there is time for the
         next site, for held-out windows, and for the block before. A large one has all cores, and a site is finished
-        before the next. Memory goes back where that is asked for: once a layer, for to get it again takes time.
+        before the next. ``bare`` makes a block for kept columns that lacks its consumer: it is run beside the
+        decomposition that tells the consumer. Memory goes back where that is asked for: once a layer, for to get it
+        again takes time.
         """
         alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
+        if not stage.live:
+            return iter(())
         self.open(stage)
         self.measure(stage, held_out=False)
         if in_turn and not alone:
@@ -157,8 +122,16 @@ class Walk(Pass):
             self.gather(stage, found[stage.sites[0].name].columns)
         if stage.tidy:
             return_freed_memory()
+        return self._finished(stage, found, bare)
+
+    def _finished(self, stage: Stage, found: dict, bare: Callable | None) -> Iterator[SiteResult]:
         for site in stage.live:  # without a name of ours for what is given away: it would stay
-            yield found.pop(site.name) if in_turn else self.finish(stage, site, found.pop(site.name))
+            if isinstance(found[site.name], SiteResult):
+                yield found.pop(site.name)
+                continue
+            if bare and site.name in stage.summed_directly - stage.again and found[site.name].turning:
+                self.run_ahead(stage, site, bare(site, found[site.name].columns))
+            yield self.finish(stage, site, found.pop(site.name))
 
     def open(self, stage: Stage) -> None:
         """Make room for what is measured of the stage.
@@ -170,7 +143,7 @@ class Walk(Pass):
         suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, self.recipe, s.name)]
         again = (stage.sites[0].name,) if self.recipe.path == "pruned" else ()
         widths = {name: c.in_features for name, c in consumers.items() if name in (*again, *suited)}
-        stage.inputs = self._room_for(widths)
+        stage.inputs, stage.again = self._room_for(widths), {*again}
         stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}
         for site in stage.live:
             d_in, gram = consumers[site.name].in_features, site.name not in stage.summed_directly
@@ -268,6 +241,17 @@ class Walk(Pass):
         self._share_cores()
         return solving.finish()
 
+    def run_ahead(self, stage: Stage, site: Site, bare: nn.Module) -> None:
+        """Put what the repaired block will feed its consumer where its inputs were: nobody reads those any more."""
+        norm, inputs = stage.layer.get_submodule(site.norm), stage.inputs[site.name]
+        self._share_cores()
+        for part, _ in self.micro_batches:
+            x = run_block(bare, norm, site, self._fetched(part), self.attention)
+            stage.inputs[site.name] = inputs[..., : x.shape[-1]]
+            stage.inputs[site.name][part] = x
+        stage.again.add(site.name)
+        del stage.outputs[site.name]  # Z, which was there
+
     def _outputs_of(self, stage: Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""
         if site.name not in stage.summed_directly:
@@ -286,12 +270,13 @@ class Walk(Pass):
     def advance(self, stage: Stage, site: Site, repaired: nn.Module | None) -> None:
         """Run a block of the stage, repaired or as it is, and move the hidden states on.
 
-        The first block meets the same hidden states as when it was measured, so inputs in the batch serve again.
+        The first block meets the same hidden states as when it was measured, so inputs in the batch serve again; so do
+        those of a block that was run ahead.
         """
         block = repaired or stage.layer.get_submodule(site.block)
         consumer, norm = block.get_submodule(site.consumer), stage.layer.get_submodule(site.norm)
         outputs = stage.outputs.get(site.name)
-        again = len(stage.inputs.get(site.name, ())) if site is stage.sites[0] else 0
+        again = len(stage.inputs.get(site.name, ())) if site.name in stage.again else 0
 
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, …), of stage.inputs
             if outputs is None:

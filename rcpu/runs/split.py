@@ -16,7 +16,8 @@ from rcpu.measure.perplexity import Perplexity
 from rcpu.methods.scoring import FROM_WINDOWS
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.site import Measured
-from rcpu.pruning.walk import Stage, Sums, Walk
+from rcpu.pruning.stage import Stage, Sums
+from rcpu.pruning.walk import Walk
 from rcpu.statistics.sums import Statistics
 
 

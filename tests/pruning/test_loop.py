@@ -336,6 +336,13 @@ def test_only_the_chosen_sites_change(mha, windows, sites, layers, order):
         assert (ours.mlp is dense.mlp) == ((i, "down_proj") not in chosen)
 
 
+@pytest.mark.parametrize("site", ["o_proj", "down_proj"])
+def test_one_site_alone_is_the_same_in_both_orders(gqa, windows, site):
+    """There is nothing that one could see of the other."""
+    paper, alone = (rcpu.prune(gqa, windows, config(sites=(site,), order=order)) for order in ("paper", "site"))
+    assert_same_result(paper, alone, 1e-5)
+
+
 @pytest.mark.parametrize("repaired", ["o_proj", "down_proj"])
 @pytest.mark.parametrize("compensation", ["rotation", "bias"])
 def test_one_site_alone_may_be_repaired(gqa, windows, repaired, compensation):
