@@ -80,34 +80,24 @@ class Assembly:
         self.config._attn_implementation = net.config._attn_implementation
         self.blocks: dict[tuple[int, str], nn.Module] = {}
         self.cuts: dict[tuple[int, str], Cut] = {}
-        self._bare: dict[tuple[int, str], nn.Module] = {}  # that lack their consumer yet
 
     def add(self, layer: int, site: Site, cut: Cut) -> nn.Module:
         """Make the compact block of one site from the dense one and return it."""
-        block, config = self.bare(layer, site, cut.columns), self.config
-        bias = _sum(consumer_of(layers_of(self.dense)[layer], site).bias, cut.bias)
-        (config.o_bias if site.attention else config.down_bias)[layer] = bias is not None
-        setattr(block, site.consumer, linear(cut.weight, bias))
-        self.blocks[layer, site.name], self.cuts[layer, site.name] = block, cut
-        del self._bare[layer, site.name]
-        return block
-
-    def bare(self, layer: int, site: Site, columns: Tensor) -> nn.Module:
-        """The compact block but for its consumer: its outputs are what that will get, (..., kept)."""
-        if block := self._bare.get((layer, site.name)):
-            return block
         dense, config = layers_of(self.dense)[layer].get_submodule(site.block), self.config
-        narrower = columns.ndim > 1
-        rows = {} if narrower else producer_rows(self.dense, site, columns)
+        narrower = cut.columns.ndim > 1
+        rows = {} if narrower else producer_rows(self.dense, site, cut.columns)
         if narrower:
-            config.value_dims[layer] = columns.shape[1]
+            config.value_dims[layer] = cut.columns.shape[1]
         elif site.attention:
             heads = heads_of(self.dense)
             config.query_heads[layer] = len(rows["query"]) // heads.dim
             config.kv_heads[layer] = len(rows["key"]) // heads.dim
             config.value_dims[layer] = len(rows["value"]) // config.kv_heads[layer]
         else:
-            config.intermediate_sizes[layer] = len(columns)
+            config.intermediate_sizes[layer] = len(cut.columns)
+        consumer = consumer_of(layers_of(self.dense)[layer], site)
+        bias = _sum(consumer.bias, cut.bias)
+        (config.o_bias if site.attention else config.down_bias)[layer] = bias is not None
         with torch.device("meta"):
             block = (CompactAttention if site.attention else CompactMLP)(config, layer)
         for name, part in dense.named_children():  # what no cut changes, as norms of queries and keys
@@ -116,11 +106,11 @@ class Assembly:
             for name in names:
                 part = dense.get_submodule(name)
                 if narrower:
-                    setattr(block, name, encoded(part, columns) if role == "value" else part)
+                    setattr(block, name, encoded(part, cut.columns) if role == "value" else part)
                 else:
                     setattr(block, name, _rows(part, rows[role]))
-        setattr(block, site.consumer, nn.Identity())
-        self._bare[layer, site.name] = block.eval()
+        setattr(block, site.consumer, linear(cut.weight, bias))
+        self.blocks[layer, site.name], self.cuts[layer, site.name] = block.eval(), cut
         return block
 
     def model(self) -> CompactLlamaForCausalLM:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from transformers import LlamaForCausalLM
@@ -76,9 +75,7 @@ def prune(
         for result in (result for result in results if result.changed):
             assembly.add(result.layer, site_named(net, result.site), result.cut)
     for done, stage in enumerate(stages[resume.stages if resume else 0 :], resume.stages + 1 if resume else 1):
-        ends = stage is stages[-1]  # nobody reads what comes after
-        bare = None if ends or passes == 1 else partial(assembly.bare, stage.index)
-        solved = walk.solve(stage, todo, look.metrics, bare)
+        solved, ends = walk.solve(stage, todo, look.metrics), stage is stages[-1]  # nobody reads what comes after
         for site in stage.sites:
             repaired = None
             if site in stage.live:

@@ -165,7 +165,7 @@ class Solving:
         self._lost = [self.outputs.lost(self.columns)]
         self._turns = self._compensation in TURNS
         self._m = [self.outputs.cross_products_once(self.columns)] if self._turns else []
-        self.turning: Future | None = None
+        self._turning: Future | None = None
 
     def _choose(self, layout: Tensor, gone: int, metric: Tensor | None) -> None:
         """What stays: a subspace of values, what a greedy path leaves, or the units with the highest scores."""
@@ -224,18 +224,18 @@ class Solving:
             m, recipe = self._problem(None).turned_products(self._m[0]), self._recipe
             rank = min(self._problem(None).kept.shape[1], self._seen.x.tokens, len(self._weight))
             if recipe.by_head:
-                self.turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
+                self._turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
             else:
-                self.turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
+                self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
 
     @property
     def busy(self) -> bool:
         """Whether its core is."""
-        return self.turning is not None and not self.turning.done()
+        return self._turning is not None and not self._turning.done()
 
     def wait(self) -> None:
         """Until the decomposition is done."""
-        wait([self.turning] if self.turning else [])
+        wait([self._turning] if self._turning else [])
 
     @full_fp32()
     def check(self, held_out: Measured, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
@@ -270,10 +270,10 @@ class Solving:
             RcpuError: least squares has no solution at the given λ.
             ValueError: M = Y Zᵀ is not finite.
         """
-        if self._turns and self.turning is None:
+        if self._turns and self._turning is None:
             self.begin()
         known, lost = self._known, self._lost
-        rotation = self.turning.result() if self.turning else None
+        rotation = self._turning.result() if self._turning else None
         problem = self._problem(rotation)
         whole = bool(self._keep.all()) and (self._recipe.step > 0 or not self._turns)  # nothing to make up for
         with one_thread(self._weight.shape[1]):

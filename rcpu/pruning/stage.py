@@ -56,6 +56,5 @@ class Stage:
     tidy: bool = False  # the last of its layer to be solved
     sums: dict[tuple[str, bool], Sums] = field(default_factory=dict)  # by site, of held-out windows or not
     inputs: dict[str, Tensor] = field(default_factory=dict)  # (windows, tokens, d_in) of a consumer, later (…, kept)
-    again: set[str] = field(default_factory=set)  # sites whose inputs are those of the repaired block, too
     summed_directly: set[str] = field(default_factory=set)  # sites whose outputs stand for a Gram matrix, see direct.py
     outputs: dict[str, DirectOutputs] = field(default_factory=dict)  # theirs, of calibration windows

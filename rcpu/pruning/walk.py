@@ -77,20 +77,12 @@ class Walk(Pass):
         self.under_way = [solving for solving in self.under_way if solving.busy]
         torch.set_num_threads(max(1, self._threads - len(self.under_way)))
 
-    def solve(
-        self,
-        stage: Stage,
-        todo: Plan,
-        metrics: Mapping[tuple[int, str], Tensor],
-        bare: Callable[[Site, Tensor], nn.Module] | None = None,
-    ) -> Iterator[SiteResult]:
+    def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> Iterator[SiteResult]:
         """Measure what is live of a stage, and solve it a site at a time: its block can move on beside the next.
 
         A small decomposition keeps one core busy, so it begins as soon as it can, and beside it there is time for the
         next site, for held-out windows, and for the block before. A large one has all cores, and a site is finished
-        before the next. ``bare`` makes a block for kept columns that lacks its consumer: it is run beside the
-        decomposition that tells the consumer. Memory goes back where that is asked for: once a layer, for to get it
-        again takes time.
+        before the next. Memory goes back where that is asked for: once a layer, for to get it again takes time.
         """
         alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
         if not stage.live:
@@ -122,16 +114,11 @@ class Walk(Pass):
             self.gather(stage, found[stage.sites[0].name].columns)
         if stage.tidy:
             return_freed_memory()
-        return self._finished(stage, found, bare)
+        return self._results(stage, found, in_turn)
 
-    def _finished(self, stage: Stage, found: dict, bare: Callable | None) -> Iterator[SiteResult]:
+    def _results(self, stage: Stage, found: dict[str, Solving | SiteResult], there: bool) -> Iterator[SiteResult]:
         for site in stage.live:  # without a name of ours for what is given away: it would stay
-            if isinstance(found[site.name], SiteResult):
-                yield found.pop(site.name)
-                continue
-            if bare and site.name in stage.summed_directly - stage.again and found[site.name].turning:
-                self.run_ahead(stage, site, bare(site, found[site.name].columns))
-            yield self.finish(stage, site, found.pop(site.name))
+            yield found.pop(site.name) if there else self.finish(stage, site, found.pop(site.name))
 
     def open(self, stage: Stage) -> None:
         """Make room for what is measured of the stage.
@@ -143,7 +130,7 @@ class Walk(Pass):
         suited = [s.name for s in stage.live if direct.serves(consumers[s.name].weight, self.recipe, s.name)]
         again = (stage.sites[0].name,) if self.recipe.path == "pruned" else ()
         widths = {name: c.in_features for name, c in consumers.items() if name in (*again, *suited)}
-        stage.inputs, stage.again = self._room_for(widths), {*again}
+        stage.inputs = self._room_for(widths)
         stage.summed_directly = {name for name in suited if len(stage.inputs.get(name, ())) == len(self.hidden)}
         for site in stage.live:
             d_in, gram = consumers[site.name].in_features, site.name not in stage.summed_directly
@@ -241,17 +228,6 @@ class Walk(Pass):
         self._share_cores()
         return solving.finish()
 
-    def run_ahead(self, stage: Stage, site: Site, bare: nn.Module) -> None:
-        """Put what the repaired block will feed its consumer where its inputs were: nobody reads those any more."""
-        norm, inputs = stage.layer.get_submodule(site.norm), stage.inputs[site.name]
-        self._share_cores()
-        for part, _ in self.micro_batches:
-            x = run_block(bare, norm, site, self._fetched(part), self.attention)
-            stage.inputs[site.name] = inputs[..., : x.shape[-1]]
-            stage.inputs[site.name][part] = x
-        stage.again.add(site.name)
-        del stage.outputs[site.name]  # Z, which was there
-
     def _outputs_of(self, stage: Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""
         if site.name not in stage.summed_directly:
@@ -270,13 +246,12 @@ class Walk(Pass):
     def advance(self, stage: Stage, site: Site, repaired: nn.Module | None) -> None:
         """Run a block of the stage, repaired or as it is, and move the hidden states on.
 
-        The first block meets the same hidden states as when it was measured, so inputs in the batch serve again; so do
-        those of a block that was run ahead.
+        The first block meets the same hidden states as when it was measured, so inputs in the batch serve again.
         """
         block = repaired or stage.layer.get_submodule(site.block)
         consumer, norm = block.get_submodule(site.consumer), stage.layer.get_submodule(site.norm)
         outputs = stage.outputs.get(site.name)
-        again = len(stage.inputs.get(site.name, ())) if site.name in stage.again else 0
+        again = len(stage.inputs.get(site.name, ())) if site is stage.sites[0] else 0
 
         def put_out(x: Tensor) -> Tensor:  # (windows, tokens, …), of stage.inputs
             if outputs is None:

@@ -10,7 +10,6 @@ from rcpu.methods import procrustes
 from rcpu.methods.compensation import COMPENSATORS, Outputs, Problem, turned_error
 from rcpu.pruning import direct
 from rcpu.pruning.direct import DirectOutputs
-from rcpu.pruning.walk import Walk
 from rcpu.statistics.sums import Accumulator
 from tests import tiny
 
@@ -143,21 +142,6 @@ def test_kept_inputs_need_no_gram_matrix(wide, order, monkeypatch):
     room = 12 * 16 * 32 * 4  # bytes: the inputs of o_proj alone
     rcpu.prune(wide, tiny.calibration(), config, batch_bytes=room)
     assert set(built) == {(32, True), (96, True)}
-
-
-@pytest.mark.parametrize(("options", "times"), [({}, 2), ({"order": "site"}, 0), ({"compensation": "bias"}, 0)])
-def test_a_repaired_mlp_is_run_ahead_of_its_new_weight(wide, options, times, monkeypatch):
-    """In order paper what it feeds down_proj needs the kept columns alone; after the last layer nobody reads it."""
-    ahead, run_ahead = [], Walk.run_ahead
-
-    def noted(walk, stage, site, bare):
-        ahead.append((stage.index, site.name))
-        run_ahead(walk, stage, site, bare)
-
-    monkeypatch.setattr(Walk, "run_ahead", noted)
-    config = rcpu.Recipe(samples=8, held_out=4, window=16, ratio=0.25, unit="head", **options)
-    rcpu.prune(wide, tiny.calibration(), config)
-    assert ahead == [(i, "down_proj") for i in range(times)]
 
 
 @pytest.mark.parametrize("compensation", sorted(direct.METHODS))
