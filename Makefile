@@ -31,7 +31,7 @@ kills: .venv/.setup-dev # kill processes at work on one run store, 50 times, and
 	$(BIN)/python -m tests.kills
 
 studies: .venv/.setup-dev # run the paper's experiments on the embedded model and write their verdicts into README.md
-	$(BIN)/python -m rcpu study table3 fig2 table1 fig3 few --measure-in bf16 --into README.md
+	$(BIN)/python -m rcpu study table3 fig2 table1 fig3 few methods --measure-in bf16 --into README.md
 
 compare: .venv/.setup-dev # every recipe at 10, 20 and 30 %, into README.md and the field guide; takes hours
 	$(BIN)/python -m tests.compare --dtype bf16 --samples 64 --windows 80 --json assets/compare.json --into README.md

@@ -67,6 +67,11 @@ def with_target(net: LlamaForCausalLM, recipe: Recipe, share: float, of: str = "
     return replace(recipe, ratio=best)
 
 
+def with_ratio(net: LlamaForCausalLM, recipe: Recipe, of: str) -> Recipe:
+    """The recipe itself, or where ``of`` says of what its ratio is, with the ratio that leaves as many parameters."""
+    return with_target(net, recipe, 1 - recipe.ratio, of) if of else recipe
+
+
 def _most(left) -> float:
     """The largest ratio that the settings allow, nearly."""
     for ratio in (MOST, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3):

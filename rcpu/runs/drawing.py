@@ -260,7 +260,8 @@ def _role(settings: Mapping[str, Any]) -> str:
 
 def _called(study: Study, axis: str) -> str:
     """What an axis is called."""
-    return study.axes[axis].label if axis in study.axes else {RATIO: "Ratio removed, %", MEASURED: "Measured on"}[axis]
+    removed = "Fewer parameters, %" if study.equal else "Ratio removed, %"
+    return study.axes[axis].label if axis in study.axes else {RATIO: removed, MEASURED: "Measured on"}[axis]
 
 
 def _told(study: Study, axis: str, label: str) -> str:

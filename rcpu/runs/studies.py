@@ -1,7 +1,7 @@
 """Studies as data: a grid of recipes, what is measured of each, what is claimed, and what was published.
 
-A study is a YAML file; those of the paper ship in grids/. Knows no models and no results: see studying.py and
-verdicts.py.
+A study is a YAML file; those of the paper ship in grids/. A label may name a recipe that ships (``recipe: best``): it
+stands for that recipe's method and options. Knows no models and no results: see studying.py and verdicts.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from rcpu.base.errors import RcpuError, choose
 from rcpu.base.options import options_of
 from rcpu.base.paths import existing
 from rcpu.methods.catalog import METHODS
+from rcpu.pruning.library import RECIPES
 from rcpu.pruning.recipe import Recipe, read_yaml
+from rcpu.pruning.target import OF
 from rcpu.runs.asks import Ask, ask_of
 
 SUFFIX = ".yaml"
@@ -64,6 +66,7 @@ class Study:
     published: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
     definition: dict
+    equal: str = ""  # a key of OF: what ratios are of; each recipe's own is then found that leaves as many parameters
 
     def cells(self, asked: Asked) -> list[Cell]:
         """What has to be run, seed by seed; labels that come to the same recipe are one cell under several labels.
@@ -205,7 +208,7 @@ def read_study(name: str, values: Mapping[str, Any]) -> Study:
     if unknown := sorted(set(values) - known):
         raise RcpuError(f"the study {name} has unknown settings {', '.join(unknown)}; known are {', '.join(known)}")
     try:
-        axes = {key: Axis(row.get("label", key), _texts(row["values"])) for key, row in values["axes"].items()}
+        axes = {key: Axis(row.get("label", key), _settings(row["values"])) for key, row in values["axes"].items()}
         quantities = tuple(values.get("quantities", ["perplexity"]))
         claims = tuple(
             Claim(
@@ -232,9 +235,12 @@ def read_study(name: str, values: Mapping[str, Any]) -> Study:
             tuple(values.get("published", [])),
             tuple(values.get("notes", [])),
             values,
+            str(values.get("equal", "")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise RcpuError(f"the study {name} cannot be read: {misfit(error)}") from error
+    if study.equal:
+        choose(f"equal in the study {name}", study.equal, OF)
     for claim in study.claims:
         choose(f"relation in the study {name}", claim.relation, dict.fromkeys(("lower", "higher", "same")))
         for axis in {*claim.first, *claim.than} - {RATIO, MEASURED}:
@@ -251,8 +257,16 @@ def _labels(row: Mapping) -> Labels:
     return {str(k): str(v) for k, v in row.items()}
 
 
-def _texts(values: Mapping) -> dict[str, Mapping]:
-    return {str(label): dict(settings) for label, settings in values.items()}
+def _settings(values: Mapping) -> dict[str, Mapping]:
+    """What every label stands for, a recipe that it names by its method and options."""
+    found = {}
+    for label, row in values.items():
+        row, named = dict(row), {}
+        if "recipe" in row:
+            recipe = choose("recipe", row.pop("recipe"), RECIPES).recipe
+            named = {"method": recipe.method, **recipe.to_dict()["options"]}
+        found[str(label)] = named | row
+    return found
 
 
 class Studies(Mapping[str, Study]):

@@ -17,9 +17,9 @@ import transformers
 
 from rcpu.base.errors import RcpuError
 from rcpu.models.sizes import cost
-from rcpu.pruning.plan import plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.survey import looked_at
+from rcpu.pruning.target import planned_share, with_ratio
 from rcpu.runs.asks import Ask, Bench, ask_dict
 from rcpu.runs.readings import Point
 from rcpu.runs.records import dense_subject, digest_of
@@ -115,7 +115,8 @@ def run_study(
     cells, asks = _by_look(study.cells(asked)), study.asks(asked)
     if not cells:
         raise RcpuError(f"the study {study.name} has no cell to run: give at least one ratio and one seed")
-    _check(bench, cells)
+    progress(Progress(0.0, "planning"))
+    cells, failed = _possible(bench, study, cells)
     series = series_of(study, asked, bench, asks, cells)
     key = digest_of([series[name] for name in ("study", "fingerprint", "dtype", "precision", "content")])
     progress(Progress(0.0, "the dense model"))
@@ -123,11 +124,9 @@ def run_study(
     subject, size = dense_subject(bench.model.fingerprint, bench.model.dtype), cost(bench.model.net)
     about = {"bytes_after": size.bytes, "parameters_after": size.parameters}
     _keep(store, subject, key, {"labels": {}, "seed": ""}, _answers(bench, asks, dense), about, series)
-    failed: list[str] = []
     started, fresh = time.monotonic(), 0
     for nth, cell in enumerate(cells):
-        name = " · ".join([study.name, *cell.labels[0].values()])
-
+        name = _name(study, cell)
         left = _left(time.monotonic() - started, fresh, len(cells) - nth)
 
         def step(p: Progress, nth: int = nth, name: str = name, left: str = left) -> None:
@@ -160,16 +159,29 @@ def run_study(
     return replace(_gathered(store, key, study), failed=tuple(failed))
 
 
-def _check(bench: Bench, cells: Sequence[Cell]) -> None:
-    """Raise what is wrong with the first cell if something is with all of them: nothing would come of the rest."""
-    errors = []
+def _possible(bench: Bench, study: Study, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+    """The cells with the ratios that they are run at, and what is wrong with the others.
+
+    Raises what is wrong with the first cell if something is with all of them: nothing would come of the rest.
+    """
+    found, errors, ratios = [], {}, {}  # which no seed changes
     for cell in cells:
+        alike = replace(cell.recipe, seed=0)
         try:
-            plan(bench.model.net, cell.recipe)
-            return
+            if alike not in ratios:
+                recipe = with_ratio(bench.model.net, alike, study.equal)
+                planned_share(bench.model.net, recipe)
+                ratios[alike] = recipe.ratio
+            found.append(replace(cell, recipe=replace(cell.recipe, ratio=ratios[alike])))
         except RcpuError as error:
-            errors.append(error)
-    raise errors[0]
+            errors[_name(study, cell)] = error
+    if not found:
+        raise next(iter(errors.values()))
+    return found, [f"{name}: {error}" for name, error in errors.items()]
+
+
+def _name(study: Study, cell: Cell) -> str:
+    return " · ".join([study.name, *cell.labels[0].values()])
 
 
 def _by_look(cells: Sequence[Cell]) -> list[Cell]:
@@ -215,7 +227,7 @@ def series_of(study: Study, asked: Asked, bench: Bench, asks: Mapping[str, Ask],
         "evaluation": bench.text(asked.evaluation).name,
         "recipe": {k: v for k, v in recipe.items() if k not in ("ratio", "seed")},
         "asks": {name: ask_dict(ask) for name, ask in asks.items()},
-        "content": [settings, bench.text(asked.text).digest, told],
+        "content": [settings, bench.text(asked.text).digest, told, *filter(None, [study.equal])],
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "warnings": list(dict.fromkeys(warnings)),
     }

@@ -19,6 +19,7 @@ from rcpu.models.devices import check_names
 from rcpu.models.loading import footprint, load_model
 from rcpu.pruning.library import load_recipe
 from rcpu.pruning.recipe import Recipe, plain_yaml
+from rcpu.pruning.target import with_ratio
 from rcpu.runs.asks import Bench, ask_dict, ask_of
 from rcpu.runs.running import run_recipe
 from rcpu.runs.store import home_folder, open_store
@@ -43,6 +44,7 @@ class Cell:
     measure_in: str = ""  # precision; the model's own
     keep_weights: bool = True
     label: str = ""  # what its run is called
+    equal: str = ""  # of what its ratio is a share, where not of what the method calls a unit
 
     @property
     def gpus(self) -> int:
@@ -123,7 +125,8 @@ def study_cells(study: Study, asked: Asked, home: Path, **where: Any) -> list[Ce
     found = []
     for cell in study.cells(asked):
         label = " · ".join([study.name, *cell.labels[0].values()])
-        found.append(Cell(label, asked.model, cell.recipe.to_dict(), asks, home=str(home), label=label, **where))
+        recipe, told = cell.recipe.to_dict(), {"label": label, "equal": study.equal}
+        found.append(Cell(label, asked.model, recipe, asks, home=str(home), **told, **where))
     return found
 
 
@@ -132,6 +135,7 @@ def run_cell(cell: Mapping[str, Any]) -> dict:
     c = Cell(**cell)
     try:
         bench, recipe = _bench(c.model, c.device, c.dtype, c.measure_in), Recipe.from_dict(c.recipe)
+        recipe = with_ratio(bench.model.net, recipe, c.equal)
         asks, store = [ask_of(ask) for ask in c.measures], open_store(Path(c.home))
         done = run_recipe(bench, recipe, asks, store, name=c.label, keep_weights=c.keep_weights)
     except RcpuError as error:

@@ -28,7 +28,8 @@ def result_rows(found: Findings, quantity: str) -> dict[str, list[str]]:
     q, study = QUANTITIES[quantity], found.study
     known = in_order(found, readings(found.points, quantity))
     axes = [axis for axis in (*study.axes, "ratio", "measured") if any(axis in r.labels for r in known)]
-    called = {axis: row.label for axis, row in study.axes.items()} | {"ratio": "Ratio", "measured": "Measured on"}
+    called = {axis: row.label for axis, row in study.axes.items()}
+    called |= {"ratio": "Fewer parameters" if study.equal else "Ratio", "measured": "Measured on"}
     columns: dict[str, list[str]] = {called[axis]: [r.labels.get(axis, "") for r in known] for axis in axes}
     columns[q.label] = [f"{r.value:.{q.digits}f}" for r in known]
     if not q.exact:

@@ -88,6 +88,51 @@ def test_labels_that_come_to_the_same_run_are_one_cell():
     assert [len(cell.labels) for cell in cells] == [2, 1, 1]
 
 
+EQUAL = {
+    "title": "t",
+    "equal": "decoder",
+    "axes": {
+        "method": {
+            "values": {
+                "FLAP": {"recipe": "flap"},
+                "FLAP, no bias": {"recipe": "flap", "compensation": "none"},
+                "SliceGPT": {"recipe": "slicegpt"},
+            }
+        }
+    },
+    "figure": {"x": "ratio"},
+}
+
+
+def test_a_label_may_name_a_recipe_that_ships():
+    flap, bare, sliced = read_study("own", EQUAL).cells(sized(read_study("own", EQUAL), ratios=(0.3,), seeds=(0,)))
+    shipped = rcpu.RECIPES["flap"].recipe
+    assert flap.recipe.options == shipped.options
+    assert bare.recipe.options == replace(shipped.options, compensation="none")
+    assert sliced.recipe.method == "slicegpt"
+    assert [c.recipe.ratio for c in (flap, bare, sliced)] == [0.3] * 3
+
+
+def test_methods_are_compared_at_equal_size(store, bench, asked, monkeypatch):
+    study, dense = read_study("own", EQUAL), rcpu.cost(bench.model.net).parameters
+    ask = asked(study, ratios=(0.3, 0.9), seeds=(0,))
+    found = run_study(study, ask, bench, store)
+    told = {(p.labels["method"], p.labels["ratio"]): p.about["parameters_after"] for p in found.points}
+    decoder = sum(p.numel() for p in bench.model.net.model.layers.parameters())
+    for method in ("FLAP", "FLAP, no bias"):
+        assert dense - told[method, "30 %"] == pytest.approx(0.3 * decoder, rel=0.1), method
+    recipes = [rcpu.Recipe.from_dict(run.recipe) for run in store.runs() if run.recipe["ratio"] < 0.8]
+    assert {r.method for r in recipes} == {"columns", "slicegpt"}
+    for recipe in recipes:
+        assert rcpu.planned_share(bench.model.net, recipe) == pytest.approx(0.7, abs=0.02), recipe
+    assert len({r.ratio for r in recipes}) > 1
+    labels = [f"own · {method} · 90 % · 0" for method in study.axes["method"].values]
+    assert [told.split(":")[0] for told in found.failed] == labels
+    assert "cannot be reached" in found.failed[0]
+    monkeypatch.setattr("rcpu.runs.running.prune_into", None)
+    assert run_study(study, ask, bench, store).points == found.points
+
+
 def test_a_study_runs_once_goes_on_and_grows(store, bench, asked, monkeypatch):
     study = STUDIES["table3"]
     told, seen = [], []
@@ -297,6 +342,8 @@ def test_bad_studies_are_refused_in_a_sentence(tmp_path):
     for text, sentence in (
         ("axes: 3", "cannot be read: a value has another form"),
         ("title: t\ncolour: red", "unknown settings colour"),
+        ("title: t\naxes: {a: {values: {b: {recipe: bestt}}}}\nfigure: {}", "unknown recipe 'bestt'.*best"),
+        ("title: t\naxes: {}\nfigure: {}\nequal: layers", "unknown equal in the study own 'layers'.*decoder"),
         ("{", "cannot be read"),
     ):
         (tmp_path / "own.yaml").write_text(text)

@@ -117,9 +117,20 @@ def test_ray_finds_every_cell_though_a_worker_is_killed(grid, tmp_path):
     assert sum(run.state == "done" for run in open_store(tmp_path / "home").runs()) == 2
 
 
-def test_a_studys_cells_may_be_run_by_an_engine(model_folder, text_file, tmp_path, monkeypatch, capsys):
+EQUAL = """
+title: t
+equal: decoder
+axes: {method: {values: {WANDA-sp: {recipe: wanda-sp}, FLAP: {recipe: flap}, 2SSP: {recipe: 2ssp}}}}
+figure: {x: ratio}
+"""
+
+
+@pytest.mark.parametrize("study", ["table3", "equal.yaml"])
+def test_a_studys_cells_may_be_run_by_an_engine(study, model_folder, text_file, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RCPU_HOME", str(tmp_path / "home"))
-    asked = ["study", "table3", "--model", str(model_folder), "--device", "cpu", "--text", str(text_file)]
+    (tmp_path / "equal.yaml").write_text(EQUAL)
+    study = str(tmp_path / study) if study.endswith(".yaml") else study
+    asked = ["study", study, "--model", str(model_folder), "--device", "cpu", "--text", str(text_file)]
     asked += ["--seeds", "0", "--ratios", "0.3", "--samples", "4", "--window", "16", "--limit", "4"]
     here, ran = lambda cells, **_: (ran.append(c.name) or engines.Done(**run_cell(vars(c))) for c in cells), []
     monkeypatch.setitem(engines.ENGINES, "local", here)
