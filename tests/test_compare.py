@@ -73,6 +73,21 @@ def test_a_row_has_a_process_of_its_own(flags, tmp_path):
     assert found["parameters"] < before["parameters"] < dense["parameters"]
 
 
+def test_rows_are_held_against_one_over_the_same_windows(flags, tmp_path, capsys):
+    compare.main([*flags, "--ratios", "0.3", "--against", "wanda-sp", "--skip", "2"])
+    told = " ".join(capsys.readouterr().out.split())
+    dense, *rows = json.loads((tmp_path / "compare.json").read_text())
+    assert "from window 2 on" in dense["of"]
+    by = {r["recipe"]: r["perplexity"] for r in rows}
+    assert f"{100 * (by['slicegpt'] / by['wanda-sp'] - 1):+.2f} [" in told
+    compare.main(
+        [*flags, "--ratios", "0.3", "--against", "dense", "--skip", "0", "--json", str(tmp_path / "other.json")]
+    )
+    first, *others = json.loads((tmp_path / "other.json").read_text())
+    assert first["perplexity"] != dense["perplexity"]
+    assert f"{100 * (others[0]['perplexity'] / first['perplexity'] - 1):+.2f} [" in capsys.readouterr().out
+
+
 def test_there_is_a_place_for_it(flags, tmp_path):
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(rcpu.RcpuError, match="no place for compare"):
@@ -81,8 +96,8 @@ def test_there_is_a_place_for_it(flags, tmp_path):
 
 
 def test_with_nothing_removed_there_is_a_row_for_what_learns(flags, tmp_path):
-    compare.main([*flags, "--ratios", "0", "--recipes", "wanda-sp,best,mini-llm"])
-    dense, learned = json.loads((tmp_path / "compare.json").read_text())
-    assert (dense["recipe"], learned["recipe"]) == ("dense", "best")
+    compare.main([*flags, "--ratios", "0", "--recipes", "wanda-sp,best,mini-llm,best:step=0.1"])
+    dense, learned, further = json.loads((tmp_path / "compare.json").read_text())
+    assert (dense["recipe"], learned["recipe"], further["recipe"]) == ("dense", "best", "best:step=0.1")
     assert learned["parameters"] == dense["parameters"]
-    assert learned["perplexity"] != dense["perplexity"]
+    assert len({r["perplexity"] for r in (dense, learned, further)}) == 3
