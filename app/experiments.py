@@ -14,7 +14,7 @@ from app.jobs import Job
 from app.kept import place
 from app.shared import jobs
 from app.texts import load_text
-from rcpu.runs import Asked, Bench, Findings, Study, figures, gathered, run_study
+from rcpu.runs import Asked, Bench, Findings, Study, figures, gathered, run_study, verdict_rows
 
 STATES = {"holds": "✓ holds", "fails": "✗ does not hold", "open": "– not decided"}
 
@@ -72,9 +72,8 @@ def drawn(found: Findings, quantity: str, relative: bool) -> list[go.Figure]:
 
 def verdict_table(found: Findings) -> str:
     """The verdicts as a table of HTML; names are text."""
-    rows = "".join(
-        f"<tr><td>{html.escape(v.claim.says)}</td>"
-        f'<td><span class="rcpu-{v.state}">{STATES[v.state]}</span></td><td>{html.escape(v.sentence)}</td></tr>'
-        for v in found.verdicts
-    )
-    return f'<table class="rcpu-verdicts"><tr><th>Claim</th><th>Here</th><th>Why</th></tr>{rows}</table>'
+    columns = {name: list(map(html.escape, column)) for name, column in verdict_rows(found).items()}
+    columns["Here"] = [f'<span class="rcpu-{v.state}">{STATES[v.state]}</span>' for v in found.verdicts]
+    head = "".join(f"<th>{name}</th>" for name in columns)
+    rows = ("".join(f"<td>{cell}</td>" for cell in row) for row in zip(*columns.values(), strict=True))
+    return f'<table class="rcpu-verdicts"><tr>{head}</tr>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>'

@@ -218,13 +218,8 @@ def _study(found: Findings) -> str:
     parts += [f"<p><strong>Warning:</strong> {_e(_sentence(note))}</p>" for note in found.series["warnings"]]
     columns = verdict_rows(found)
     states = [_state(verdict.state) for verdict in found.verdicts]
-    rows = zip(
-        map(_e, columns["Claim"]),
-        states,
-        map(_e, columns["Why"]),
-        strict=True,
-    )
-    parts.append(_table(list(columns), list(map(list, rows))))
+    cells = {name: states if name == "Here" else list(map(_e, column)) for name, column in columns.items()}
+    parts.append(_table(list(cells), list(map(list, zip(*cells.values(), strict=True)))))
     for quantity in study.quantities:
         made = figures(found, quantity)
         if can_be_relative(quantity):

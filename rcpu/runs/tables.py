@@ -74,6 +74,7 @@ def verdict_rows(found: Findings) -> dict[str, list[str]]:
         "Claim": [v.claim.says for v in known],
         "Here": [STATES[v.state] for v in known],
         "Why": [v.sentence for v in known],
+        **({"In print": [v.in_print for v in known]} if any(v.in_print for v in known) else {}),
     }
 
 
@@ -103,6 +104,7 @@ def markdown(found: Findings) -> str:
     if found.cut:
         lines[0] += f" Cut: {'; '.join(found.cut)}."
     lines += ["", *markdown_table(verdict_rows(found))]
+    lines += [line for note in study.notes for line in ("", note)]
     for quantity in study.quantities:
         lines += ["", *markdown_table(result_rows(found, quantity))]
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rcpu.measure.intervals import Difference
+from rcpu.runs.printed import in_print
 from rcpu.runs.readings import QUANTITIES, Point, Reading, paired, readings
 from rcpu.runs.studies import MEASURED, Claim, Labels, Study
 
@@ -31,6 +32,7 @@ class Verdict:
     state: str
     sentence: str
     settings: tuple[Setting, ...]
+    in_print: str = ""  # what published numbers say of it
 
     def to_dict(self) -> dict:
         """Plain values for JSON."""
@@ -38,7 +40,8 @@ class Verdict:
             {"at": s.labels, "first": s.first, "than": s.than, "difference": s.difference.to_dict(), "state": s.state}
             for s in self.settings
         ]
-        return {"claim": self.claim.says, "state": STATES[self.state], "sentence": self.sentence, "settings": rows}
+        told = {"claim": self.claim.says, "state": STATES[self.state], "sentence": self.sentence}
+        return {**told, "in_print": self.in_print, "settings": rows}
 
 
 def verdicts(study: Study, points: Sequence[Point]) -> list[Verdict]:
@@ -58,7 +61,7 @@ def _verdict(study: Study, claim: Claim, known: Sequence[Reading]) -> Verdict:
             if gap is not None:
                 settings.append(Setting(dict(first.labels), first.value, than.value, gap, _state(claim, gap)))
     state = _over_all(claim, settings)
-    return Verdict(claim, state, _sentence(study, claim, state, settings), tuple(settings))
+    return Verdict(claim, state, _sentence(study, claim, state, settings), tuple(settings), in_print(study, claim))
 
 
 def _has(labels: Labels, asked: Labels) -> bool:

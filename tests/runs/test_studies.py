@@ -11,6 +11,7 @@ import rcpu
 from rcpu import Cancelled, RcpuError
 from rcpu.pruning import survey
 from rcpu.runs import STUDIES, Bench, Findings, Store, gathered, load_study, markdown, open_store, run_study, sized
+from rcpu.runs.printed import in_print
 from rcpu.runs.readings import Point, paired, readings
 from rcpu.runs.studies import read_study
 from rcpu.runs.verdicts import verdicts
@@ -295,6 +296,18 @@ def test_a_verdict_follows_from_the_paired_interval(relation, margin, gap, state
     assert verdict.state == state
     assert "a against b" in verdict.sentence
     assert "perplexity" in verdict.sentence
+
+
+def test_what_was_printed_says_where_a_claim_holds_there():
+    told = {n: [in_print(study, claim) for claim in study.claims] for n, study in STUDIES.items()}
+    assert told["table2"][0] == "LLaMA-7B, mean of seven tasks: holds, but not at 30 %", "55.50 against 56.20"
+    assert told["table1"][3] == "LLaMA-7B: holds, but not at 20 %; Llama-2-13B: holds", "14.83 against 14.40"
+    off = "20 %, 128 calibration windows"
+    assert told["table1"][2].startswith(f"LLaMA-7B: holds, but not at {off};"), "14.55 against 14.40 is 1.04 %"
+    assert told["fig2"][0] == f"LLaMA-7B (read off a plot): holds, but not at {off}", "16.85 against 16.7"
+    assert set(told["blocks"]) == set(told["few"]) == {""}
+    contrary = replace(STUDIES["table3"].claims[0], relation="higher")
+    assert in_print(STUDIES["table3"], contrary) == "LLaMA-7B: does not hold"
 
 
 def test_unpaired_the_same_gap_would_not_be_seen():
