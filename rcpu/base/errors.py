@@ -1,5 +1,8 @@
 """The two ways a call ends early. Everything else that is raised is a bug of ours."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class RcpuError(ValueError):
     """Bad input: one plain sentence that says what happened, what was expected and what to do."""
@@ -27,8 +30,14 @@ def out_of_memory(error: BaseException) -> bool:
 def choose(kind: str, key: str, known: dict) -> object:
     """Look ``key`` up in one of the literal method tables; an unknown key is an error that lists the known ones."""
     if key not in known:
-        raise RcpuError(f"unknown {kind} {key!r}: choose one of {', '.join(known)}")
+        raise RcpuError(f"unknown {kind} {key!r}: choose one of {', '.join(known)}{meant(key, known)}")
     return known[key]
+
+
+def meant(key: object, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, as the end of a sentence; nothing where nothing is near."""
+    near = get_close_matches(str(key), list(map(str, known)), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def check_seed(seed: int) -> None:

@@ -26,8 +26,8 @@ from rcpu.cli.common import (
 from rcpu.compact.export import RECORD
 from rcpu.measure.intervals import Difference
 from rcpu.measure.perplexity import difference
-from rcpu.runs import PREFIX, keep_perplexity, open_store
-from rcpu.text import divided, held_out_windows, leak_note, overlap
+from rcpu.runs import PREFIX, check_named, keep_perplexity, open_store
+from rcpu.text import check_windows, divided, held_out_windows, leak_note, overlap
 
 HELD_OUT = "held-out"
 text_of = cache(rcpu.load_text)  # several models are measured on the same ones
@@ -67,6 +67,9 @@ def _perplexity(options, console: Console) -> None:
     for text in texts:
         if text != HELD_OUT:
             text_of(text, part="evaluation")  # what there is none of is said before a model is loaded
+    for name in names:
+        check_named(name)
+    check_windows(options.window, options.max_windows)
     calibration: tuple | None = None
     first: dict[str, rcpu.Perplexity] = {}
     measured = []

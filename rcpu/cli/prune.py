@@ -13,7 +13,6 @@ from rich.table import Table
 import rcpu
 from rcpu.base import existing
 from rcpu.base.errors import RcpuError, choose, out_of_memory
-from rcpu.base.options import options_of
 from rcpu.cli.common import (
     check_json,
     export_flags,
@@ -25,30 +24,19 @@ from rcpu.cli.common import (
     save_dtype_flag,
     store_or_note,
     text_field_flag,
-    with_field,
 )
+from rcpu.cli.flags import FIELDS, all_options, field_flags, flag, idle, option_flags, recipe_of
 from rcpu.cli.streaming import add_flags, run_streamed
 from rcpu.compact.export import check_room
-from rcpu.compact.shapes import SHAPES
+from rcpu.compact.shapes import SHAPES, check_multiple
 from rcpu.models import HUB_ID, footprint
 from rcpu.models.loading import Footprint, locate
 from rcpu.pruning.exports import check_export
 from rcpu.pruning.plan import LOOKING
 from rcpu.pruning.saving import bytes_to_write, file_sizes
 from rcpu.pruning.target import OF as TARGETS
+from rcpu.pruning.target import check_share
 from rcpu.runs import Run, Store, new_id, open_store, prune_into, resume_into
-
-#: Fields of a recipe and how their flag is read; without the flag, the recipe's value stays.
-FIELDS = {
-    "text": (str, "calibration: embedded, a file of text or rows, wikitext2 or a hub id"),
-    "samples": (int, "calibration windows"),
-    "window": (int, "tokens a window"),
-    "held_out": (int, "further windows, disjoint, to report errors on"),
-    "seed": (int, "of the windows"),
-    "ratio": (float, "share of units to remove"),
-    "sites": (lambda text: tuple(dict.fromkeys(s.strip() for s in text.split(","))), "o_proj,down_proj or one of them"),
-    "layers": (rcpu.parse_layers, "all, or numbers and ranges like 0-3,7"),
-}
 
 
 def add(commands, model) -> None:
@@ -57,10 +45,7 @@ def add(commands, model) -> None:
     prune.add_argument("--recipe", metavar="NAME_OR_FILE", help=f"settings to start from: {', '.join(rcpu.RECIPES)}")
     prune.add_argument("--print-recipe", action="store_true", help="print the recipe as YAML and do nothing else")
     prune.add_argument("--method", help=f"{', '.join(rcpu.METHODS)}; `python -m rcpu methods` says more")
-    defaults = rcpu.Recipe()
-    for name, (_, about) in FIELDS.items():
-        usual = {"sites": "both", "layers": "all"}.get(name, getattr(defaults, name))
-        prune.add_argument(_flag(name), default=None, metavar="VALUE", help=f"{about} (default: {usual})")
+    field_flags(prune)
     text_field_flag(prune)
     prune.add_argument(
         "--target-parameters",
@@ -72,15 +57,7 @@ def add(commands, model) -> None:
     prune.add_argument(
         "--layer-ratios", default=None, metavar="LIST", help="layers with a ratio of their own, like 0-3=0.1,29=0"
     )
-    options = prune.add_argument_group("options of methods")
-    for name, row in _all_options().items():
-        choices = f": {', '.join(row.choices)}" if row.choices else ""
-        usual = f" (default: {row.written(row.default)})".replace("%", "%%")
-        about = f"{row.label}{choices}. {row.help}".replace("%", "%%") + usual
-        if row.kind is bool:
-            options.add_argument(_flag(name), nargs="?", const="true", default=None, metavar="true|false", help=about)
-        else:
-            options.add_argument(_flag(name), default=None, metavar="VALUE", help=about)
+    option_flags(prune)
     prune.add_argument("--proper-rotation", dest="proper", action="store_const", const="true", help="as --proper")
     prune.add_argument("--name", help="what the run is called in the store (default: what it does)")
     prune.add_argument("--no-store", action="store_true", help="do not keep the run; `python -m rcpu runs` lists those")
@@ -93,57 +70,17 @@ def add(commands, model) -> None:
     prune.set_defaults(run=_prune)
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _all_options() -> dict:
-    """Options of all methods by name; where two share a name, the first says what it is."""
-    found = {}
-    for method in rcpu.METHODS.values():
-        found = options_of(method.options) | found
-    return found
-
-
-def recipe_of(options) -> rcpu.Recipe:
-    """The recipe that flags ask for: that of ``--recipe`` or the usual one, and what flags say instead.
-
-    Raises:
-        RcpuError: a value that cannot be read, or an option that the method does not have.
-    """
-    base = rcpu.load_recipe(options.recipe) if options.recipe else rcpu.Recipe()
-    changes: dict = {"method": options.method or base.method}
-    if options.model is not None:
-        changes["model"] = options.model
-    for name, (read, _) in FIELDS.items():
-        if (text := getattr(options, name)) is not None:
-            try:
-                changes[name] = read(text)
-            except RcpuError:
-                raise
-            except ValueError as error:
-                raise RcpuError(f"{_flag(name)} must be a number, got {text!r}") from error
-    if options.layer_ratios is not None:
-        changes["ratios"] = rcpu.parse_ratios(options.layer_ratios)
-    own = options_of(choose("method", changes["method"], rcpu.METHODS).options)
-    for name in _all_options():
-        if (text := getattr(options, name)) is None:
-            continue
-        if name not in own:
-            raise RcpuError(
-                f"method {changes['method']!r} has no option {_flag(name)}: it has {', '.join(own) or 'none'}"
-            )
-        changes[name] = own[name].parse(text)
-    config = replace(base, **changes)
-    return replace(config, text=with_field(config.text, options.text_field))
-
-
 def _prune(options, console: Console) -> None:
     store, begun = _store(options, console)
     config = rcpu.Recipe.from_dict(begun.recipe) if begun else recipe_of(options)
     if options.target_parameters is not None and options.ratio is not None:
         raise RcpuError("--target-parameters finds the ratio, and --ratio gives one: leave out one of them")
     choose("target", options.target_of, TARGETS)
+    if options.target_parameters is not None:
+        check_share(options.target_parameters)
+    check_multiple(options.round_to)
+    for note in [] if begun else idle(options, config):
+        console.print(f"note: {note}", markup=False)
     if options.print_recipe:
         if options.target_parameters is not None:
             raise RcpuError(
@@ -271,8 +208,8 @@ def _store(options, console: Console) -> tuple[Store | None, Run | None]:
             raise RcpuError("--resume goes on with a run as it began: leave out --no-store, --name and --recipe")
         store = open_store()
         begun = store.named(options.resume)
-        given = ["method", "layer_ratios", "target_parameters", "text_field", *FIELDS, *_all_options()]
-        if changed := [_flag(name) for name in given if getattr(options, name) is not None]:
+        given = ["method", "layer_ratios", "target_parameters", "text_field", *FIELDS, *all_options()]
+        if changed := [flag(name) for name in given if getattr(options, name) is not None]:
             raise RcpuError(f"--resume goes on with a run as it began: leave out {', '.join(changed)}")
         return store, begun
     if options.no_store:

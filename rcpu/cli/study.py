@@ -76,6 +76,8 @@ def _study(options, console: Console) -> None:
     check_json(options.json)
     studies, store = [load_study(name) for name in options.names], open_store()
     text_with(options.into, (f"study:{study.name}" for study in studies))  # a place that lacks is said now
+    for study in studies if options.show else ():
+        _sized(study, options)  # though nothing is run: a slip is told
     if options.show:
         found = [one for study in studies for one in _known(study, store)]
     else:
@@ -97,8 +99,8 @@ def _known(study: Study, store: Store) -> list[Findings]:
     raise RcpuError(f"the store has nothing of the study {study.name}: run it without --show")
 
 
-def _asked(study: Study, options) -> Asked:
-    asked = sized(
+def _sized(study: Study, options) -> Asked:
+    return sized(
         study,
         options.size,
         model=options.model,
@@ -109,6 +111,10 @@ def _asked(study: Study, options) -> Asked:
         limit=options.limit,
         tasks=tuple(t.strip() for t in options.tasks.split(",") if t.strip()),
     )
+
+
+def _asked(study: Study, options) -> Asked:
+    asked = _sized(study, options)
     own = {name: value for name in ("samples", "window", "layers") if (value := getattr(options, name)) is not None}
     asked = replace(asked, settings={**asked.settings, **own})
     study.cells(asked), study.asks(asked)  # what is wrong with them is said before a model is loaded

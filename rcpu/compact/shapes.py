@@ -67,10 +67,15 @@ def shape_problem(config: PreTrainedConfig, shape: str) -> str:
     return ""
 
 
-def check_shape(config: PreTrainedConfig, shape: str, multiple: int = 1) -> None:
-    """Raise ``RcpuError`` where this shape is none that the model can have."""
+def check_multiple(multiple: int) -> None:
+    """Raise ``RcpuError`` for a multiple that no kernel likes."""
     if multiple not in MULTIPLES:
         raise RcpuError(f"sizes can be rounded up to a multiple of {' or '.join(map(str, MULTIPLES[1:]))}: {multiple}")
+
+
+def check_shape(config: PreTrainedConfig, shape: str, multiple: int = 1) -> None:
+    """Raise ``RcpuError`` where this shape is none that the model can have."""
+    check_multiple(multiple)
     if multiple > 1 and shape != "stock":
         raise RcpuError(f"a multiple is for the stock shape alone: leave it out, or choose --export stock, not {shape}")
     if problem := shape_problem(config, shape):

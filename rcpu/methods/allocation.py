@@ -154,8 +154,10 @@ def ratios_with_heads(ratio: float, heads: int, count: int, head_cost: int, neur
     Costs are parameters.
 
     Raises:
-        RcpuError: the heads alone are more than the ratio, or the neurons are too few.
+        RcpuError: the heads alone are more than the ratio, the neurons are too few, or no head would stay.
     """
+    if heads >= count:
+        raise RcpuError(f"{heads} of {count} heads cannot go from a layer: one has to stay, choose fewer heads")
     left = ratio * (count * head_cost + neurons * neuron_cost) - heads * head_cost
     share = int(left / neuron_cost) / neurons
     if not 0 <= share < 1:

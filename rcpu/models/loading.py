@@ -175,15 +175,21 @@ def footprint(name: str, device: str = "auto", dtype: str = "auto") -> Footprint
 
 def locate(name: str, report: Callable[[str], None] = lambda _: None) -> Path:
     """The folder of a model's files; from the hub they are downloaded first. Raises as :func:`load_model`."""
+    check_name(name)
     if name == "embedded":
         return embedded_folder(report)
-    if path := existing(name):
-        if path.is_dir():
-            return path
+    return existing(name) or _download(name, report)
+
+
+def check_name(name: str) -> None:
+    """Raise ``RcpuError`` for what names no model; whether the hub has it is found out when it is loaded."""
+    path = existing(name)
+    if name == "embedded" or (path and path.is_dir()):
+        return
+    if path:
         raise RcpuError(f"{name} is a file, expected the folder of a model")
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise RcpuError(f"no model {name!r}: give 'embedded', an existing folder, or a hub id like 'owner/name'")
-    return _download(name, report)
 
 
 def _download(name: str, report: Callable[[str], None]) -> Path:

@@ -31,7 +31,8 @@ def serves(weight: Tensor, recipe: Recipe, site: str) -> bool:
     d_out, d_in = weight.shape
     suited = weight.dtype == torch.float32 and weight.device.type != "mps"
     asked = compensation_at(recipe, site) in METHODS and recipe.scorer not in FROM_GRAM and not recipe.target
-    return asked and suited and d_in >= 2 * d_out
+    narrower = recipe.unit == "subspace" and site == "o_proj"  # chosen from the Gram matrix, whatever the score
+    return asked and suited and not narrower and d_in >= 2 * d_out
 
 
 class DirectOutputs:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from rcpu.base.errors import RcpuError
+from rcpu.base.errors import RcpuError, meant
 from rcpu.base.paths import existing
 from rcpu.pruning.recipe import Recipe, read_yaml
 
@@ -56,7 +56,9 @@ def load_recipe(name: str) -> Recipe:
         return RECIPES[name].recipe
     path = existing(name)
     if path is None or not path.is_file():
-        raise RcpuError(f"no recipe {name!r}: give one of {', '.join(RECIPES)}, or a YAML file")
+        if name.endswith((SUFFIX, ".yml")):
+            raise RcpuError(f"there is no file {name}: give a YAML file, or one of {', '.join(RECIPES)}")
+        raise RcpuError(f"no recipe {name!r}: give one of {', '.join(RECIPES)}, or a YAML file{meant(name, RECIPES)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

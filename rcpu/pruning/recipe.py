@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rcpu.base.errors import RcpuError, check_seed, choose
+from rcpu.base.errors import RcpuError, check_seed, choose, meant
 from rcpu.base.options import options_of
 from rcpu.methods.catalog import METHODS
 from rcpu.models.families import SITES
@@ -84,6 +84,8 @@ class Recipe:
             raise RcpuError(f"no site to prune: choose one or more of {', '.join(SITES)}")
         for site in self.sites:
             choose("site", site, dict.fromkeys(SITES))
+        if len(set(self.sites)) < len(self.sites):
+            raise RcpuError(f"sites must name each site once; got {', '.join(self.sites)}")
         if self.layers is not None and (not self.layers or min(self.layers) < 0):
             raise RcpuError(f"layers must be one or more numbers from 0, or all; got {self.layers}")
         METHODS[self.method].check(self)
@@ -133,16 +135,17 @@ class Recipe:
         known = {f.name: f.default for f in fields(cls)}
         options = values.get("options") or {}
         if not isinstance(options, dict):
-            raise RcpuError(f"the record's options must be names with values, got {options!r}")
+            raise RcpuError(f"the recipe's options must be names with values, got {options!r}")
         flat = {k: v for k, v in values.items() if k != "options"} | options
         method = flat.get("method", known["method"])
         if not isinstance(method, str):
-            raise RcpuError(f"the record's method cannot be {method!r}; without it, it is {known['method']!r}")
+            raise RcpuError(f"the recipe's method cannot be {method!r}; without it, it is {known['method']!r}")
         rows = options_of(choose("method", method, METHODS).options)
         if unknown := set(flat) - set(known) - set(rows):
+            names = sorted(map(str, unknown))
             raise RcpuError(
-                f"unknown settings in the record: {', '.join(sorted(map(str, unknown)))}; "
-                f"known are {', '.join([*known, *rows])}"
+                f"unknown settings in the recipe: {', '.join(names)}; known are {', '.join([*known, *rows])}"
+                f"{meant(names[0], [*known, *rows])}"
             )
         given = {k: _tuples(v) for k, v in flat.items()}
         for name, value in given.items():
@@ -150,10 +153,11 @@ class Recipe:
                 try:
                     rows[name].check(value)
                 except (RcpuError, TypeError) as error:
-                    raise RcpuError(f"the record's {error}") from error
+                    raise RcpuError(f"the recipe's {error}") from error
             elif not _fits(name, value, known[name]):
-                like = f"write it like {LIKE[name]}; " if name in LIKE else ""
-                told = f"the record's {name} cannot be {flat[name]!r}; {like}without it, it is {known[name]!r}"
+                number = isinstance(known[name], int | float) and isinstance(value, str)
+                like = f"write it like {LIKE[name]}; " if name in LIKE else "a number has no quotes; " * number
+                told = f"the recipe's {name} cannot be {flat[name]!r}; {like}without it, it is {known[name]!r}"
                 raise RcpuError(told)
         return cls(**given)
 
@@ -188,7 +192,8 @@ def read_yaml(text: str) -> dict:
     except yaml.YAMLError as error:
         raise RcpuError(f"a recipe is YAML, and this cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise RcpuError(f"a recipe is a list of settings like 'ratio: 0.2', got {type(values).__name__}")
+        found = "nothing" if values is None else f"{'a list' if isinstance(values, list) else 'the value'} {values!r}"
+        raise RcpuError(f"expected settings with a value each, like 'ratio: 0.2', a line each; got {found:.80}")
     return values
 
 

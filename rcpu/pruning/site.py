@@ -222,11 +222,16 @@ class Solving:
         """Start the decomposition where the repair is a turn; otherwise, or unless this was called, :meth:`finish`."""
         if self._turns:
             m, recipe = self._problem(None).turned_products(self._m[0]), self._recipe
-            rank = min(self._problem(None).kept.shape[1], self._seen.x.tokens, len(self._weight))
+            rank = min(self._problem(None).kept.shape[1], self.tokens - recipe.centred, len(self._weight))
             if recipe.by_head:
                 self._turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
             else:
                 self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
+
+    @property
+    def tokens(self) -> int:
+        """Calibration tokens."""
+        return self._seen.x.tokens
 
     @property
     def busy(self) -> bool:
@@ -275,7 +280,8 @@ class Solving:
         known, lost = self._known, self._lost
         rotation = self._turning.result() if self._turning else None
         problem = self._problem(rotation)
-        whole = bool(self._keep.all()) and (self._recipe.step > 0 or not self._turns)  # nothing to make up for
+        moved = self._recipe.step > 0 or self._seen.shift is not None  # without, a turn of what lost nothing is I
+        whole = bool(self._keep.all()) and (moved or not self._turns)  # nothing to make up for
         with one_thread(self._weight.shape[1]):
             new = Compensated(self._weight) if whole else COMPENSATORS[self._compensation](problem)
         for y in known:
@@ -302,7 +308,7 @@ class Solving:
             scale=new.scale,
             ridge=new.ridge,
             stepped=self._recipe.step > 0,
-            **(_told(rotation, self._dense) if rotation else {}),
+            **(_told(rotation, self._dense) if rotation and not whole else {}),
             **({"order": self._path.order, "costs": self._path.costs} if self._path else {}),
         )
 

@@ -36,11 +36,14 @@ class Sums:
             self.cross.addmm_(lacking.mT, x.flatten(0, 1).float())
             self.lack += lacking.sum(0).cpu().double()
 
-    def result(self, recipe: Recipe) -> Measured:
-        """The sums so far; the recipe says what share of what is lacking belongs to the target."""
+    def result(self, recipe: Recipe, tokens: int | None = None) -> Measured:
+        """The sums so far; the recipe says what share of what is lacking belongs to the target.
+
+        ``tokens`` are those that the repair is found from, where these sums are of others.
+        """
         shift = None
         if self.cross is not None:
-            share = recipe.target / care(recipe, self.inputs.tokens, self.cross.shape[1])
+            share = recipe.target / care(recipe, tokens or self.inputs.tokens, self.cross.shape[1])
             shift = Shift(self.cross.mul_(share), self.lack * share)
         return Measured(self.inputs.result(), self.windows, shift)
 

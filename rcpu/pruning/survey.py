@@ -171,8 +171,16 @@ def _gradients(recipe: Recipe) -> bool:
 
 def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options: dict) -> Look:
     metrics, curves, steps = {}, {}, {}
-    if _gradients(recipe) or recipe.allocation == "prices":
-        for i, name, seen in _seen(net, first(windows, recipe.gradient_windows), recipe, options):
+    of_sites = _gradients(recipe) or recipe.allocation == "prices"
+    if of_sites and recipe.allocation in LOOKING and recipe.allocation != "prices":  # two looks
+        whole = options["progress"]
+        options = options | {"progress": lambda p: whole(replace(p, fraction=p.fraction / 2))}
+        then = options | {"progress": lambda p: whole(replace(p, fraction=(1 + p.fraction) / 2))}
+    else:
+        then = options
+    if of_sites:
+        count = recipe.gradient_windows if _gradients(recipe) else 0
+        for i, name, seen in _seen(net, first(windows, count), recipe, options):
             if (i, name) not in todo.gone:
                 continue
             weight = weight_of(net, i, name)
@@ -185,9 +193,9 @@ def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options:
                 if recipe.allocation == "prices":
                     curves[i, name] = curve(weight, seen, recipe, todo, name, heads_of(net))
     if recipe.allocation == "influence":
-        return Look(metrics, steps=steps, cosines=influence(net, windows, options))
+        return Look(metrics, steps=steps, cosines=influence(net, windows, then))
     if recipe.allocation in LOOKING and recipe.allocation != "prices":
-        return Look(metrics, steps=steps, scores=scores(net, windows, recipe, todo, options))
+        return Look(metrics, steps=steps, scores=scores(net, windows, recipe, todo, then))
     return Look(metrics, curves, steps)
 
 

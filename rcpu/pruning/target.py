@@ -46,8 +46,7 @@ def with_target(net: LlamaForCausalLM, recipe: Recipe, share: float, of: str = "
     Raises:
         RcpuError: a share that is not between 0 and 1, ratios of single layers, or more than this recipe can remove.
     """
-    if not 0 < share <= 1:
-        raise RcpuError(f"a target is the share of parameters that stay, above 0 and at most 1; got {share:g}")
+    check_share(share)
     if recipe.ratios:
         raise RcpuError("ratios of single layers decide how much leaves: give a target or those, not both")
 
@@ -65,6 +64,12 @@ def with_target(net: LlamaForCausalLM, recipe: Recipe, share: float, of: str = "
         low, high = (middle, high) if left(middle) > share else (low, middle)
     best = min((round(low, DIGITS), round(high, DIGITS)), key=lambda ratio: abs(left(ratio) - share))
     return replace(recipe, ratio=best)
+
+
+def check_share(share: float) -> None:
+    """Raise ``RcpuError`` for what is no share of parameters that stay."""
+    if not 0 < share <= 1:
+        raise RcpuError(f"a target is the share of parameters that stay, above 0 and at most 1; got {share:g}")
 
 
 def with_ratio(net: LlamaForCausalLM, recipe: Recipe, of: str) -> Recipe:

@@ -197,7 +197,7 @@ class Walk(Pass):
     def check(self, stage: Stage, site: Site, solving: Solving) -> None:
         """Have one site look at its held-out windows, which have been measured."""
         if sums := stage.sums.pop((site.name, True), None):
-            solving.check(sums.result(self.recipe), self._outputs_of(stage, site, held_out=True))
+            solving.check(sums.result(self.recipe, solving.tokens), self._outputs_of(stage, site, held_out=True))
 
     def gather(self, stage: Stage, columns: Tensor) -> None:
         """Keep no others of the inputs that serve again: in their own place, for there is no other room."""

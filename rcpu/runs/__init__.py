@@ -5,6 +5,7 @@ from rcpu.runs.drawing import can_be_relative, figures
 from rcpu.runs.field import Published, published
 from rcpu.runs.loaded import (
     PREFIX,
+    check_named,
     compact_model,
     keep_perplexity,
     keep_task,
@@ -82,6 +83,7 @@ __all__ = [
     "has_weights",
     "home_folder",
     "how_far",
+    "check_named",
     "keep_perplexity",
     "keep_task",
     "load_named",

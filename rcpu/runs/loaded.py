@@ -8,7 +8,7 @@ from dataclasses import replace
 from rcpu.base.errors import RcpuError
 from rcpu.measure.perplexity import Perplexity
 from rcpu.measure.tasks_results import TaskResult
-from rcpu.models.loading import Model, load_model
+from rcpu.models.loading import Model, check_name, load_model
 from rcpu.pruning.result import PruneResult
 from rcpu.runs.pruned import load_result
 from rcpu.runs.records import Run, dense_subject, digest_of
@@ -25,8 +25,7 @@ def load_run(
     Raises:
         RcpuError: the model cannot be had or has changed since, or the run is not finished.
     """
-    if run.state != "done":
-        raise RcpuError(f"the run {run.name} is {run.state}: only a finished run has a model")
+    _check_done(run)
     model = load_model(run.about["source"], device, run.about["dtype"] if dtype == "auto" else dtype, report=report)
     return model, load_result(store, run, model)
 
@@ -50,6 +49,19 @@ def load_named(
     store = open_store()
     run = store.named(name.removeprefix(PREFIX))
     return compact_model(run, *load_run(run, store, device, dtype, report)), run.id
+
+
+def check_named(name: str) -> None:
+    """Raise ``RcpuError`` for what names neither a model nor a finished run, before anything is loaded."""
+    if not name.startswith(PREFIX):
+        return check_name(name)
+    run = open_store().named(name.removeprefix(PREFIX))
+    return _check_done(run)
+
+
+def _check_done(run: Run) -> None:
+    if run.state != "done":
+        raise RcpuError(f"the run {run.name} is {run.state}: only a finished run has a model")
 
 
 def keep_perplexity(store: Store, subject: str, found: Perplexity, dtype: str) -> str:

@@ -105,8 +105,8 @@ class _Shared:
     def __init__(self, own: Sums, split: Split):
         self.inputs, self.add, self._own, self._split = own.inputs, own.add, own, split
 
-    def result(self, recipe: Recipe) -> Measured:
-        return self._split.summed(self._own.result(recipe))
+    def result(self, recipe: Recipe, tokens: int | None = None) -> Measured:
+        return self._split.summed(self._own.result(recipe, tokens))
 
 
 class SplitWalk(Walk):

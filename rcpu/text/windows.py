@@ -112,11 +112,16 @@ def _part(text: Text, part: str) -> str:
     return content
 
 
-def _in_a_row(tokens: Tensor, window: int, max_windows: int | None, name: str) -> Tensor:
+def check_windows(window: int, max_windows: int | None = None) -> None:
+    """Raise ``RcpuError`` for windows that no text has."""
     if window < 2:
         raise RcpuError(f"a window needs at least 2 tokens, one to read and one to predict; got {window}")
     if max_windows is not None and max_windows < 1:
         raise RcpuError(f"need at least one window, got max_windows = {max_windows}")
+
+
+def _in_a_row(tokens: Tensor, window: int, max_windows: int | None, name: str) -> Tensor:
+    check_windows(window, max_windows)
     count = min(len(tokens) // window, max_windows or len(tokens))
     if not count:
         raise RcpuError(

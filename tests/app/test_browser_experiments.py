@@ -96,7 +96,7 @@ def test_runs_at_both_sizes(url, visit, size, tmp_path):
     page.goto(f"{url}/runs")
     page.get_by_role("button", name="Open a recipe").click()
     page.locator("input[type=file]").set_input_files(tmp_path / "odd.yaml")
-    page.get_by_text("unknown settings in the record: cake").wait_for()
+    page.get_by_text("unknown settings in the recipe: cake").wait_for()
     visitor.is_well()
 
 

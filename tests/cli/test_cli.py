@@ -92,6 +92,22 @@ def test_prune_does_as_the_library_with_every_option(base, tmp_path, model, text
     assert tiny.logits(pruned.net).equal(tiny.logits(rcpu.prune(model.net, windows, config).net))
 
 
+def test_a_flag_that_changes_nothing_is_told(capsys):
+    flags = ["prune", "--print-recipe", "--heads-removed", "3", "--step", "0.01", "--pull", "zero"]
+    assert main(flags) == 0
+    pull, heads = capsys.readouterr().err.splitlines()
+    assert pull == "note: --pull changes nothing: it belongs to --compensation least_squares, and that is rotation here"
+    assert heads.endswith("it belongs to --allocation heads or flap_heads, and that is uniform here")
+
+
+def test_help_says_what_an_option_is_to_each_method(capsys):
+    with pytest.raises(SystemExit):
+        main(["prune", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "0: none. (default: 0.0, 0 to 1) mini-llm: Step ε (default: 0.001)" in told
+    assert "svd-llm: Damping (default: 1e-06)" in told
+
+
 def test_a_note_is_printed(base, tmp_path, capsys):
     assert main([*base["prune"], "--ratio", "0.1", "--out", str(tmp_path / "out")]) == 0
     assert "note: o_proj: 0.1 of 8 channels rounds down to none" in capsys.readouterr().err
@@ -180,7 +196,17 @@ def test_generate_prints_the_prompt_and_what_follows(base, tmp_path, model, caps
         (["prune", "--out", "{tmp}/out", "--order", "any"], "unknown order 'any'"),
         (["prune", "--out", "{tmp}/out", "--ridge", "much"], "ridge must be a number or auto, got 'much'"),
         (["prune", "--out", "{tmp}/out", "--recipe", "cake"], "no recipe 'cake': give one of "),
-        (["prune", "--out", "{tmp}/out", "--recipe", "{tmp}/file"], "a recipe is a list of settings"),
+        (["prune", "--out", "{tmp}/out", "--recipe", "{tmp}/file"], "expected settings with a value each"),
+        (["prune", "--recipe", "{tmp}/no.yaml"], "there is no file {tmp}/no.yaml: give a YAML file, or one of 2ssp"),
+        (["prune", "--recipe", "bset"], "did you mean 'best'?"),
+        (["prune", "--scorer", "rcpuu"], "did you mean 'rcpu'?"),
+        (["prune", "--samples", "1.5"], "--samples must be a whole number, got '1.5'"),
+        (["prune", "--model", "run:nobody", "--target-parameters", "80"], "a target is the share of parameters"),
+        (["prune", "--model", "run:nobody", "--round-to", "7"], "a multiple of 64 or 128: 7"),
+        (["perplexity", "--model", "embedded", "run:nobody"], "no run is called 'nobody'"),
+        (["perplexity", "--model", "run:nobody", "--window", "1"], "no run is called 'nobody'"),
+        (["perplexity", "--window", "1"], "a window needs at least 2 tokens"),
+        (["study", "table3", "--seeds", "a", "--show"], "--seeds must be numbers like 0,1,2"),
         (["prune", "--out", "{tmp}/out", "--method", "cake"], "unknown method 'cake': choose one of columns"),
         (["prune", "--out", "{tmp}/out", "--text", "{tmp}/no.txt"], "no text '{tmp}/no.txt'"),
         (["prune", "--out", "{tmp}/out", "--text", "{tmp}"], "is a folder, expected a text file"),

@@ -95,3 +95,5 @@ def test_neurons_make_up_what_heads_leave():
     assert int(share * 1536 + 1e-9) == int((0.2 * (9 * 4 * 576 * 64 + 1536 * 3 * 576) - 4 * 576 * 64) / (3 * 576))
     with pytest.raises(RcpuError, match="another number of heads"):
         allocation.ratios_with_heads(0.01, 8, 9, 4 * 576 * 64, 1536, 3 * 576)
+    with pytest.raises(RcpuError, match="9 of 9 heads cannot go from a layer"):
+        allocation.ratios_with_heads(0.9, 9, 9, 4 * 576 * 64, 1536, 3 * 576)

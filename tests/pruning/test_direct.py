@@ -167,3 +167,13 @@ def test_broken_inputs_are_named_all_the_same(wide):
     config = rcpu.Recipe(samples=8, held_out=4, window=16, order="site", ratio=0.25, unit="head")
     with pytest.raises(rcpu.RcpuError, match="layer 1, down_proj: its inputs hold NaN"):
         rcpu.prune(wide, tiny.calibration(), config)
+
+
+def test_a_subspace_is_chosen_from_the_gram_matrix_where_outputs_are_narrow():
+    """o_proj puts out half as many values as it takes: its outputs could be summed up, and are not."""
+    net = tiny.llama(head_dim=16)
+    config = rcpu.Recipe(samples=8, held_out=4, window=16, ratio=0.3, unit="subspace", centred=True)
+    kept, computed = (rcpu.prune(net, tiny.calibration(), config, batch_bytes=room) for room in (2**30, 0))
+    assert {s.columns.ndim for s in kept.sites if s.site == "o_proj"} == {3}
+    for a, b in zip(kept.sites, computed.sites, strict=True):
+        torch.testing.assert_close(a.weight, b.weight, rtol=1e-3, atol=1e-4)

@@ -450,6 +450,17 @@ def test_site_results_have_the_documented_shapes(kind, unit, compensation, windo
         assert not any(isinstance(value, torch.Tensor) for value in summary.values())
 
 
+@pytest.mark.parametrize("compensation", ["rotation", "rotation_scale", "least_squares", "bias"])
+def test_where_nothing_goes_a_target_mends_nothing(mha, windows, compensation):
+    asked = config(compensation=compensation, target=1.0, ratios=((1, 0.0),))
+    result = rcpu.prune(mha, windows, asked)
+    for s in result.sites[2:4]:
+        assert not s.changed
+        assert s.weight.equal(weight_of(mha, s.layer, s.site))
+        assert (s.bias, s.error_none, s.error_compensated, s.singular_values) == (None, 0.0, 0.0, None)
+    assert result.sites[4].error_none > 0
+
+
 def test_proper_rotation_is_passed_on(mha, windows):
     free, proper = (rcpu.prune(mha, windows, config(proper=proper)).sites for proper in (False, True))
     assert {s.determinant for s in free} == {-1, 1}  # or there would be nothing to see

@@ -61,10 +61,11 @@ def test_settings_survive_json(settings):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"samples": 2.5}, "the record's samples cannot be 2.5; without it, it is 128"),
+        ({"sites": ("o_proj", "o_proj")}, "sites must name each site once; got o_proj, o_proj"),
+        ({"ratio": "0.2"}, "the recipe's ratio cannot be '0.2'; a number has no quotes"),
+        ({"samples": 2.5}, "the recipe's samples cannot be 2.5; without it, it is 128"),
         ({"samples": True}, "samples cannot be True"),
         ({"samples": "128"}, "samples cannot be '128'"),
-        ({"ratio": "0.2"}, "ratio cannot be '0.2'"),
         ({"ratio": None}, "ratio cannot be None"),
         ({"ratio": False}, "ratio cannot be False"),
         ({"proper": 1}, "proper cannot be 1"),
@@ -81,7 +82,7 @@ def test_settings_survive_json(settings):
         ({"ratios": [[0, "0.1"]]}, "ratios cannot be"),
         ({"sites": [["o_proj"]]}, "sites cannot be"),
         ({"sites": "o_proj"}, "sites cannot be 'o_proj'"),
-        ({"speed": 1}, "unknown settings in the record: speed"),
+        ({"speed": 1}, "unknown settings in the recipe: speed"),
     ],
     ids=str,
 )
@@ -122,13 +123,15 @@ def test_auto_is_written_as_on_the_command_line():
     [
         ("ratio: [", "a recipe is YAML, and this cannot be read"),
         ("layers: &here [1, *here]", "a value contains itself"),
-        ("- 1", "a recipe is a list of settings"),
-        ("", "a recipe is a list of settings"),
-        ("options: 3", "the record's options must be names with values"),
+        ("- 1", r"expected settings with a value each, like 'ratio: 0.2', a line each; got a list \[1\]"),
+        ("", "a line each; got nothing"),
+        ("rotation", "got the value 'rotation'"),
+        ("options: {ridgee: 1}", "did you mean 'ridge'"),
+        ("options: 3", "the recipe's options must be names with values"),
         ("method: cake", "unknown method 'cake'"),
-        ("method: 3", "the record's method cannot be 3"),
-        ("options: {colour: red}", "unknown settings in the record: colour; known are "),
-        ("options: {scorer: 3}", "the record's scorer cannot be 3"),
+        ("method: 3", "the recipe's method cannot be 3"),
+        ("options: {colour: red}", "unknown settings in the recipe: colour; known are "),
+        ("options: {scorer: 3}", "the recipe's scorer cannot be 3"),
     ],
 )
 def test_bad_yaml_is_said(text, message):
@@ -161,7 +164,7 @@ def test_settings_cannot_be_changed():
 
 
 def test_unknown_settings_of_a_record_are_named():
-    with pytest.raises(RcpuError, match="unknown settings in the record: colour, shape"):
+    with pytest.raises(RcpuError, match="unknown settings in the recipe: colour, shape"):
         Recipe.from_dict({"shape": 1, "ratio": 0.1, "colour": 2})
 
 

@@ -41,6 +41,7 @@ TOGETHER = {
     "cross-validated": {"compensation": "least_squares", "ridge": None, "choose": "gcv", "scorer": "obs"},
     "flap": {"scorer": "wifv", "compensation": "bias", "allocation": "flap", "path": "dense"},
     "flap by influence": {"scorer": "wifn", "compensation": "bias", "allocation": "influence", "path": "dense"},
+    "two looks": {"scorer": "greedy", "metric": True, "allocation": "flap", "unit": "kv_group"},
     "dense path and rotation": {"path": "dense", "centred": True},
     "groups, heads by hand": {
         "scorer": "ifv",
@@ -93,7 +94,7 @@ def test_a_plan_with_counts_is_what_comes_out(gqa, windows):
         assert rcpu.plan(gqa, recipe, gone).after == rcpu.cost(result.net)
 
 
-@pytest.mark.parametrize("name", ["ours", "flap", "dense path and rotation"])
+@pytest.mark.parametrize("name", ["ours", "flap", "dense path and rotation", "two looks"])
 def test_progress_ascends_with_a_look_before(gqa, windows, name):
     steps = []
     result = rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **TOGETHER[name]), progress=steps.append, micro_batch=3)

@@ -6,7 +6,7 @@ import pytest
 
 import rcpu
 from rcpu.cli import _parser
-from rcpu.cli.prune import recipe_of
+from rcpu.cli.flags import recipe_of
 from rcpu.runs import command_of, load_result, open_store, prune_into, python_of
 from tests import tiny
 
