@@ -33,7 +33,7 @@ CARDS = {
         "turned so that it lies as near as a rotation can bring it to the original.",
         r"\min_{Q^\top Q = I} \lVert Y - Q Z \rVert_F \;\Rightarrow\; W_K \leftarrow Q W_K",
         REPAIRED,
-        "128 windows; with 16 it does harm",
+        "128 windows; with 8 it does harm",
         ONE_LAYER,
     ),
     "wanda-sp": Card(
