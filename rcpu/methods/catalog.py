@@ -74,6 +74,7 @@ METHODS = {
         whole_model,
         zpruner.sizes,
         zpruner.zeros,
+        notes=zpruner.notes,
     ),
     "flop": Method(
         "FLOP",

@@ -68,6 +68,12 @@ def keep_weights(scores: Tensor, ratio: float, pattern: str = "unstructured") ->
     return keep.scatter_(2, groups.topk(n, dim=2, largest=False).indices, False).view_as(scores)
 
 
+def notes(_, recipe) -> tuple[str, ...]:
+    """A fixed pattern knows no ratio."""
+    n, fixed, m = recipe.pattern.partition(":")
+    return (f"pattern {n}:{m} takes {n} of every {m} weights, whatever the ratio",) if fixed else ()
+
+
 def sizes(config: CompactLlamaConfig, recipe) -> CompactLlamaConfig:
     """What the model will measure: as before, unless columns go."""
     if recipe.options.pattern == "columns":

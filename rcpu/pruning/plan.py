@@ -99,6 +99,8 @@ def plan(net: LlamaForCausalLM, recipe: Recipe, gone: Mapping[tuple[int, str], i
             f"score {recipe.scorer!r} counts on a repair that compensation {recipe.compensation!r} does not make: "
             "choose 'least_squares', or a score that looks at columns as they are"
         )
+    if recipe.unit not in ("auto", "channel") and "o_proj" not in recipe.sites:
+        notes.append(f"unit {recipe.unit!r} is of o_proj, which is not pruned: down_proj loses channels")
     if recipe.step:
         notes.append(
             f"a step of {recipe.step:g} nats along the gradient: the model learns from its calibration text before "

@@ -107,7 +107,11 @@ def _figure(view: _View, shown: list[Reading]) -> Figure:
 
 
 def _ascending(traces: list[Figure]) -> list[str]:
-    return sorted({x for trace in traces for x in trace["x"]}, key=lambda label: float(label.split()[0]))
+    """Labels that are numbers from the lowest on, others as the study declares them."""
+    found = list(dict.fromkeys(x for trace in traces for x in trace["x"]))
+    if all(label[:1].isdigit() for label in found):
+        found.sort(key=lambda label: float(label.split()[0]))
+    return found
 
 
 def _shape(line: Figure) -> dict:

@@ -47,3 +47,11 @@ def test_what_holds_to_the_ratio_of_the_whole_is_planned_so(allocation, gqa, win
 def test_a_ratio_of_a_layer_that_is_not_pruned_is_told(gqa):
     notes = rcpu.plan(gqa, config(layers=(0,), ratio=0.5, ratios=((1, 0.4),))).notes
     assert any("layer 1 has a ratio of its own, but" in note for note in notes)
+
+
+def test_settings_that_change_nothing_are_told(gqa):
+    told = rcpu.plan(gqa, rcpu.Recipe("z-pruner", pattern="2:4")).notes
+    assert told == ("pattern 2:4 takes 2 of every 4 weights, whatever the ratio",)
+    assert rcpu.plan(gqa, rcpu.Recipe("z-pruner")).notes == ()
+    notes = rcpu.plan(gqa, config(unit="subspace", sites=("down_proj",))).notes
+    assert any("unit 'subspace' is of o_proj, which is not pruned" in note for note in notes)

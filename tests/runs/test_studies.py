@@ -10,7 +10,19 @@ import pytest
 import rcpu
 from rcpu import Cancelled, RcpuError
 from rcpu.pruning import survey
-from rcpu.runs import STUDIES, Bench, Findings, Store, gathered, load_study, markdown, open_store, run_study, sized
+from rcpu.runs import (
+    STUDIES,
+    Bench,
+    Findings,
+    Store,
+    figures,
+    gathered,
+    load_study,
+    markdown,
+    open_store,
+    run_study,
+    sized,
+)
 from rcpu.runs.printed import in_print
 from rcpu.runs.readings import Point, paired, readings
 from rcpu.runs.studies import read_study
@@ -101,7 +113,7 @@ EQUAL = {
             }
         }
     },
-    "figure": {"x": "ratio"},
+    "figure": {"x": "method", "line": "ratio", "bars": True},
 }
 
 
@@ -130,6 +142,8 @@ def test_methods_are_compared_at_equal_size(store, bench, asked, monkeypatch):
     labels = [f"own · {method} · 90 % · 0" for method in study.axes["method"].values]
     assert [told.split(":")[0] for told in found.failed] == labels
     assert "cannot be reached" in found.failed[0]
+    (figure,) = figures(found, "perplexity")
+    assert figure["layout"]["xaxis"]["categoryarray"] == list(study.axes["method"].values), "as they are declared"
     monkeypatch.setattr("rcpu.runs.running.prune_into", None)
     assert run_study(study, ask, bench, store).points == found.points
 
