@@ -139,12 +139,13 @@ def by_influence(
     """
     weights = torch.softmax((torch.tensor(cosines).double() - 1) / temperature, 0)
     found = len(cosines) * ratio * weights
-    for _ in range(len(cosines)):
-        over = found > most
-        if not over.any() or over.all():
+    full = found > most  # stays so: what others take over may fill them, too
+    while full.any() and not full.all():
+        missing = len(cosines) * ratio - most * int(full.sum())
+        found = torch.where(full, most, found * (missing / found[~full].sum()))
+        if not (found > most).any():
             break
-        missing = len(cosines) * ratio - most * int(over.sum())
-        found = torch.where(over, most, found * (missing / found[~over].sum()))
+        full |= found > most
     return found.clamp_max(most).tolist()
 
 

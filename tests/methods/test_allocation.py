@@ -88,6 +88,9 @@ def test_no_layer_loses_more_than_it_may():
     found = allocation.by_influence([0.1, 0.2, 0.999, 0.1], 0.4, temperature=0.1)
     assert max(found) == pytest.approx(0.8)
     assert sum(found) / 4 == pytest.approx(0.4)
+    found = allocation.by_influence([0.9, 0.85, 0.5, 0.4], 0.5)
+    assert found[:2] == pytest.approx([0.8, 0.8]), "the second is filled by what is cut off from the first"
+    assert sum(found) / 4 == pytest.approx(0.5)
 
 
 def test_neurons_make_up_what_heads_leave():
