@@ -80,7 +80,7 @@ def _extras(extras: tuple[str, ...]) -> str:
     drawn = ""
     if "branch" in extras:
         drawn += _box(416, 26, 6, 44, NEW) + _box(425, 26, 12, 8, NEW)
-        drawn += f'<text x="426" y="83" text-anchor="middle" fill="{INK}">branch</text>'
+        drawn += f'<text x="439" y="83" text-anchor="end" fill="{INK}">branch</text>'
     if "bias" in extras:
         for name in ("o", "down"):
             x, y, w, h = PLACES[name]
