@@ -158,7 +158,7 @@ def test_what_did_not_end_says_so_and_can_be_freed(two):
 def test_a_recipe_with_unknown_keys_is_refused_in_a_sentence(two):
     at = open_page("runs")
     at.file_uploader(key="recipe_file").set_value(("r.yaml", b"ratio: 0.3\ncake: 1\n", "application/yaml")).run()
-    assert "unknown settings in the record\\: cake" in texts(at, "error")
+    assert "unknown settings in the recipe\\: cake" in texts(at, "error")
     at.file_uploader(key="recipe_file").set_value(("r.yaml", b"ratio: 0.35\nscorer: flap\n", "application/yaml")).run()
     assert at.session_state["settings"].ratio == 0.35
     assert at.session_state["settings"].scorer == "flap"
@@ -251,6 +251,6 @@ def test_a_run_of_another_version_is_listed_and_says_so(two):
     at = open_page("runs", picked_runs=run.id)
     assert names(at)[0] == "odd"
     assert "by another version" in at.dataframe[0].value["what it does"][0]
-    assert "unknown settings in the record" in texts(at, "error")
+    assert "unknown settings in the recipe" in texts(at, "error")
     link = {"runs": f"{two[0]},{run.id}", "run": run.id}
     assert not open_page("start", **link).exception
