@@ -67,9 +67,9 @@ def _perplexity(options, console: Console) -> None:
     for text in texts:
         if text != HELD_OUT:
             text_of(text, part="evaluation")  # what there is none of is said before a model is loaded
+    check_windows(options.window, options.max_windows)
     for name in names:
         check_named(name)
-    check_windows(options.window, options.max_windows)
     calibration: tuple | None = None
     first: dict[str, rcpu.Perplexity] = {}
     measured = []

@@ -15,7 +15,7 @@ from rcpu.measure.tasks_answers import answers_folder
 from rcpu.measure.tasks_results import TaskResult, compare_tasks, mean_accuracy, mean_difference
 from rcpu.measure.tasks_sources import SETS, folder_tasks
 from rcpu.measure.tasks_tables import is_share
-from rcpu.runs import keep_task, open_store
+from rcpu.runs import check_named, keep_task, open_store
 
 
 def add(commands, _) -> None:
@@ -58,10 +58,12 @@ def _tasks(options, console: Console) -> None:
     check_json(options.json)
     batch = _whole(options.batch)
     check_numbers(options.limit, options.few_shot, batch)
-    names = _names(options)
+    names, models = _names(options), list(dict.fromkeys(options.model or ["embedded"]))
+    for name in models:
+        check_named(name)
     found: dict[str, dict[str, TaskResult]] = {}
     rows = []
-    for name in dict.fromkeys(options.model or ["embedded"]):
+    for name in models:
         model, subject = load_subject(argparse.Namespace(**vars(options) | {"model": name}), console)
         with progress_bar(console) as bar:
             line = bar.add_task(f"{name}: reading tasks", total=1.0)

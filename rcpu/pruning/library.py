@@ -24,17 +24,21 @@ class Published:
 
 
 class Library(Mapping[str, Published]):
-    """The recipes that ship with the library, by name; a file is read when it is asked for."""
+    """The recipes that ship with the library, by name; a file is read when it is first asked for."""
 
     def __init__(self) -> None:
         self._folder = resources.files("rcpu.pruning") / "recipes"
+        self._read: dict[str, Published] = {}
 
     def __getitem__(self, name: str) -> Published:
-        if name not in set(self):
-            raise KeyError(name)
-        text = (self._folder / f"{name}{SUFFIX}").read_text(encoding="utf-8")
-        values = read_yaml(text)
-        return Published(Recipe.from_yaml(text), values.get("about", ""), values.get("source", ""), text)
+        if name not in self._read:
+            if name not in set(self):
+                raise KeyError(name)
+            text = (self._folder / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+            values = read_yaml(text)
+            about, source = values.get("about", ""), values.get("source", "")
+            self._read[name] = Published(Recipe.from_yaml(text), about, source, text)
+        return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(f.name.removesuffix(SUFFIX) for f in self._folder.iterdir() if f.name.endswith(SUFFIX)))

@@ -53,10 +53,10 @@ def load_named(
 
 def check_named(name: str) -> None:
     """Raise ``RcpuError`` for what names neither a model nor a finished run, before anything is loaded."""
-    if not name.startswith(PREFIX):
-        return check_name(name)
-    run = open_store().named(name.removeprefix(PREFIX))
-    return _check_done(run)
+    if name.startswith(PREFIX):
+        _check_done(open_store().named(name.removeprefix(PREFIX)))
+    else:
+        check_name(name)
 
 
 def _check_done(run: Run) -> None:

@@ -118,6 +118,10 @@ class Cell:
     recipe: Recipe
     labels: tuple[Labels, ...]
 
+    def name(self, study: Study) -> str:
+        """What its run is called."""
+        return " · ".join([study.name, *self.labels[0].values()])
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -270,15 +274,19 @@ def _settings(values: Mapping) -> dict[str, Mapping]:
 
 
 class Studies(Mapping[str, Study]):
-    """The studies that ship with the library, by name; a file is read when it is asked for."""
+    """The studies that ship with the library, by name; a file is read when it is first asked for."""
 
     def __init__(self) -> None:
         self._folder = resources.files("rcpu.runs") / "grids"
+        self._read: dict[str, Study] = {}
 
     def __getitem__(self, name: str) -> Study:
-        if name not in set(self):
-            raise KeyError(name)
-        return read_study(name, read_yaml((self._folder / f"{name}{SUFFIX}").read_text(encoding="utf-8")))
+        if name not in self._read:
+            if name not in set(self):
+                raise KeyError(name)
+            text = (self._folder / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+            self._read[name] = read_study(name, read_yaml(text))
+        return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
         found = (f.name.removesuffix(SUFFIX) for f in self._folder.iterdir() if f.name.endswith(SUFFIX))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import transformers
 
-from rcpu.base.errors import RcpuError
+from rcpu.base.errors import Cancelled, RcpuError
 from rcpu.models.sizes import cost
 from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.survey import looked_at
@@ -116,7 +116,7 @@ def run_study(
     if not cells:
         raise RcpuError(f"the study {study.name} has no cell to run: give at least one ratio and one seed")
     progress(Progress(0.0, "planning"))
-    cells, failed = _possible(bench, study, cells)
+    cells, failed = _possible(bench, study, cells, cancelled)
     series = series_of(study, asked, bench, asks, cells)
     key = digest_of([series[name] for name in ("study", "fingerprint", "dtype", "precision", "content")])
     progress(Progress(0.0, "the dense model"))
@@ -126,7 +126,7 @@ def run_study(
     _keep(store, subject, key, {"labels": {}, "seed": ""}, _answers(bench, asks, dense), about, series)
     started, fresh = time.monotonic(), 0
     for nth, cell in enumerate(cells):
-        name = _name(study, cell)
+        name = cell.name(study)
         left = _left(time.monotonic() - started, fresh, len(cells) - nth)
 
         def step(p: Progress, nth: int = nth, name: str = name, left: str = left) -> None:
@@ -159,13 +159,17 @@ def run_study(
     return replace(_gathered(store, key, study), failed=tuple(failed))
 
 
-def _possible(bench: Bench, study: Study, cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+def _possible(
+    bench: Bench, study: Study, cells: Sequence[Cell], cancelled: Callable[[], bool]
+) -> tuple[list[Cell], list[str]]:
     """The cells with the ratios that they are run at, and what is wrong with the others.
 
     Raises what is wrong with the first cell if something is with all of them: nothing would come of the rest.
     """
     found, errors, ratios = [], {}, {}  # which no seed changes
     for cell in cells:
+        if cancelled():
+            raise Cancelled("cancelled")
         alike = replace(cell.recipe, seed=0)
         try:
             if alike not in ratios:
@@ -174,14 +178,10 @@ def _possible(bench: Bench, study: Study, cells: Sequence[Cell]) -> tuple[list[C
                 ratios[alike] = recipe.ratio
             found.append(replace(cell, recipe=replace(cell.recipe, ratio=ratios[alike])))
         except RcpuError as error:
-            errors[_name(study, cell)] = error
+            errors[cell.name(study)] = error
     if not found:
         raise next(iter(errors.values()))
     return found, [f"{name}: {error}" for name, error in errors.items()]
-
-
-def _name(study: Study, cell: Cell) -> str:
-    return " · ".join([study.name, *cell.labels[0].values()])
 
 
 def _by_look(cells: Sequence[Cell]) -> list[Cell]:

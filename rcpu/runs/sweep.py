@@ -124,8 +124,8 @@ def study_cells(study: Study, asked: Asked, home: Path, **where: Any) -> list[Ce
     asks = tuple(ask_dict(ask) for ask in study.asks(asked).values())
     found = []
     for cell in study.cells(asked):
-        label = " · ".join([study.name, *cell.labels[0].values()])
-        recipe, told = cell.recipe.to_dict(), {"label": label, "equal": study.equal}
+        label, recipe = cell.name(study), cell.recipe.to_dict()
+        told = {"label": label, "equal": study.equal}
         found.append(Cell(label, asked.model, recipe, asks, home=str(home), **told, **where))
     return found
 

@@ -41,6 +41,8 @@ def test_without_a_model_and_runs_it_says_what_to_do():
 def test_a_study_runs_and_is_there_after_a_restart(loaded, monkeypatch):
     at = finish(click(open_page("experiments", **loaded), "Run the study"), "experiment")
     assert "Repairing both is better than repairing o_proj alone." in verdicts(at)
+    assert "<th>In print</th>" in verdicts(at)
+    assert "<td>LLaMA-7B: holds</td>" in verdicts(at)
     assert "Not run: ratios 10 %, 20 %; seeds 1, 2" in texts(at, "caption").replace("\\", "")
     assert "stands in the calibration text" in texts(at, "warning")
     (figure,) = charts(at)

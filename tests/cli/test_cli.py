@@ -203,9 +203,10 @@ def test_generate_prints_the_prompt_and_what_follows(base, tmp_path, model, caps
         (["prune", "--samples", "1.5"], "--samples must be a whole number, got '1.5'"),
         (["prune", "--model", "run:nobody", "--target-parameters", "80"], "a target is the share of parameters"),
         (["prune", "--model", "run:nobody", "--round-to", "7"], "a multiple of 64 or 128: 7"),
-        (["perplexity", "--model", "embedded", "run:nobody"], "no run is called 'nobody'"),
-        (["perplexity", "--model", "run:nobody", "--window", "1"], "no run is called 'nobody'"),
-        (["perplexity", "--window", "1"], "a window needs at least 2 tokens"),
+        (["perplexity", "--model", "{tmp}", "run:nobody"], "no run is called 'nobody'"),  # before {tmp} is looked into
+        (["tasks", "--model", "{tmp}", "run:nobody"], "no run is called 'nobody'"),
+        (["perplexity", "--model", "run:nobody", "--window", "1"], "a window needs at least 2 tokens"),
+        (["perplexity", "--model", "run:nobody", "--max-windows", "0"], "need at least one window"),
         (["study", "table3", "--seeds", "a", "--show"], "--seeds must be numbers like 0,1,2"),
         (["prune", "--out", "{tmp}/out", "--method", "cake"], "unknown method 'cake': choose one of columns"),
         (["prune", "--out", "{tmp}/out", "--text", "{tmp}/no.txt"], "no text '{tmp}/no.txt'"),

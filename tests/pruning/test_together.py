@@ -94,6 +94,16 @@ def test_a_plan_with_counts_is_what_comes_out(gqa, windows):
         assert rcpu.plan(gqa, recipe, gone).after == rcpu.cost(result.net)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_windows_for_gradients_bound_what_goes_backward_alone(gqa, windows, gradients):
+    ours = {**OURS, "metric": False, "gradients": gradients}
+    few, all_ = (
+        rcpu.prune(gqa, windows, rcpu.Recipe(ratio=0.3, **ours, gradient_windows=count)).found["price.0.down_proj"]
+        for count in (2, 0)
+    )
+    assert few.equal(all_) is not gradients
+
+
 @pytest.mark.parametrize("name", ["ours", "flap", "dense path and rotation", "two looks"])
 def test_progress_ascends_with_a_look_before(gqa, windows, name):
     steps = []

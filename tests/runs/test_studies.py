@@ -114,6 +114,7 @@ EQUAL = {
         }
     },
     "figure": {"x": "method", "line": "ratio", "bars": True},
+    "notes": ["Each recipe as it ships."],
 }
 
 
@@ -144,8 +145,20 @@ def test_methods_are_compared_at_equal_size(store, bench, asked, monkeypatch):
     assert "cannot be reached" in found.failed[0]
     (figure,) = figures(found, "perplexity")
     assert figure["layout"]["xaxis"]["categoryarray"] == list(study.axes["method"].values), "as they are declared"
+    assert "\nEach recipe as it ships.\n" in markdown(found)
+    by_unit = read_study("own", {k: v for k, v in EQUAL.items() if k != "equal"})
+    run_study(by_unit, asked(by_unit, ratios=(0.3,), seeds=(0,)), bench, store)
+    assert len(gathered(store, "own")) == 2, "ratios of another thing are another series"
     monkeypatch.setattr("rcpu.runs.running.prune_into", None)
     assert run_study(study, ask, bench, store).points == found.points
+
+
+def test_a_study_can_be_cancelled_while_it_is_planned(store, bench, asked, monkeypatch):
+    monkeypatch.setattr("rcpu.runs.studying.measure_dense", None)
+    study = read_study("own", EQUAL)
+    with pytest.raises(Cancelled):
+        run_study(study, asked(study), bench, store, cancelled=lambda: True)
+    assert store.runs() == []
 
 
 def test_a_study_runs_once_goes_on_and_grows(store, bench, asked, monkeypatch):
