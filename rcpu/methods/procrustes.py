@@ -133,18 +133,17 @@ def singular_values(m: Tensor) -> Tensor:
 def _completed(u: Tensor, null: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """The polar factor P of X = U_⊥ U_⊥ᵀ V_⊥, cosines of null spaces, descending, and the least aligned pair, if any.
 
-    With B = Uᵀ V_⊥ = A S Wᵀ it is XᵀX = I − BᵀB, so that cosines are √(1 − S²), beside them 1, and P = X (XᵀX)^−½
-    needs none but B's decomposition, small where one of both null spaces or ranges is.
+    With B = Uᵀ V_⊥ it is XᵀX = I − BᵀB, and with BᵀB = W S² Wᵀ cosines are √(1 − S²) and P = X W (1 − S²)^−½ Wᵀ: that
+    needs no decomposition but one as small as the null space.
     """
     b = u.mT @ null
-    _, sines, wh = svd(b)
-    c = (1 - sines.square()).clamp_min(0).sqrt().flip(0)
+    squared_sines, w = eigh(b.mT @ b)
+    c = (1 - squared_sines).clamp_min(0).sqrt()
     if c.numel() and c[-1] < SKEW[u.dtype]:  # rounding would leave P with parts of U
         basis = complement(u)
         a, c, bh = svd(basis.mT @ null)
         return basis @ (a @ bh), c, (basis @ a[:, -1:], null @ bh[-1:].mT)
     x = torch.addmm(null, u, b, alpha=-1)
-    w = wh.mT.flip(1)
     turned = x.addmm_((x @ w).mul_(1 / c - 1), w.mT)
     return turned, c, (turned @ w[:, -1:], null @ w[:, -1:])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -23,14 +23,14 @@ from rcpu.methods.units import keep_units, kept_columns
 from rcpu.models.families import Heads
 from rcpu.pruning.direct import DirectOutputs
 from rcpu.pruning.recipe import Recipe
-from rcpu.statistics.decompose import one_thread
+from rcpu.statistics.decompose import few_threads, keep_to_one_core
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.precision import full_fp32
 from rcpu.statistics.sums import Statistics
 
-#: A decomposition of a small matrix keeps one core busy, what else a site needs the others. This thread stays: each new
-#: one would leave behind memory of its own.
-_beside = ThreadPoolExecutor(1, "decomposition", torch.set_num_threads, (1,))
+#: Where cores are many a small decomposition keeps one busy, what else a site needs the others. This thread stays: each
+#: new one would leave behind memory of its own.
+_beside = ThreadPoolExecutor(1, "decomposition", keep_to_one_core)
 TURNS = ("rotation", "rotation_scale")
 TARGET_RIDGE = 0.3  # damps the target's part that inputs explain while units are chosen and λ is not known yet
 
@@ -130,8 +130,8 @@ class Measured:
 class Solving:
     """One site under way: its units are chosen when made, then it may turn on a thread of its own until :meth:`finish`.
 
-    A small decomposition keeps only one core busy, so there is time for what else must be done, as a look at held-out
-    inputs: :meth:`check` may come before or after :meth:`begin`.
+    Begun beside, a decomposition keeps only one core busy, so there is time for what else must be done, as a look at
+    held-out inputs: :meth:`check` may come before or after :meth:`begin`.
     """
 
     @full_fp32()
@@ -157,7 +157,7 @@ class Solving:
             weight, seen = weight.cpu(), seen.to("cpu")
         self._weight, self._seen = weight.to(seen.x.gram.dtype), seen
         self._care = care(recipe, seen.x.tokens, weight.shape[1])
-        with one_thread(weight.shape[1]):
+        with few_threads(weight.shape[1]):
             self._choose(layout, gone, metric)
         self.outputs = outputs_of(self.columns) if outputs_of else Outputs(self._weight, seen.x)
         self._known: list[Outputs | DirectOutputs] = [self.outputs]  # of calibration, then of held-out inputs
@@ -165,7 +165,7 @@ class Solving:
         self._lost = [self.outputs.lost(self.columns)]
         self._turns = self._compensation in TURNS
         self._m = [self.outputs.cross_products_once(self.columns)] if self._turns else []
-        self._turning: Future | None = None
+        self._turning: Future | procrustes.Rotation | None = None
 
     def _choose(self, layout: Tensor, gone: int, metric: Tensor | None) -> None:
         """What stays: a subspace of values, what a greedy path leaves, or the units with the highest scores."""
@@ -218,15 +218,15 @@ class Solving:
         lower = obs.factor(obs.damped(gram, TARGET_RIDGE * self._care))
         return self._weight + torch.cholesky_solve(cross.mT.to(lower), lower).mT.to(self._weight)
 
-    def begin(self) -> None:
-        """Start the decomposition where the repair is a turn; otherwise, or unless this was called, :meth:`finish`."""
+    def begin(self, beside: bool = False) -> None:
+        """Decompose where the repair is a turn, or start to on a core beside; unless called, :meth:`finish` does it."""
         if self._turns:
             m, recipe = self._problem(None).turned_products(self._m[0]), self._recipe
             rank = min(self._problem(None).kept.shape[1], self.tokens - recipe.centred, len(self._weight))
+            turn = partial(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
             if recipe.by_head:
-                self._turning = _beside.submit(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
-            else:
-                self._turning = _beside.submit(procrustes.solve, m, rank=rank, proper=recipe.proper, spectrum=False)
+                turn = partial(procrustes.by_blocks, m, self._heads.dim, rank, recipe.proper)
+            self._turning = _beside.submit(turn) if beside else turn()
 
     @property
     def tokens(self) -> int:
@@ -236,11 +236,11 @@ class Solving:
     @property
     def busy(self) -> bool:
         """Whether its core is."""
-        return self._turning is not None and not self._turning.done()
+        return isinstance(self._turning, Future) and not self._turning.done()
 
     def wait(self) -> None:
         """Until the decomposition is done."""
-        wait([self._turning] if self._turning else [])
+        wait([self._turning] if self.busy else [])
 
     @full_fp32()
     def check(self, held_out: Measured, outputs_of: Callable[[Tensor], DirectOutputs] | None = None) -> None:
@@ -278,11 +278,11 @@ class Solving:
         if self._turns and self._turning is None:
             self.begin()
         known, lost = self._known, self._lost
-        rotation = self._turning.result() if self._turning else None
+        rotation = self._turning.result() if isinstance(self._turning, Future) else self._turning
         problem = self._problem(rotation)
         moved = self._recipe.step > 0 or self._seen.shift is not None  # without, a turn of what lost nothing is I
         whole = bool(self._keep.all()) and (moved or not self._turns)  # nothing to make up for
-        with one_thread(self._weight.shape[1]):
+        with few_threads(self._weight.shape[1]):
             new = Compensated(self._weight) if whole else COMPENSATORS[self._compensation](problem)
         for y in known:
             if isinstance(y, DirectOutputs):

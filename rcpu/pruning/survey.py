@@ -19,7 +19,7 @@ from rcpu.models.families import heads_of, layers_of, weight_of
 from rcpu.pruning.plan import LOOKING, Plan, plan
 from rcpu.pruning.recipe import Recipe
 from rcpu.statistics.curvature import Curvature, curvatures
-from rcpu.statistics.decompose import one_thread
+from rcpu.statistics.decompose import few_threads
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.passes import Pass, Progress
 from rcpu.statistics.sums import Accumulator, Statistics
@@ -184,7 +184,7 @@ def _look(net: nn.Module, windows: Windows, recipe: Recipe, todo: Plan, options:
             if (i, name) not in todo.gone:
                 continue
             weight = weight_of(net, i, name)
-            with one_thread(weight.shape[1]):
+            with few_threads(weight.shape[1]):
                 if recipe.metric:
                     metrics[i, name] = metric(seen.output)
                 if recipe.step:

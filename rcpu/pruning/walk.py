@@ -25,7 +25,7 @@ from rcpu.pruning.recipe import Recipe
 from rcpu.pruning.result import Checkpoint
 from rcpu.pruning.site import Measured, SiteResult, Solving
 from rcpu.pruning.stage import Stage, Sums
-from rcpu.statistics.decompose import SMALL
+from rcpu.statistics.decompose import FEW, SMALL
 from rcpu.statistics.fluctuation import Fluctuation
 from rcpu.statistics.passes import Pass
 from rcpu.statistics.sums import Accumulator, Statistics
@@ -54,6 +54,8 @@ class Walk(Pass):
         #: Whether hidden states lie elsewhere than the layers: a micro-batch of them is fetched, and put back.
         self.away = False
         self.under_way, self._threads = [], torch.get_num_threads()
+        #: Whether a decomposition keeps one core busy, and there are others.
+        self.beside = self.device.type == "cpu" and self.hidden.shape[-1] <= SMALL and self._threads > FEW
 
     def go_on(self, start: Checkpoint, stages: int) -> list[SiteResult]:
         """Stand where an earlier run stood after a layer."""
@@ -80,11 +82,12 @@ class Walk(Pass):
     def solve(self, stage: Stage, todo: Plan, metrics: Mapping[tuple[int, str], Tensor]) -> Iterator[SiteResult]:
         """Measure what is live of a stage, and solve it a site at a time: its block can move on beside the next.
 
-        A small decomposition keeps one core busy, so it begins as soon as it can, and beside it there is time for the
-        next site, for held-out windows, and for the block before. A large one has all cores, and a site is finished
-        before the next. Memory goes back where that is asked for: once a layer, for to get it again takes time.
+        Where cores are many, a small decomposition keeps one busy: it begins as soon as it can, and beside it there is
+        time for the next site, for held-out windows, and for the block before. Memory goes back then, once a layer, for
+        to get it again takes time. A large decomposition has all cores, and so has any where they are few: a site is
+        finished before the next.
         """
-        alone, in_turn = len(stage.live) == 1, self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
+        alone, in_turn = len(stage.live) == 1, not self.beside
         if not stage.live:
             return iter(())
         self.open(stage)
@@ -112,7 +115,7 @@ class Walk(Pass):
                 self.check(stage, site, found[site.name])
         if stage.sites[0] in stage.live and self.recipe.path == "pruned":
             self.gather(stage, found[stage.sites[0].name].columns)
-        if stage.tidy:
+        if stage.tidy and self.beside:
             return_freed_memory()
         return self._results(stage, found, in_turn)
 
@@ -216,9 +219,7 @@ class Walk(Pass):
 
     def begin(self, solving: Solving) -> None:
         """Begin to decompose."""
-        solving.begin()
-        if self.device.type != "cpu":
-            solving.wait()  # torch loads its decompositions for GPUs on first use, and not from two threads
+        solving.begin(self.beside)
         self.under_way.append(solving)
 
     def finish(self, stage: Stage, site: Site, solving: Solving) -> SiteResult:

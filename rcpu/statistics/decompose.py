@@ -1,6 +1,6 @@
-"""Decompositions of one matrix, small ones on one core each: more would wait for one another.
+"""Decompositions of one matrix, small ones on few cores or one: more would wait for one another.
 
-A thread that has one core runs torch's. Elsewhere on the CPU they are numpy's, whose threads can be limited from any
+A thread that has few cores runs torch's. Elsewhere on the CPU they are numpy's, whose threads can be limited from any
 thread, while torch's number of threads is also that of every thread to come. ``make bench`` compares times.
 """
 
@@ -18,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 SMALL = 1024  # columns
+FEW = 2  # cores: a small decomposition takes 0.6 times as long on two of them as on one
 #: Columns of M V as long as this share of the longest are orthogonal to 1e-8 as they are, see svd_of_sums.
 AS_IS = 1e-4
 
@@ -27,19 +28,25 @@ _blas = ThreadpoolController()
 _setter = ThreadPoolExecutor(1, "blas-threads")
 _setter.submit(int)  # now, with this thread's priority: a job's would keep pages waiting
 _lock = threading.Lock()
+_this_thread = threading.local()
 _running = 0  # small decompositions
 _restore = None
 
 
 @contextmanager
-def one_thread(columns: int) -> Iterator[None]:
-    """Torch has one thread in the block where matrices are so small that more would wait for one another."""
+def few_threads(columns: int) -> Iterator[None]:
+    """Torch has few threads in the block where matrices are so small that more would wait for one another."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if columns <= 2 * SMALL else threads)
+    torch.set_num_threads(min(FEW, threads) if columns <= 2 * SMALL else threads)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def keep_to_one_core() -> None:
+    """Have all small decompositions of this thread run beside what others do, whatever number torch has for them."""
+    _this_thread.keeps_to_one_core = True
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -69,10 +76,12 @@ def svd_of_sums(m: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     y = m @ v
     rest = torch.linalg.vector_norm(y[:, rank:], dim=0)  # rounding, in no order
     u, signed = _orthogonal(y[:, :rank], AS_IS)
-    order = signed.abs().argsort(descending=True)  # rounding may have swapped the smallest
-    u = (u * torch.ones_like(signed).copysign(signed))[:, order]
-    v[:, :rank] = v[:, :rank][:, order]
-    return u, torch.cat([signed.abs()[order], rest]), v.mT
+    s = signed.abs()
+    u *= torch.ones_like(s).copysign(signed)
+    if s.diff().gt(0).any():  # rounding has swapped some of the smallest
+        s, order = s.sort(descending=True)
+        u, v[:, :rank] = u[:, order], v[:, order]
+    return u, torch.cat([s, rest]), v.mT
 
 
 def singular_values(m: Tensor) -> Tensor:
@@ -115,8 +124,9 @@ def _orthogonal(y: Tensor, as_is: float = 1.0) -> tuple[Tensor, Tensor]:
 
 
 def _by_torch(m: Tensor) -> bool:
-    """On a GPU, and on a thread that has but one core."""
-    return m.device.type != "cpu" or torch.get_num_threads() == 1
+    """On a GPU, and on a thread that has few cores."""
+    few = torch.get_num_threads() <= FEW and not hasattr(_this_thread, "keeps_to_one_core")
+    return few or m.device.type != "cpu"
 
 
 def _by_numpy(decomposition: Callable, m: Tensor, **options) -> Any:

@@ -14,6 +14,7 @@ import rcpu
 from rcpu.methods import procrustes
 from rcpu.models import weight_of
 from rcpu.pruning import direct, walk
+from rcpu.statistics import decompose
 from tests import reference, tiny
 
 UNITS = [("mha", "head"), ("gqa", "channel"), ("gqa", "kv_group"), ("biased", "head")]
@@ -216,6 +217,29 @@ def test_in_order_paper_the_next_site_leaves_it_a_core(windows, cores, looked_at
 
 
 @pytest.mark.parametrize("order", rcpu.ORDERS)
+@pytest.mark.parametrize(("cores", "wide"), [(2, False), (3, False), (3, True)])
+def test_few_cores_and_all_of_them_for_large_matrices_decompose_before_anything_else(
+    gqa, windows, monkeypatch, order, cores, wide
+):
+    before, here, seen = torch.get_num_threads(), threading.get_ident(), []
+    solve = procrustes.solve
+
+    def watched(*args, **options):
+        seen.append((threading.get_ident() == here, decompose._by_torch(torch.eye(2))))
+        return solve(*args, **options)
+
+    monkeypatch.setattr(procrustes, "solve", watched)
+    if wide:
+        monkeypatch.setattr(sys.modules["rcpu.pruning.walk"], "SMALL", 1)
+    torch.set_num_threads(cores)
+    try:
+        rcpu.prune(gqa, windows, config(order=order, layers=(0,)))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(wide or cores == 2, cores == 2)] * 2
+
+
+@pytest.mark.parametrize("order", rcpu.ORDERS)
 @pytest.mark.parametrize("proper", [False, True])
 def test_angles_are_worked_out_for_whoever_looks_and_no_rotation_is_held(gqa, windows, monkeypatch, order, proper):
     rotations, expected, asked, solve, eigenvalues = [], [], [], procrustes.solve, procrustes.eigenvalues
@@ -241,7 +265,9 @@ def test_angles_are_worked_out_for_whoever_looks_and_no_rotation_is_held(gqa, wi
 
 
 @pytest.mark.parametrize("order", rcpu.ORDERS)
-def test_a_large_site_is_finished_before_the_next_is_begun_and_comes_out_the_same(gqa, windows, monkeypatch, order):
+def test_a_large_site_is_finished_before_the_next_is_begun_and_comes_out_the_same(
+    gqa, windows, cores, monkeypatch, order
+):
     expected, begun, held = rcpu.prune(gqa, windows, config(order=order)), [], []
     choose = walk.Walk.choose
 

@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_info
 from rcpu.statistics import decompose
 
 
-@pytest.fixture(autouse=True, params=[1, 2], ids=["torch", "numpy"])
+@pytest.fixture(autouse=True, params=[1, 2, 3], ids=["one", "few", "many"])
 def torchs_threads(request):
-    """A thread of one core has torch decompose, any other numpy."""
+    """A thread of few cores has torch decompose, any other numpy."""
     count = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -22,7 +22,7 @@ def torchs_threads(request):
 
 @pytest.fixture
 def by_numpy(torchs_threads):
-    if torchs_threads == 1:
+    if torchs_threads <= decompose.FEW:
         pytest.skip("numpy's threads: torch is asked")
 
 
@@ -135,7 +135,7 @@ def before(by_numpy):
     decompose._setter.submit(limits.restore_original_limits).result()
 
 
-def test_a_thread_of_one_core_asks_torch_and_any_other_numpy(monkeypatch, torchs_threads):
+def test_a_thread_of_few_cores_asks_torch_and_any_other_numpy(monkeypatch, torchs_threads):
     asked = []
     for name, module in (("torch", torch.linalg), ("numpy", np.linalg)):
         for call in ("eigh", "svd"):
@@ -143,7 +143,7 @@ def test_a_thread_of_one_core_asks_torch_and_any_other_numpy(monkeypatch, torchs
             monkeypatch.setattr(module, call, lambda m, name=name, f=original, **_: (asked.append(name), f(m))[1])
     decompose.svd(matrix())
     decompose.svd_of_sums(matrix(), 24)
-    assert asked == [{1: "torch", 2: "numpy"}[torchs_threads]] * 2
+    assert asked == ["numpy" if torchs_threads > decompose.FEW else "torch"] * 2
 
 
 def test_the_machine_of_these_tests_has_two_threads(before):
@@ -185,6 +185,13 @@ def test_a_failure_sets_the_threads_back(monkeypatch, before):
     with pytest.raises(np.linalg.LinAlgError):
         decompose.eigh(matrix())
     assert threads() == before
+
+
+@pytest.mark.parametrize(("columns", "few"), [(2 * decompose.SMALL, True), (2 * decompose.SMALL + 1, False)])
+def test_a_block_of_small_matrices_has_few_threads(torchs_threads, columns, few):
+    with decompose.few_threads(columns):
+        assert torch.get_num_threads() == (min(torchs_threads, decompose.FEW) if few else torchs_threads)
+    assert torch.get_num_threads() == torchs_threads
 
 
 def test_precision():
