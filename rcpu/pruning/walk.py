@@ -101,7 +101,7 @@ class Walk(Pass):
         for site in stage.live:
             metric = metrics.get((stage.index, site.name))
             solving = self.choose(stage, site, sums.pop(site.name), todo, metric)
-            self.begin(solving)
+            self.begin(stage, site, solving)
             found[site.name] = solving
             if in_turn:
                 if alone:
@@ -217,17 +217,23 @@ class Walk(Pass):
             else:
                 stage.inputs[name][part] = narrow(inputs[part], columns)
 
-    def begin(self, solving: Solving) -> None:
-        """Begin to decompose."""
+    def begin(self, stage: Stage, site: Site, solving: Solving) -> None:
+        """Begin to decompose, or do it."""
+        if not self.beside:
+            self._say_solving(stage, site)
         solving.begin(self.beside)
         self.under_way.append(solving)
 
     def finish(self, stage: Stage, site: Site, solving: Solving) -> SiteResult:
         """The result of one site."""
-        self.step(f"layer {stage.index}: solving {site.name}", 0)
+        if self.beside:
+            self._say_solving(stage, site)
         solving.wait()
         self._share_cores()
         return solving.finish()
+
+    def _say_solving(self, stage: Stage, site: Site) -> None:
+        self.step(f"layer {stage.index}: solving {site.name}", 0)
 
     def _outputs_of(self, stage: Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""

@@ -221,11 +221,12 @@ def test_in_order_paper_the_next_site_leaves_it_a_core(windows, cores, looked_at
 def test_few_cores_and_all_of_them_for_large_matrices_decompose_before_anything_else(
     gqa, windows, monkeypatch, order, cores, wide
 ):
-    before, here, seen = torch.get_num_threads(), threading.get_ident(), []
+    before, here, seen, said = torch.get_num_threads(), threading.get_ident(), [], []
     solve = procrustes.solve
 
     def watched(*args, **options):
         seen.append((threading.get_ident() == here, decompose._by_torch(torch.eye(2))))
+        assert threading.get_ident() != here or said[-1].message.startswith("layer 0: solving")
         return solve(*args, **options)
 
     monkeypatch.setattr(procrustes, "solve", watched)
@@ -233,7 +234,7 @@ def test_few_cores_and_all_of_them_for_large_matrices_decompose_before_anything_
         monkeypatch.setattr(sys.modules["rcpu.pruning.walk"], "SMALL", 1)
     torch.set_num_threads(cores)
     try:
-        rcpu.prune(gqa, windows, config(order=order, layers=(0,)))
+        rcpu.prune(gqa, windows, config(order=order, layers=(0,)), progress=said.append)
     finally:
         torch.set_num_threads(before)
     assert seen == [(wide or cores == 2, cores == 2)] * 2
