@@ -112,6 +112,20 @@ def decompositions(at_once: int, columns: int = 576, turns: int = 8) -> float:
     return ours / torchs
 
 
+def on_two_cores(columns: int = 576, turns: int = 12) -> float:
+    """Time of an eigendecomposition in fp64 on two threads ÷ on one; medians of turns."""
+    m = torch.randn(columns, columns, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before, m, taken = torch.get_num_threads(), m.mT @ m, {1: [], 2: []}
+    for _ in range(turns):
+        for threads, values in taken.items():
+            torch.set_num_threads(threads)
+            start = time.perf_counter()
+            torch.linalg.eigh(m)
+            values.append(time.perf_counter() - start)
+    torch.set_num_threads(before)
+    return statistics.median(taken[2]) / statistics.median(taken[1])
+
+
 def main() -> None:
     """Print the table."""
     model, text = rcpu.load_model("embedded", "cpu", "fp32"), rcpu.load_text("embedded")
@@ -171,6 +185,7 @@ def main() -> None:
         (f"compact at 0.3 ÷ dense: decode after {PROMPT} tokens (time)", decode["compact"] / decode["dense"], 1.0),
         ("SVD of 576 columns ÷ torch's, one", decompositions(1), None),
         ("SVD of 576 columns ÷ torch's, two at once", decompositions(2), None),
+        ("eigendecomposition of 576 columns, two cores ÷ one", on_two_cores(), None),
         ("compact at 0.3 ÷ dense: parameters", after.parameters / before.parameters, None),
         ("compact at 0.3 ÷ dense: FLOPs a token", after.flops_per_token / before.flops_per_token, None),
     )

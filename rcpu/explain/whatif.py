@@ -195,7 +195,7 @@ class Projection:
         held = self.held_out
         problem = Problem(self.weight, self.x, k, None, ridge=ridge, held_out=held and held.x)
         plain, gone = problem.kept, self.weight[:, problem.removed]
-        with ThreadPoolExecutor(1) as pool:  # two chains at once: in each a decomposition keeps one core busy
+        with ThreadPoolExecutor(1) as pool:  # two chains at once: no decomposition keeps all cores busy
             squaring = pool.submit(self._least_squares_gain, problem)
             rotation = self.rotation(k.cpu(), proper)
             shift = COMPENSATORS["bias"](problem).bias.cpu().double()

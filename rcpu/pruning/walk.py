@@ -54,8 +54,9 @@ class Walk(Pass):
         #: Whether hidden states lie elsewhere than the layers: a micro-batch of them is fetched, and put back.
         self.away = False
         self.under_way, self._threads = [], torch.get_num_threads()
+        self.large = self.device.type != "cpu" or self.hidden.shape[-1] > SMALL
         #: Whether a decomposition keeps one core busy, and there are others.
-        self.beside = self.device.type == "cpu" and self.hidden.shape[-1] <= SMALL and self._threads > FEW
+        self.beside = not self.large and self._threads > FEW
 
     def go_on(self, start: Checkpoint, stages: int) -> list[SiteResult]:
         """Stand where an earlier run stood after a layer."""
@@ -83,16 +84,16 @@ class Walk(Pass):
         """Measure what is live of a stage, and solve it a site at a time: its block can move on beside the next.
 
         Where cores are many, a small decomposition keeps one busy: it begins as soon as it can, and beside it there is
-        time for the next site, for held-out windows, and for the block before. Memory goes back then, once a layer, for
-        to get it again takes time. A large decomposition has all cores, and so has any where they are few: a site is
-        finished before the next.
+        time for the next site, for held-out windows, and for the block before. A large decomposition has all cores, and
+        so has any where they are few: a site is finished before the next. Memory goes back once a layer, for to get it
+        again takes time; not where it is as little as a small layer leaves on one thread.
         """
-        alone, in_turn = len(stage.live) == 1, not self.beside
+        alone = len(stage.live) == 1
         if not stage.live:
             return iter(())
         self.open(stage)
         self.measure(stage, held_out=False)
-        if in_turn and not alone:
+        if not (self.beside or alone):
             self.measure(stage, held_out=True)
         sums = {site.name: stage.sums.pop((site.name, False)).result(self.recipe) for site in stage.live}
         for site in stage.live:
@@ -103,25 +104,25 @@ class Walk(Pass):
             solving = self.choose(stage, site, sums.pop(site.name), todo, metric)
             self.begin(stage, site, solving)
             found[site.name] = solving
-            if in_turn:
+            if not self.beside:
                 if alone:
                     self.measure(stage, held_out=True)
                 self.check(stage, site, solving)
                 found[site.name] = self.finish(stage, site, solving)
             del solving  # or what it holds would stay beside the next
-        if not in_turn:
+        if self.beside:
             self.measure(stage, held_out=True)
             for site in stage.live:
                 self.check(stage, site, found[site.name])
         if stage.sites[0] in stage.live and self.recipe.path == "pruned":
             self.gather(stage, found[stage.sites[0].name].columns)
-        if stage.tidy and self.beside:
+        if stage.tidy and (self.large or self.beside):
             return_freed_memory()
-        return self._results(stage, found, in_turn)
+        return self._results(stage, found)
 
-    def _results(self, stage: Stage, found: dict[str, Solving | SiteResult], there: bool) -> Iterator[SiteResult]:
+    def _results(self, stage: Stage, found: dict[str, Solving | SiteResult]) -> Iterator[SiteResult]:
         for site in stage.live:  # without a name of ours for what is given away: it would stay
-            yield found.pop(site.name) if there else self.finish(stage, site, found.pop(site.name))
+            yield self.finish(stage, site, found.pop(site.name)) if self.beside else found.pop(site.name)
 
     def open(self, stage: Stage) -> None:
         """Make room for what is measured of the stage.
@@ -219,21 +220,15 @@ class Walk(Pass):
 
     def begin(self, stage: Stage, site: Site, solving: Solving) -> None:
         """Begin to decompose, or do it."""
-        if not self.beside:
-            self._say_solving(stage, site)
+        self.step(f"layer {stage.index}: solving {site.name}", 0)
         solving.begin(self.beside)
         self.under_way.append(solving)
 
     def finish(self, stage: Stage, site: Site, solving: Solving) -> SiteResult:
         """The result of one site."""
-        if self.beside:
-            self._say_solving(stage, site)
         solving.wait()
         self._share_cores()
         return solving.finish()
-
-    def _say_solving(self, stage: Stage, site: Site) -> None:
-        self.step(f"layer {stage.index}: solving {site.name}", 0)
 
     def _outputs_of(self, stage: Stage, site: Site, held_out: bool) -> Callable[[Tensor], DirectOutputs] | None:
         """How to put outputs for kept columns in the place of inputs, where those were kept for it."""

@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 SMALL = 1024  # columns
-FEW = 2  # cores: a small decomposition takes 0.6 times as long on two of them as on one
+FEW = 2  # cores: a small decomposition takes 0.6 to 0.7 times as long on two of them as on one
 #: Columns of M V as long as this share of the longest are orthogonal to 1e-8 as they are, see svd_of_sums.
 AS_IS = 1e-4
 

@@ -221,8 +221,9 @@ def test_in_order_paper_the_next_site_leaves_it_a_core(windows, cores, looked_at
 def test_few_cores_and_all_of_them_for_large_matrices_decompose_before_anything_else(
     gqa, windows, monkeypatch, order, cores, wide
 ):
-    before, here, seen, said = torch.get_num_threads(), threading.get_ident(), [], []
+    before, here, seen, said, given_back = torch.get_num_threads(), threading.get_ident(), [], [], []
     solve = procrustes.solve
+    monkeypatch.setattr(walk, "return_freed_memory", lambda: given_back.append(True))
 
     def watched(*args, **options):
         seen.append((threading.get_ident() == here, decompose._by_torch(torch.eye(2))))
@@ -231,13 +232,14 @@ def test_few_cores_and_all_of_them_for_large_matrices_decompose_before_anything_
 
     monkeypatch.setattr(procrustes, "solve", watched)
     if wide:
-        monkeypatch.setattr(sys.modules["rcpu.pruning.walk"], "SMALL", 1)
+        monkeypatch.setattr(walk, "SMALL", 1)
     torch.set_num_threads(cores)
     try:
         rcpu.prune(gqa, windows, config(order=order, layers=(0,)), progress=said.append)
     finally:
         torch.set_num_threads(before)
     assert seen == [(wide or cores == 2, cores == 2)] * 2
+    assert len(given_back) == (wide or cores > 2)
 
 
 @pytest.mark.parametrize("order", rcpu.ORDERS)
